@@ -9,6 +9,7 @@ import torch
 from results import Point
 from speed_images import MEAN, write_images
 
+from helpers.datasets import FunctionOpener
 from helpers.random_ssd import random_output, random_targets
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -94,9 +95,10 @@ def _forward(net: SSD, at: Mapping[str, int]) -> Work:
 def _measure_loader(folder: Path, workers: Sequence[int], images: int = 64, samples: int = 1024) -> Iterator[Point]:
     """Measure the paper's augmentation from JPEG files in the loader, with repeated images."""
     records = write_images(folder, images)
+    annotations = [records[index % images] for index in range(samples)]
     for count in workers:
         data = DetectionDataModule(
-            dataset=partial(DetectionDataset, annotations=[records[index % images] for index in range(samples)]),
+            dataset=FunctionOpener(make=partial(DetectionDataset, annotations=annotations)),
             train={},
             val=None,
             test=None,

@@ -127,8 +127,7 @@ def our_step(net: SSD, images: Tensor, targets: list[Target], precision: str, co
         precision: precision of the network.
         compile_mode: see `training.compilation`.
     """
-    if images.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(images.device)
     net = net.to(images.device, memory_format=torch.channels_last).train()
     compile_network(net, compile_mode)
     loss, optimizer = MultiBoxLoss().train(), make_sgd(net.parameters())

@@ -14,7 +14,7 @@ from torchvision.models import mobilenet_v2, squeezenet1_1
 
 from ssd_lightning import assembly
 from ssd_lightning.assembly import make_module, make_net, synchronizes_batch_norm
-from ssd_lightning.auto_settings import resolve_augmentation
+from ssd_lightning.auto_settings import resolve_augmentation, resolve_priors
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -112,6 +112,15 @@ def test_a_run_has_one_start_and_a_budget_is_a_time() -> None:
         check_start(OmegaConf.merge(small, {"init_from": "a.pth", "resume": "auto"}), None)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="budget is 10"):
         assembly.make_budget(OmegaConf.merge(small, {"budget": 10}), started=0.0)  # type: ignore[arg-type]
+
+
+def test_priors_are_fitted_if_a_word_says_so_and_no_ablation_does() -> None:
+    for overrides, answer in (
+        (["priors.fit=some"], "priors.fit is 'some'"),
+        (["priors=auto", "ablation=squares"], "ablation=.*priors.fit=true"),
+    ):
+        with pytest.raises(ConfigurationError, match=answer):
+            resolve_priors(compose_config("train", [*SMALL, *overrides]), TWO_CLASSES, None)
 
 
 def test_layers_that_would_stay_random_are_not_frozen() -> None:

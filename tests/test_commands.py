@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers.commands import SMALL, WHOLE, refused, run_command
-from helpers.datasets import open_voc
+from helpers.datasets import open_csv, open_voc
 from helpers.prediction_media import write_video
-from ssd_lightning import assembly, auto_settings, predict, train
+from ssd_lightning import assembly, auto_settings, train
+from ssd_lightning.commands import evaluate, predict
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.toy import TOY_CLASSES
@@ -48,7 +48,8 @@ def rows(run: Path, column: str) -> list[dict[str, str]]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run in `run/`, with the toy set in `datasets/toy`."""
     directory = tmp_path_factory.mktemp("trained")
-    run_command(directory, "train", *WHOLE, "hydra.run.dir=run", "test=true", "logger=[csv,tensorboard]")
+    overrides = ["test=true", "logger=[csv,tensorboard]", "trainer.profiler=simple"]
+    run_command(directory, "train", *WHOLE, "hydra.run.dir=run", *overrides)
     return directory
 
 
@@ -69,18 +70,16 @@ def test_validation_is_logged_every_epoch(trained: Path) -> None:
     assert {"val/map_11point", "test/map_11point"} <= scores.keys()
 
 
-def test_a_run_says_how_fast_it_is_and_where_its_time_goes(tmp_path: Path) -> None:
-    overrides = ["trainer.log_every_n_steps=2", "trainer.profiler=simple", "hydra.run.dir=run"]
-    run_command(tmp_path, "train", *SMALL, *overrides)
-    logged = rows(tmp_path / "run", "speed/images_per_s")
-    assert [int(row["step"]) for row in logged] == [1, 2, 3, 5]  # three steps an epoch, its end too
+def test_a_run_says_how_fast_it_is_and_where_its_time_goes(trained: Path) -> None:
+    logged = rows(trained / "run", "speed/images_per_s")
+    assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 5]  # the first has none before it
     parts = ("data", "transfer", "forward", "backward", "optimizer")
     for row in logged:
         seconds_a_batch = sum(float(row[f"speed/{part}_ms"]) for part in parts) / 1000
         assert 0 < seconds_a_batch <= 8 / float(row["speed/images_per_s"]) * 1.001
         assert 0 < float(row["speed/data_wait"]) < 1
         assert float(row["speed/peak_memory_mib"]) > 100
-    assert (tmp_path / "run" / "fit-profile.txt").is_file()
+    assert (trained / "run" / "fit-profile.txt").is_file()
 
 
 def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: Path) -> None:
@@ -105,58 +104,66 @@ def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(t
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
 
 
-def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path) -> None:
+def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path, tmp_path: Path) -> None:
     rows = ["image,label,xmin,ymin,xmax,ymax"]
     for folder in ("cam1", "cam2", "."):
         name = "overview.jpg" if folder == "." else "f1.jpg"
-        (trained / "cams/test" / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", trained / "cams/test" / folder / name)
+        (tmp_path / "test" / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", tmp_path / "test" / folder / name)
         rows.append(f"{folder}/{name},disk,1,2,30,40")
-    (trained / "cams/test.csv").write_text("\n".join(rows))
+    (tmp_path / "test.csv").write_text("\n".join(rows))
+    dataset = open_csv(splits=[{"root": str(tmp_path), "split": "test"}])
 
-    run_command(trained, "evaluate", "checkpoint=run", "data=csv_folder", "data.root=cams", "data.num_workers=0",
-        "visualizations=drawn_cams",
-    )  # fmt: skip
+    evaluate.draw_comparisons(Detector.load(trained / "run"), dataset, tmp_path / "drawn", count=3)
 
-    drawn = {path.name for path in (trained / "drawn_cams").iterdir()}
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
 
 
-def test_predict_writes_images_and_json(trained: Path) -> None:
-    source = "source=datasets/toy/JPEGImages/test_0000*.jpg"
-    few = ["score_threshold=0.0", "max_detections=5"]
-    run_command(trained, "predict", "checkpoint=run", source, "output=seen", *few)
-    report = read(trained / "seen" / "predictions.json")
-    assert len(report["images"]) == 7
-    for image in report["images"]:
+PREDICT = [
+    "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg", "score_threshold=0.0",
+    "max_detections=5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seen(trained: Path) -> dict[str, Any]:
+    run_command(trained, *PREDICT, "output=seen")
+    report: dict[str, Any] = read(trained / "seen" / "predictions.json")
+    return report
+
+
+def test_predict_writes_images_and_json(trained: Path, seen: dict[str, Any]) -> None:
+    assert len(seen["images"]) == 7
+    for image in seen["images"]:
         assert Image.open(trained / "seen" / image["drawn"]).size == (image["width"], image["height"]) == (96, 96)
         for found in image["detections"]:
             x1, y1, x2, y2 = found["box_xyxy_px"]
             assert 0 <= x1 <= x2 <= 96
             assert 0 <= y1 <= y2 <= 96
-            assert found["class"] in report["classes"]
-    assert report["images"][0]["detections"]
+            assert found["class"] in seen["classes"]
+    assert seen["images"][0]["detections"]
 
 
-def test_predict_in_tiles_writes_the_same_form(trained: Path) -> None:
-    reports = []
-    for overrides in ([], ["tiles=48", "overlap=0.3", "batch_size=3"]):
-        run_command(trained, "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg",
-            f"output=tiled_{len(reports)}", "save=json", "score_threshold=0", *overrides,
-        )  # fmt: skip
-        reports.append(read(trained / f"tiled_{len(reports)}" / "predictions.json"))
-    whole, tiled = reports
-    assert whole.keys() == tiled.keys()
-    for before, after in zip(whole["images"], tiled["images"], strict=True):
+def test_predict_in_tiles_writes_the_same_form(trained: Path, seen: dict[str, Any]) -> None:
+    run_command(trained, *PREDICT, "tiles=48", "overlap=0.3", "batch_size=3", "output=tiled")
+    tiled = read(trained / "tiled" / "predictions.json")
+    assert seen.keys() == tiled.keys()
+    for before, after in zip(seen["images"], tiled["images"], strict=True):
         assert (before.keys(), before["file"]) == (after.keys(), after["file"])
         assert before["detections"] != after["detections"]
 
 
-@pytest.mark.parametrize("override", ["tiles=16", "overlap=1.5", "whole_image=3"])
-def test_predict_names_what_is_wrong_with_tiles(override: str) -> None:
-    config = compose_config("predict", ["checkpoint=x", "source=y", "tiles=640", override])
-    name, _, value = override.partition("=")
-    with pytest.raises(ConfigurationError, match=f"{name} is '?{value}'?;"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tiles", 16), ("overlap", 1.5), ("whole_image", 3), ("on_error", "ignore"), ("frame_stride", 0),
+        ("score_threshold", 40), ("recursive", "maybe"),
+    ],
+)  # fmt: skip
+def test_predict_names_a_wrong_setting(name: str, value: object) -> None:
+    config: Any = OmegaConf.merge(compose_config("predict", ["checkpoint=x", "source=y", "tiles=640"]), {name: value})
+    with pytest.raises(ConfigurationError, match=f"^{name} is '?{value}'?;"):
         predict.check_settings(config)
 
 
@@ -183,27 +190,33 @@ def test_predict_of_nothing_but_bad_images_fails(
 ) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"")
-    overrides = [f"checkpoint={trained / 'run'}", f"source={tmp_path}"]
-    assert refused(capsys, tmp_path, "predict", *overrides) == "error: none of the 2 sources can be read"
-    assert "a.jpg: the file is empty" in refused(capsys, tmp_path, "predict", *overrides, "on_error=raise")
+    overrides = [f"checkpoint={trained / 'run'}", "save=[images,json,csv,coco,voc]", "output=none"]
+    said = refused(capsys, tmp_path, "predict", *overrides, f"source={tmp_path}")
+    assert said == "error: none of the 2 sources can be read"
+    for source in (["source=a.jpg"], [f"source={tmp_path}", "on_error=raise"]):
+        assert "a.jpg: the file is empty" in refused(capsys, tmp_path, "predict", *overrides, *source)
+    assert not (tmp_path / "none").exists()  # nothing that looks like results of no image
 
 
 def test_predict_a_video(trained: Path) -> None:
-    """Six frames give six records and six annotated frames; each record is what the frame alone gives."""
+    """Three of six frames give three records and annotated frames; each record is what the frame alone gives."""
     images = sorted((trained / "datasets/toy/JPEGImages").glob("t*.jpg"))[:6]
     write_video(trained / "clip.mp4", [read_image(path) for path in images])
-    overrides = ["checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=5", "device=cpu"]
-    run_command(trained, "predict", *overrides, "output=film", "save=[images,json,voc,csv,coco]")
+    run_command(trained, "predict", "checkpoint=run", "source=clip.mp4", "score_threshold=0.1", "batch_size=2",
+        "device=cpu", "frame_stride=2", "max_frames=3", "classes=[ring,disk]", "max_detections=9", "iou_threshold=0.3",
+        "output=film", "save=[images,json,voc]",
+    )  # fmt: skip
     records = read(trained / "film" / "predictions.json")["images"]
-    assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in range(6)]
+    assert [(record["frame"], record["drawn"]) for record in records] == [(index, "clip.mp4") for index in (0, 2, 4)]
     assert sum(len(record["detections"]) for record in records) > 0
-    seen, annotated = (list(Video(trained / path).frames()) for path in ("clip.mp4", "film/clip.mp4"))
-    assert len(annotated) == 6
+    clip, annotated = (list(Video(trained / path).frames()) for path in ("clip.mp4", "film/clip.mp4"))
+    assert len(annotated) == 3
     detector = Detector.load(trained / "run")
-    for record, frame in zip(records, seen, strict=True):
+    detector.use_postprocess(iou_threshold=0.3, max_detections=9)
+    for record, frame in zip(records, clip[::2], strict=True):
         # Rounding to 0.01 pixels and 0.0001, and what other batches do to the last bits of the scores, by which
         # detections of nearly the same score change places.
-        alone = detector(frame.image).select(0.1).as_record()["detections"]
+        alone = detector(frame.image).select(0.1, ["ring", "disk"]).as_record()["detections"]
         lists = (
             sorted(found, key=lambda one: (one["class"], one["box_xyxy_px"])) for found in (record["detections"], alone)
         )
@@ -213,14 +226,6 @@ def test_predict_a_video(trained: Path) -> None:
             assert found["score"] == pytest.approx(expected["score"], abs=2e-4)
     data = open_voc(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
     assert [len(record.labels) for record in data.annotations] == [len(record["detections"]) for record in records]
-    limits = ["frame_stride=5", "max_frames=2", "iou_threshold=0.3", "max_detections=3", "score_threshold=0"]
-    overrides[2:] = ["classes=ring", *limits]
-    run_command(trained, "predict", *overrides, "output=film2", "save=json")
-    records = read(trained / "film2" / "predictions.json")["images"]
-    assert [record["frame"] for record in records] == [0, 5]
-    assert {found["class"] for record in records for found in record["detections"]} <= {"ring"}
-    assert all(len(record["detections"]) <= 3 for record in records)
-    assert not (trained / "film2" / "clip.mp4").exists()
 
 
 @pytest.mark.parametrize(
@@ -228,36 +233,18 @@ def test_predict_a_video(trained: Path) -> None:
     [
         (["classes=[rnig]"], "classes: the detector does not know 'rnig'; the nearest is 'ring'"),
         (["save=[jsn]"], "save is 'jsn'; it can be images, json, csv, coco or voc"),
-        (["on_error=ignore"], "on_error is 'ignore'"),
-        (["frame_stride=0"], "frame_stride is 0"),
-        (["score_threshold=40"], "score_threshold is 40"),
         (["iou_threshold=2"], "postprocess.iou_threshold is 2"),
-        (["recursive=maybe"], "recursive is 'maybe'"),
-        (["source=97"], "there is no camera 97"),
-        (["source=http://127.0.0.1:9/a.jpg"], "http://127.0.0.1:9/a.jpg: cannot be fetched: "),
-        (["source=film.mp4"], "film.mp4: FFmpeg cannot read this file as a video, or it is truncated"),
         (["output=film.mp4"], "output=film.mp4: cannot write there"),
-        (["show=true"], "show=true: there is no display"),
         (["checkpoint=film.mp4"], "film.mp4"),
+        (["source=*.jpg"], "source=*.jpg"),
     ],
 )
 def test_what_predict_cannot_do(
-    trained: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    overrides: list[str],
-    answer: str,
+    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: list[str], answer: str
 ) -> None:
-    if any(word.startswith("show") for word in overrides):
-        pytest.importorskip("tkinter")
-    monkeypatch.setenv("DISPLAY", ":987")
     Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "good.png")
     (tmp_path / "film.mp4").write_bytes(b"no film")
-    given = {word.partition("=")[0] for word in overrides}
-    usual = [
-        word for word in (f"checkpoint={trained / 'run'}", "source=good.png") if word.partition("=")[0] not in given
-    ]
+    usual = [f"checkpoint={trained / 'run'}", "source=good.png"]
     assert answer in refused(capsys, tmp_path, "predict", *usual, *overrides)
 
 
@@ -282,43 +269,27 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
     assert [Path(image["file"]).name for image in report["images"]] == ["a.png"]
 
 
-def test_predict_stops_at_a_bad_image(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    overrides = [f"checkpoint={trained / 'run'}", "source=empty.jpg", "save=[images,json,csv,coco,voc]", "output=none"]
-    assert "empty.jpg" in refused(capsys, tmp_path, "predict", *overrides)
-    assert not (tmp_path / "none").exists()  # nothing that looks like results of no image
-
-
 def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
-    small = [item for item in SMALL if not item.startswith("trainer.max_epochs")]
-    cut_off = [*small, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "logger=none"]
-    # Both runs have a schedule of 2 epochs; the first is stopped after one.
-    run_command(
-        trained,
-        "train",
-        *cut_off,
-        "hydra.run.dir=half",
-        "+callbacks.stop._target_=test_commands.StopAfterOne",
+    resumed = "resume=run/checkpoints/previous.ckpt"  # of the end of the first epoch
+    run_command(trained, "train", *SMALL, "hydra.run.dir=whole", resumed, "logger=none")
+    half, whole, straight = (
+        torch.load(trained / path, weights_only=True)
+        for path in ("run/checkpoints/previous.ckpt", "whole/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     )
-    half = torch.load(trained / "half" / "checkpoints" / "last.ckpt", weights_only=True)
-    run_command(trained, "train", *cut_off, "hydra.run.dir=whole", "resume=half/checkpoints/last.ckpt")
-    whole = torch.load(trained / "whole" / "checkpoints" / "last.ckpt", weights_only=True)
-    straight = torch.load(trained / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (half["global_step"], whole["global_step"]) == (3, 6)
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
 
 
 def test_a_run_that_was_killed_before_its_result_only_writes_that(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "hydra.run.dir=run", "resume=auto"]
-    run_command(tmp_path, "train", *overrides)
-    left = tmp_path / "run"
-    logged, result = (left / "metrics.csv").read_text(), read(left / "result.json")
+    left = trained / "killed"
+    shutil.copytree(trained / "run", left)
+    *logged, _ = (left / "metrics.csv").read_text().splitlines()  # but for the test, which is not asked for again
+    result = read(left / "result.json")
     (left / "result.json").unlink()
-    capsys.readouterr()
-    run_command(tmp_path, "train", *overrides)
-    assert (left / "metrics.csv").read_text() == logged
+    run_command(trained, "train", *SMALL, "hydra.run.dir=killed", "resume=auto")
+    assert (left / "metrics.csv").read_text().splitlines() == logged
     again = read(left / "result.json")
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
     assert {name: again["scores"][name] for name in validated} == validated
@@ -352,12 +323,17 @@ def levels_in(run: Path) -> list[dict]:
     return levels
 
 
-def test_fitted_priors_are_recorded_and_never_fitted_again(
+def test_a_run_without_validation_keeps_its_last_weights_and_its_fitted_priors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = [*SMALL, *FEW_STEPS]
+    small = [*SMALL, *FEW_STEPS, "trainer.check_val_every_n_epoch=5"]
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
     run_command(tmp_path, "train", *small, "priors=auto", "hydra.run.dir=run")
-    told = capsys.readouterr().out
+    told, summary = capsys.readouterr()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert Detector.load(tmp_path / "run").class_names
+    assert "scores:     none, since nothing was validated" in summary
     levels, config = levels_in(tmp_path / "run"), OmegaConf.load(tmp_path / "run" / "config.yaml")
     assert "training boxes reach IoU .5 with a fitted prior" in told
     assert OmegaConf.to_container(config.model.levels) == levels
@@ -370,7 +346,6 @@ def test_fitted_priors_are_recorded_and_never_fitted_again(
     run_command(tmp_path, "train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
     assert levels_in(tmp_path / "run") == levels
     assert "model.levels" not in capsys.readouterr().out  # no other settings than it was begun with
-    run_command(tmp_path, "evaluate", "checkpoint=run", "data=toy", *TOY_COUNTS)
     assert read(tmp_path / "run" / "run.json")["fitted_priors"]["is_fitted"]
 
 
@@ -383,13 +358,6 @@ def test_fitted_priors_are_those_of_repetitions_and_of_runs_that_start_from_it(t
     assert levels_in(tmp_path / "again") == levels
     run_command(tmp_path, "train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
     assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
-
-
-class StopAfterOne(pl.Callback):
-    """Stops a run after its first epoch, as a crash would, without touching its schedule."""
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop = True
 
 
 @pytest.mark.slow  # of 26 million weights; tests/test_choices.py builds the network
@@ -405,37 +373,24 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        ([], "data.download=true.*data.root="),
-        (["trainer.devices=4", "trainer.accelerator=gpu"], "trainer."),
-        (["data=voc_folder"], "data.root=VALUE"),
-        (["data=voc_folder", "data.root=nowhere"], "nowhere"),
         (["backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"], "backbone.weights=nothing.pth"),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
-        (["loss.matcher=greedy", "data=toy", *TOY_COUNTS], "loss/matcher="),
-        (["resume=nowhere.ckpt", *SMALL], "nowhere.ckpt"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
-        ([*SMALL, "+backbone.colour=red"], "colour.*~backbone.colour"),
-        ([*SMALL, "priors.fit=some"], "priors.fit is 'some'"),
-        ([*SMALL, "priors=auto", "ablation=squares"], "ablation=.*priors.fit=true"),
     ],
 )
 def test_what_train_cannot_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str
 ) -> None:
-    if "trainer.accelerator=gpu" in arguments and torch.cuda.device_count() >= 4:
-        pytest.skip("this machine has four GPUs")
-    assert re.search(answer, refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments))
+    assert answer in refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments)
 
 
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
         (["data=toy"], "checkpoint"),
-        (["checkpoint=nowhere.ckpt", "data=toy"], "nowhere.ckpt"),
         (["checkpoint=nowhere.ckpt"], "data="),
         (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
-        (["checkpoint=RUN", "data=toy", "device=warp"], "device=warp"),
     ],
 )
 def test_what_evaluate_cannot_do(
@@ -499,13 +454,6 @@ def test_objects_that_the_metrics_ignore_are_reported(
     assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("source", ["nowhere.jpg", "*.jpg", "."])
-def test_predict_without_images(trained: Path, capsys: pytest.CaptureFixture[str], source: str, tmp_path: Path) -> None:
-    assert f"source={source}" in refused(
-        capsys, tmp_path, "predict", f"checkpoint={trained / 'run'}", f"source={source}"
-    )
-
-
 @pytest.mark.slow
 def test_a_sweep(tmp_path: Path) -> None:
     overrides = ["trainer.max_epochs=1", "optimizer.lr=0.001,0.002", "hydra.sweep.dir=sweep"]
@@ -543,25 +491,6 @@ def test_two_processes_train_and_see_every_image_once(tmp_path: Path) -> None:
     assert read(tmp_path / "scores.json")["map_area"] == pytest.approx(inside, abs=1e-5)
 
 
-def test_a_run_without_validation_leaves_its_last_checkpoint(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
-    run_command(
-        tmp_path,
-        "train",
-        *SMALL,
-        "trainer.max_epochs=1",
-        "trainer.check_val_every_n_epoch=5",
-        "hydra.run.dir=run",
-        "logger=none",
-    )
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert Detector.load(tmp_path / "run").class_names
-    assert "scores:     none, since nothing was validated" in capsys.readouterr().err
-
-
 def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
     """Write small images, each with the objects that its name tells: `cat_1`, `none_2`, `difficult_3`."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -587,7 +516,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_pa
         tmp_path / "voc", {"train": cats, "exam": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
     )
     splits = ["data.val_split=val", "data.test_split=exam"]
-    run_command(tmp_path, "train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv", "report=true")
+    run_command(tmp_path, "train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv")
     folder = tmp_path / "run"
     said = (folder / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
@@ -598,7 +527,6 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_pa
     result = read(folder / "result.json")
     assert result["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")
     assert find_checkpoint(folder).name == "last.ckpt"
-    assert (folder / "report.html").is_file()
     assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
     evaluated = [word for word in overrides if word.startswith("data")]
     run_command(

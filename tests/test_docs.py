@@ -114,10 +114,10 @@ WHY_NOT_RUN = {
     "sweep=tpe": "tests/sweeps/test_real_sweeps.py runs sweeps",
     "experiment=NAME": "a pattern",
     "ssd_lightning.train ...": "a pattern",
-    "layout=detectnet": "scores after one step are tied: tests/inference/export/test_export_command.py",
+    "layout=detectnet": "scores after one step are tied: tests/commands/test_export.py",
     "format=tflite": "onnx2tf is not installed: tests/inference/export/test_converters.py",
     "outputs/NAME/TIME": "tests/training/test_repetition.py repeats runs",
-    "ssd_lightning.demo": "it serves until it is stopped: tests/test_demo.py",
+    "ssd_lightning.demo": "it serves until it is stopped: tests/commands/test_demo.py",
     "source=0": "there is no camera here",
     "outputs/demo": "make demo runs it; see its figures",
 }

@@ -6,38 +6,73 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+import ssd_lightning
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.inference.detector import Detector
 
-FRAMEWORKS = {"pytorch_lightning", "lightning_fabric", "hydra", "omegaconf", "wandb"}
+LIGHTNING = {"pytorch_lightning", "lightning_fabric"}
+STAGES = """
+import json, os, runpy, sys
+
+def report(stage):
+    print("LOADED", json.dumps([stage, sorted({name.partition(".")[0] for name in sys.modules})]), flush=True)
+
+def fork(stage):
+    if os.fork() == 0:
+        stage()
+        sys.exit()
+    assert os.wait()[1] == 0, stage
+
+def show_help():
+    from hydra.core.global_hydra import GlobalHydra
+    for command in ("train", "predict"):
+        sys.argv = [command, "--help"]
+        GlobalHydra.instance().clear()
+        try:
+            runpy.run_module(f"ssd_lightning.{command}", run_name="__main__")
+        except SystemExit as end:
+            assert not end.code
+    report("help")
+
+def predict():
+    from ssd_lightning.predict import main
+    sys.argv = ["predict", "checkpoint=tiny.ckpt", "source=one.png"]
+    main()
+    report("predict")
+
+import ssd_lightning
+report("import")
+fork(show_help)
+ssd_lightning.Detector  # which loads torch, once for all that follows
+fork(predict)
+for name in ssd_lightning.__all__:
+    assert getattr(ssd_lightning, name) is not None
+report("names")
+"""
 
 
-def test_the_package_loads_torch_when_it_is_used_and_no_framework() -> None:
-    code = (
-        "import json, sys, ssd_lightning\n"
-        "assert 'torch' not in sys.modules\n"
-        "for name in ssd_lightning.__all__: getattr(ssd_lightning, name)\n"
-        "print(json.dumps(sorted(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
-    assert loaded & {"torch"}
-    assert loaded & FRAMEWORKS == set()
-
-
-def test_predict_loads_no_lightning(tmp_path: Path) -> None:
+def test_each_use_loads_what_it_needs(tmp_path: Path) -> None:
     Detector(tiny_net(num_classes=1), class_names=["cat"]).save(tmp_path / "tiny.ckpt")
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(tmp_path / "one.png")
-    code = (
-        "import json, sys\n"
-        "from ssd_lightning.predict import main\n"
-        "main()\n"
-        "json.dump(sorted(sys.modules), open('modules.json', 'w'))"
-    )
-    line = [sys.executable, "-c", code, "checkpoint=tiny.ckpt", "source=one.png"]
-    subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
-    loaded = {name.partition(".")[0] for name in json.loads((tmp_path / "modules.json").read_text())}
+
+    done = subprocess.run([sys.executable, "-c", STAGES], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    lines = [line.removeprefix("LOADED ") for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    loaded = {stage: set(modules) for stage, modules in map(json.loads, lines)}
+    assert "torch" not in loaded["import"]
+    assert loaded["help"] & {"torch", "wandb", "cv2", *LIGHTNING} == set()
+    assert all(f"python -m ssd_lightning.{command}" in done.stdout for command in ("train", "predict"))
+    assert loaded["predict"] & {"torchmetrics", "albumentations", "matplotlib", *LIGHTNING} == set()
     assert (tmp_path / "predictions" / "predictions.json").is_file()
-    assert loaded & {"pytorch_lightning", "lightning_fabric", "torchmetrics", "albumentations", "matplotlib"} == set()
+    assert "torch" in loaded["names"]
+    assert loaded["names"] & {"hydra", "omegaconf", "wandb", *LIGHTNING} == set()
+
+
+def test_the_package_gives_its_public_names_and_no_others() -> None:
+    assert ssd_lightning.Detector is Detector
+    with pytest.raises(AttributeError, match="'ssd_lightning' has no attribute 'SSD300'"):
+        ssd_lightning.SSD300  # noqa: B018

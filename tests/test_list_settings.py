@@ -38,13 +38,6 @@ def test_every_command_that_reads_data_says_so(command: str) -> None:
         check_lists(config)
 
 
-@pytest.mark.parametrize("data", ["coco_folder", "yolo_folder", "csv_folder", "bananas"])
-def test_every_format_says_so(data: str) -> None:
-    config = compose_config("evaluate", [f"data={data}", "data.root=x", "data.class_names=cat"])
-    with pytest.raises(ConfigurationError, match=r"data\.class_names is 'cat'"):
-        check_lists(config)
-
-
 def test_what_may_be_one_value_or_a_list_stays() -> None:
     overrides = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
     check_lists(compose_config("train", overrides))

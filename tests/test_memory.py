@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from ssd_lightning import memory
 
@@ -19,7 +20,7 @@ def faults_of_five_blocks():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 without = faults_of_five_blocks()
-kept = keep_freed_memory()
+kept = keep_freed_memory(torch.device("cpu"))
 for _ in range(3):  # until the heap has grown to what the blocks need
     faults = faults_of_five_blocks()
 print(kept, without, faults)
@@ -48,7 +49,7 @@ def test_what_the_user_said_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: called.append(name))
     monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
-    assert not memory.keep_freed_memory()
+    assert not memory.keep_freed_memory(torch.device("cpu"))
     assert not called
 
 
@@ -59,4 +60,4 @@ def test_other_systems_have_no_such_switch(monkeypatch: pytest.MonkeyPatch) -> N
     for name in [name for name in os.environ if name.startswith("MALLOC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: OtherLibrary())
-    assert not memory.keep_freed_memory()
+    assert not memory.keep_freed_memory(torch.device("cpu"))

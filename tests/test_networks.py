@@ -17,12 +17,10 @@ SMALL = [
     "optimizer.lr=0.0001", "report=false", "~callbacks.dashboard",
 ]  # fmt: skip
 WORDS = [f"backbone={name}" for name in BACKBONES if name != "tiny"] + [f"model={name}" for name in MODELS]
-QUICK = {"model=tiny_ssd"}
 
 
-@pytest.mark.parametrize(
-    "overrides", [word if word in QUICK else pytest.param(word, marks=pytest.mark.slow) for word in WORDS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", WORDS)
 def test_network_trains_an_epoch_and_its_weights_load_again(overrides: str, tmp_path: Path) -> None:
     extra = ["backbone.name=resnet18"] if overrides == "backbone=timm" else []
     extra += [] if overrides == "model=tiny_ssd" else ["backbone.weights=null"]

@@ -1,14 +1,12 @@
 """Recipes and ablations compose, build their network and change what they say."""
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from helpers.choices import build_net, meta_net, options
 from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.models.config import from_config, to_config
 
 RECIPES = {path.stem: path for path in sorted(find_folder("experiments").glob("*.yaml"))}
 CELLS_OF_SSD300 = 38**2 + 19**2 + 10**2 + 5**2 + 3**2 + 1
@@ -78,16 +76,13 @@ def test_ablations_change_the_papers_recipe_and_still_fit(ablation: str) -> None
         ("model=ssd512", "two_levels_less"),
         ("model=tiny_ssd", "one_level_less"),
         ("model=ssdlite320", "squares"),
-        ("backbone=resnet50", "no_ratio_3"),
     ],
 )
 def test_ablations_of_the_priors_fit_other_networks(overrides: str, ablation: str) -> None:
-    whole, less = (meta_net(compose_config("train", [overrides, *more])) for more in ([], [f"ablation={ablation}"]))
+    whole = meta_net(compose_config("train", [overrides]))
+    less = build_net(compose_config("train", [overrides, f"ablation={ablation}"]))
     assert len(less.priors_cxcywh) <= len(whole.priors_cxcywh)
-    names = less.state_dict().keys()
-    assert names <= whole.state_dict().keys()
-    with torch.device("meta"):
-        assert from_config(to_config(less)).state_dict().keys() == names
+    assert less.state_dict().keys() <= whole.state_dict().keys()
 
 
 def test_levels_of_a_pyramid_are_dropped_by_its_own_settings() -> None:

@@ -34,6 +34,7 @@ from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import (
     check_devices,
     check_launch,
+    check_precision,
     check_sync_batchnorm,
     device_batch_size,
     find_launch,
@@ -43,7 +44,6 @@ from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
 from ssd_lightning.training.fault_tolerance.ranks import with_timeout
-from ssd_lightning.training.precision import check_precision
 from ssd_lightning.training.profiling import make_profiler
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,7 @@ def set_up_machine(config: DictConfig) -> int:
     device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
     check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
-    if device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(device)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(config.matmul_precision)
     torch.backends.cudnn.allow_tf32 = config.matmul_precision != "highest"  # convolutions have a separate switch

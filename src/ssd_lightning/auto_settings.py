@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.analysis.auto import choose_priors, choose_scale_bounds
+from ssd_lightning.analysis.auto import PriorChoice, choose_priors, choose_scale_bounds
 from ssd_lightning.analysis.dataset_check.splits import objects_of
 from ssd_lightning.assembly import make_net
 from ssd_lightning.data.dataset import DetectionDataset
@@ -20,6 +20,7 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.models.config import to_config
 from ssd_lightning.models.files import read_checkpoint, stored_levels
+from ssd_lightning.models.ssd import SSD
 from ssd_lightning.models.weights import levels_for_weights
 from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.training import DetectionDataModule
@@ -30,6 +31,12 @@ log = logging.getLogger(__name__)
 def training_boxes(dataset: DetectionDataset, resize: ResizeMode, image_size: tuple[int, int]) -> np.ndarray:
     """Return all boxes `[N, 4]` of a split, normalised to the resized input of (height, width)."""
     return objects_of(dataset.annotations, partial(resize.placement, image_size=image_size)).boxes_xyxy
+
+
+def fit_priors(net: SSD, dataset: DetectionDataset, resize: ResizeMode) -> PriorChoice:
+    """Fit the priors of a network to the boxes of a split, see `choose_priors`."""
+    boxes = training_boxes(dataset, resize, net.image_size)
+    return choose_priors(boxes, net.levels, net.image_size, net.clip_priors)
 
 
 def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Path | None) -> dict[str, Any] | None:
@@ -66,12 +73,7 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
         # Runs on the meta device, and does not advance the random generator that initialises the network.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = make_net(config, len(data.class_names), pretrained=False)
-        choice = choose_priors(
-            training_boxes(data.dataset("train"), data.resize, net.image_size),
-            net.levels,
-            net.image_size,
-            config.model.clip_priors,
-        )
+        choice = fit_priors(net, data.dataset("train"), data.resize)
         levels = to_config(choice.levels)
         for line in choice.describe():
             say("%s", line)

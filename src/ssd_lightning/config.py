@@ -1,7 +1,9 @@
 """Find and compose configurations. This module does not import torch, so that `--help` is fast."""
 
+import gc
 import logging
 import os
+import pkgutil
 import re
 import sys
 import warnings
@@ -32,7 +34,7 @@ from ssd_lightning.command_line import (
 from ssd_lightning.errors import ConfigurationError, UserError, find_user_error
 from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import check_each, missing_keys, refuse_sweep
-from ssd_lightning.run_dirs import register_run_dirs, saved_config
+from ssd_lightning.run_dirs import run_dir, saved_config
 
 PACKAGE = Path(__file__).resolve().parent
 EXPERIMENT_GROUP = "experiment"
@@ -57,7 +59,7 @@ def register_experiments(config_name: str, *, names_only: bool = False) -> None:
         config_name: configuration of the command.
         names_only: register names without content. Hydra copies the content over a hundred times to print its help.
     """
-    register_run_dirs()
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
@@ -97,7 +99,7 @@ def compose_config(
 
 def run_command(
     config_name: str,
-    task: Callable[[DictConfig], Any],
+    task: str | Callable[[DictConfig], Any],
     *,
     plan: Callable[[CommandLine], CommandLine] = lambda line: line,
 ) -> None:
@@ -107,7 +109,7 @@ def run_command(
 
     Args:
         config_name: `train`, `evaluate` or another command.
-        task: called with the composed configuration.
+        task: called with the composed configuration. `MODULE:FUNCTION` is imported just before, so `--help` is fast.
         plan: rewrites the command line before Hydra reads it.
     """
     # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its
@@ -135,7 +137,7 @@ def run_command(
                 raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
             if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is checked in its own process
                 check_lists(config)
-            return task(config)
+            return (_import(task) if isinstance(task, str) else task)(config)
         except Exception as error:
             user_error = find_user_error(error) or refused_value(error)
             if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -149,6 +151,14 @@ def run_command(
     except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _import(task: str) -> Callable[[DictConfig], Any]:
+    gc.disable()  # a fifth of the start is a search for garbage among the objects that imports make
+    try:
+        return pkgutil.resolve_name(task)
+    finally:
+        gc.enable()
 
 
 def store_repeated_run(config_name: str, line: CommandLine, run: Path) -> CommandLine:

@@ -1,6 +1,6 @@
 """Errors that the user can fix. Commands print only their message, without a stack trace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
@@ -50,3 +50,10 @@ def one_line(text: str) -> str:
     Names may come from untrusted files and archives. In a log they must not look like a separate line.
     """
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def listed(texts: Iterable[str], at_most: int = 20, *, separator: str = ", ") -> str:
+    """Join the first texts, and say how many more there are."""
+    texts = list(texts)
+    shown, more = separator.join(texts[:at_most]), len(texts) - at_most
+    return shown if more <= 0 else f"{shown}{' ' if separator == ', ' else separator}and {more} more"

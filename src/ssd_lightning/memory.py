@@ -38,18 +38,18 @@ def peak_memory_mib(work: Callable[[], object], device: torch.device) -> float |
     return peak / MIB
 
 
-def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory for the next batch instead of returning it to the system.
+def keep_freed_memory(device: torch.device) -> bool:
+    """If the device is the CPU, make glibc keep freed memory for the next batch instead of returning it to the system.
 
     Every batch on the CPU allocates the same large blocks. The system clears new memory page by page at
     the first access, which takes a good part of the step. In return, the process never shrinks, and some memory is
     lost to fragmentation.
 
     Returns:
-        Whether the setting was applied. It is not with other C libraries, or if the user has set `MALLOC_...`
-        variables.
+        Whether the setting was applied. It is not for other devices, with other C libraries, or if the user has set
+        `MALLOC_...` variables.
     """
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if device.type != "cpu" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -14,19 +14,19 @@ from pytorch_lightning.utilities import rank_zero_only
 from ssd_lightning.analysis.health import background_issues, unscored_issues
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.data.detection_data import Stage
+from ssd_lightning.data.fingerprint import fingerprint
 from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.reporting.page import try_report
 from ssd_lightning.run_dirs import is_restarted, why_new
-from ssd_lightning.run_files import RESULT, read_json
-from ssd_lightning.sweeps.parent import is_job
+from ssd_lightning.run_files import RECORD, RESULT, read_json, write_json
+from ssd_lightning.sweeps.processes import is_job
 from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.devices import describe_batch, find_launch, shared_batch
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
-    check_classes,
-    check_network,
+    check_fits,
     check_work_is_left,
     choose_checkpoint,
     hold_directory,
@@ -34,12 +34,10 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     log_differences,
 )
 from ssd_lightning.training.record import (
-    data_fingerprints,
     earlier_starts,
     log_changed_data,
     read_record,
     run_record,
-    write_record,
     write_result,
     write_surroundings,
 )
@@ -108,8 +106,7 @@ class Run:
             WeightsError: classes or network differ from those of the checkpoint.
         """
         if self.resume is not None:
-            check_classes(self.resume, tuple(data.class_names))
-            check_network(self.resume, module.net)
+            check_fits(self.resume, tuple(data.class_names), module.net)
         if not self.is_first:
             return
         self._warn_about_data(data)
@@ -151,7 +148,11 @@ class Run:
             return
         splits: list[Stage] = ["train", "val", "test"] if self.config.test else ["train", "val"]
         datasets = {split: data.dataset(split) for split in splits if data.has(split)}
-        fingerprints = data_fingerprints(datasets, contents=bool(self.config.data.get("checksum")))
+        contents = bool(self.config.data.get("checksum"))
+        fingerprints: dict[str, Any] = {
+            split: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
+            for split, dataset in datasets.items()
+        }
         repeated, earlier = (
             CommandLine.current().repeated_run,
             None if self.resume is None else self.resume.parent.parent,
@@ -176,7 +177,7 @@ class Run:
             else [],
         )
         OmegaConf.save(self.config, self.directory / "config.yaml", resolve=True)
-        write_record(self.directory, record)
+        write_json(self.directory / RECORD, record)
         write_surroundings(self.directory)
         for logger in trainer.loggers:
             logger.log_hyperparams({**self.settings, "run": record})
@@ -213,7 +214,7 @@ class Run:
         if not self.is_first:
             return
         if budget is not None:
-            write_record(self.directory, read_record(self.directory) | {"budget": budget.record})
+            write_json(self.directory / RECORD, read_record(self.directory) | {"budget": budget.record})
         print_summary(scores, class_names)
         if checkpoint:
             print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)

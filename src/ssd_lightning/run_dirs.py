@@ -1,6 +1,5 @@
 """Choose the directory of a run. This module does not import torch, since Hydra calls it first."""
 
-import json
 import os
 import sys
 import time
@@ -13,18 +12,13 @@ from yaml import YAMLError
 
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.run_files import RECORD, RESULT
+from ssd_lightning.run_files import RECORD, RESULT, read_json
 
 _chosen: dict[tuple[str, bool], str] = {}
 
 
-def register_run_dirs() -> None:
-    """Register the resolver `${run_dir:NAME,RESUME}` for configurations."""
-    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
-
-
 def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
-    """Choose the directory of a run: a new one, or with `resume=auto` that of the run to continue.
+    """Resolve `${run_dir:NAME,RESUME}`: a new directory, or with `resume=auto` that of the run to continue.
 
     `resume=auto` continues the newest unfinished run under `outputs/NAME` that was started with the same command
     line. Jobs that SLURM or torchrun restarted continue automatically.
@@ -90,18 +84,10 @@ def _unfinished(folder: Path) -> list[Path]:
         return []
     # A rejected command leaves a directory without a record.
     runs = sorted((path for path in folder.iterdir() if (path / RECORD).is_file()), key=_age)
-    repeated = CommandLine.current().repeated_run
+    repeated = CommandLine.current().repeated_run  # by `--config-path`, which is not an override
     wanted = str(repeated) if repeated else None
-    return [run for run in runs if not (run / RESULT).is_file() and _repeats(run) == wanted]
-
-
-def _repeats(run: Path) -> str | None:
-    """Name the run that a run repeats, since `--config-path` is not an override."""
-    try:
-        record = json.loads((run / RECORD).read_text())
-    except (OSError, ValueError):
-        return None
-    return record.get("repeats") if isinstance(record, dict) else None
+    unfinished = [run for run in runs if not (run / RESULT).is_file()]
+    return [run for run in unfinished if (read_json(run / RECORD) or {}).get("repeats") == wanted]
 
 
 def _age(run: Path) -> tuple[float, str]:

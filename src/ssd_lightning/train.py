@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
 from ssd_lightning.run_dirs import command_start
-from ssd_lightning.sweeps.parent import end_with_sweep
 from ssd_lightning.sweeps.plan import plan_sweep
+from ssd_lightning.sweeps.processes import end_with_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

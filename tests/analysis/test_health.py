@@ -82,7 +82,9 @@ def test_duplicates_within_and_across() -> None:
     [(9, 2, 1, True), (4, 0, 1, False), (9, 20, 1, False), (0, 5, 0, True), (0, 4, 0, False), (1, 50, 0, False)],
 )
 def test_where_pixels_count_from(at_zero: int, at_one: int, offset: int, found: bool) -> None:
-    assert len(pixel_origin_issues("train", at_zero=at_zero, at_one=at_one, offset=offset)) == found
+    issues = pixel_origin_issues("train", at_zero=at_zero, at_one=at_one, offset=offset)
+    advice = [issue.sentence.rpartition(": ")[2] for issue in issues]
+    assert advice == [f"data.xml_offset={1 - offset}, not {offset}"] * found
 
 
 OBJECTS = Objects(

@@ -15,8 +15,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
 from helpers.no_warnings import no_warnings
-from ssd_lightning.data.augmentation import MIN_SIDE, Resize, SSDAugmentation, resize_image
+from ssd_lightning.data.augmentation import MIN_SIDE, SSDAugmentation
 from ssd_lightning.data.colour import PhotometricDistortion
+from ssd_lightning.data.resize import Resize, resize_image
 from ssd_lightning.errors import ConfigurationError
 
 MEAN = (123, 117, 104)

@@ -5,10 +5,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from helpers.datasets import FunctionOpener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
@@ -26,7 +25,7 @@ from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import REDUCED_TO
-from ssd_lightning.data.free_space import free_disk, free_memory
+from ssd_lightning.data.free_space import free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
@@ -206,8 +205,8 @@ NEEDED = sum(height * width * 3 for height, width in SIZES) + 4 * 16
 @pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.99, False)])
 def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypatch, caplog, kind, share, fits):
     free = int(NEEDED * share / cache_module.USABLE_SHARE) + 1
-    for name in ("free_memory", "free_disk"):
-        monkeypatch.setattr(cache_module, name, lambda *_: free)
+    monkeypatch.setattr(cache_module, "free_memory", lambda: free)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path / "cache": free}[folder]))
     opened = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
     assert (opened is not None) == fits
     assert len(caplog.records) == (0 if fits else 1)
@@ -228,8 +227,8 @@ def test_both_numbers_are_reported(images, tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_what_a_cache_has_filled_is_not_counted_twice(images, tmp_path, monkeypatch, kind):
     free = [int(2 * NEEDED / cache_module.USABLE_SHARE) + 2]
-    for name in ("free_memory", "free_disk"):
-        monkeypatch.setattr(cache_module, name, lambda *_: free[0])
+    monkeypatch.setattr(cache_module, "free_memory", lambda: free[0])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free[0]))
     caches = ImageCaches(kind=kind, folder=tmp_path / "cache")
     first = caches.open(images, SIZES)
     assert first is not None
@@ -256,7 +255,7 @@ def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
     cache = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
     for index, path in enumerate(images):
         fill_slot(cache, index, path)
-    monkeypatch.setattr(cache_module, "free_disk", lambda _: 0)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
     assert ImageCaches(kind="disk", folder=folder).open(images, SIZES) is not None
     assert ImageCaches(kind="disk", folder=folder).open(images[1:], SIZES[1:]) is None
 
@@ -264,7 +263,7 @@ def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
 def test_no_cache_and_no_images(images, tmp_path):
     assert ImageCaches(kind="none", folder=tmp_path).open(images, SIZES) is None
     assert ImageCaches(kind="ram", folder=tmp_path).open([], []) is None
-    with pytest.raises(ConfigurationError, match=r"data\.cache is 'memory'; it is one of none, ram, disk"):
+    with pytest.raises(ConfigurationError, match=r"data\.cache is 'memory'; it can be none, ram or disk"):
         ImageCaches(kind="memory", folder=tmp_path)  # type: ignore[arg-type]
 
 
@@ -291,12 +290,8 @@ def test_a_folder_is_a_path(module, kind, folder):
     assert module(cache="ram", cache_folder=None).train_dataloader().dataset.cache is not None
 
 
-class FolderOfImages:
-    def __call__(self, *, paths: list[Path], **settings) -> DetectionDataset:
-        return DetectionDataset(annotations=make_records(paths), **{**settings, "class_names": ["x"]})
-
-    def files(self, place: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset()
+def dataset_of(*, paths: list[Path], **settings) -> DetectionDataset:
+    return DetectionDataset(annotations=make_records(paths), **{**settings, "class_names": ["x"]})
 
 
 @pytest.fixture
@@ -304,9 +299,8 @@ def module(images, tmp_path):
     def make(**settings) -> DetectionDataModule:
         split = {"paths": images}
         defaults = {"image_size": (8, 9), "batch_size": 2, "num_workers": 0, "cache_folder": tmp_path / "cache"}
-        return DetectionDataModule(
-            dataset=FolderOfImages(), train=split, val=split, test=split, **{**defaults, **settings}
-        )
+        opener = FunctionOpener(make=dataset_of)
+        return DetectionDataModule(dataset=opener, train=split, val=split, test=split, **{**defaults, **settings})
 
     return make
 
@@ -392,9 +386,7 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
             "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]",
         ],
     )
-    split = {"paths": []}
-    arguments = {"dataset": FolderOfImages(), "train": split, "val": None, "test": None}
-    data = instantiate(config.data.module, **arguments, _convert_="all")
+    data = instantiate(config.data.module, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
     assert (data._prefetch_factor, data._reduced_decoding) == (4, True)
     colours = np.full((40, 40, 3), (200, 100, 50), np.uint8)
@@ -461,8 +453,3 @@ def test_groups_of_version_1(memory):
         **group_v2("cpu/job/", 1, 0),
     }
     assert memory("5:cpu,cpuacct:/job\n4:hugetlb,memory:/job/step\n0::/\n", **files) == 350
-
-
-def test_a_disk_is_asked_for_what_is_free(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path: 123}[folder]))
-    assert free_disk(tmp_path) == 123

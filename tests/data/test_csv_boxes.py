@@ -447,7 +447,7 @@ def test_images_without_a_row_are_counted(tmp_path: Path) -> None:
 
 
 def test_images_without_a_row_in_a_large_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssd_lightning.data.formats.csv_unnamed.MOST_COMPARED", 1)
+    monkeypatch.setattr("ssd_lightning.data.formats.csv_boxes.MOST_COMPARED", 1)
     write(tmp_path, "image,label,xmin,ymin,xmax,ymax\na.jpg,x,1,2,3,4\n")
     Image.new("RGB", (20, 30)).save(tmp_path / "train/b.jpg")
     (note,) = CSV().read(tmp_path, "train").notes

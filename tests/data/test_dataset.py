@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset, collate, sample_seed
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError
 
 
@@ -87,7 +88,7 @@ def test_the_key_gives_the_epoch(tmp_path: Path) -> None:
     records = [make_record(tmp_path, name) for name in "abc"]
     dataset = DetectionDataset(annotations=records, class_names=["x"], transform=transform, seed=9)
 
-    for key in (2, (0, 2), (4, 2), -1):
+    for key in (2, SampleKey(0, 2), SampleKey(4, 2), -1):
         dataset[key]
 
     assert transform.seeds == [
@@ -155,7 +156,7 @@ def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
 def test_workers_give_the_same_samples(tmp_path: Path) -> None:
     records = [make_record(tmp_path, name) for name in "abcd"]
     dataset = DetectionDataset(annotations=records, class_names=["x"], transform=NoiseBySeed())
-    keys = [(epoch, index) for epoch in range(2) for index in range(4)]
+    keys = [SampleKey(epoch, index) for epoch in range(2) for index in range(4)]
 
     alone = [dataset[key][0] for key in keys]
     loader = torch.utils.data.DataLoader(dataset, batch_size=None, sampler=keys, num_workers=2)

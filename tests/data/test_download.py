@@ -1,23 +1,29 @@
-"""The download against a server on this machine: mirrors, resumption, checks, safe unpacking."""
+"""The download against a server on this machine: mirrors, resumption, checks, safe unpacking, complete data sets."""
 
 import hashlib
 import io
 import logging
 import tarfile
 import threading
+import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import ssd_lightning.data.archive as archive_module
-from ssd_lightning.data.download import VOC_ARCHIVES, VOCArchive, prepare_voc
+from ssd_lightning.data import download
+from ssd_lightning.data.archive import Archive
+from ssd_lightning.data.download import ARCHIVES, prepare
 from ssd_lightning.errors import DataError
 
 TAR_NAME = "fake.tar"
 FILES = {
-    "VOC2007/ImageSets/Main/train.txt": b"000001\n000002\n",
+    "VOC2007/ImageSets/Main/test.txt": b"000001\n000002\n",
     "VOC2007/JPEGImages/000001.jpg": bytes(30_000),
     "VOC2007/JPEGImages/000002.jpg": b"image",
     "VOC2007/Annotations/000001.xml": b"<annotation/>",
@@ -92,17 +98,19 @@ class Server(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """The client may hang up."""
 
-    def archive(self, *behaviours: str) -> dict[str, VOCArchive]:
-        return {
-            "fake": VOCArchive(
-                filename=TAR_NAME,
-                size_bytes=len(self.content),
-                checksum=f"md5:{hashlib.md5(self.content).hexdigest()}",
-                top_folder="VOCdevkit",
-                urls=tuple(f"http://127.0.0.1:{self.server_port}/{name}/{TAR_NAME}" for name in behaviours),
-                split="VOC2007/ImageSets/Main/train.txt",
-            )
-        }
+    def archive(self, *behaviours: str) -> Archive:
+        return replace(
+            ARCHIVES["2007_test"],
+            filename=TAR_NAME,
+            size_bytes=len(self.content),
+            checksum=f"md5:{hashlib.md5(self.content).hexdigest()}",
+            urls=tuple(f"http://127.0.0.1:{self.server_port}/{name}/{TAR_NAME}" for name in behaviours),
+        )
+
+
+@pytest.fixture(autouse=True)
+def changeable_archives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "ARCHIVES", dict(ARCHIVES))
 
 
 @pytest.fixture
@@ -117,8 +125,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def fetch_voc(root: Path, catalogue: dict[str, VOCArchive], **more: float) -> None:
-    prepare_voc(root, archives=["fake"], download=True, catalogue=catalogue, **more)
+def fetch(root: Path, archive: Archive, **more: Any) -> None:
+    download.ARCHIVES["fake"] = archive  # type: ignore[index]  # the fixture's copy
+    prepare(root, archives=["fake"], **{"download": True, **more})
 
 
 def assert_in_place(root: Path) -> None:
@@ -131,9 +140,9 @@ def assert_in_place(root: Path) -> None:
 def test_download_check_and_unpack_once(tmp_path: Path, server: Server) -> None:
     root = tmp_path / "not" / "yet"
 
-    fetch_voc(root, catalogue=server.archive("good"))
+    fetch(root, server.archive("good"))
     assert_in_place(root)
-    fetch_voc(root, catalogue=server.archive("good"))
+    fetch(root, server.archive("good"))
 
     assert server.requests == [("good", None)]
 
@@ -149,7 +158,7 @@ def test_download_check_and_unpack_once(tmp_path: Path, server: Server) -> None:
 def test_the_next_mirror_is_asked(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, behaviour: str, cause: str
 ) -> None:
-    fetch_voc(tmp_path, catalogue=server.archive(behaviour, "good"))
+    fetch(tmp_path, server.archive(behaviour, "good"))
 
     assert_in_place(tmp_path)
     assert server.requests[-1][0] == "good"
@@ -158,7 +167,7 @@ def test_the_next_mirror_is_asked(
 
 
 def test_a_silent_mirror_is_left(tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    fetch_voc(tmp_path, catalogue=server.archive("hangs", "good"), timeout_s=0.2)
+    fetch(tmp_path, server.archive("hangs", "good"), timeout_s=0.2)
 
     assert_in_place(tmp_path)
     assert "timed out" in caplog.text
@@ -168,7 +177,7 @@ def test_a_mirror_that_drops_the_connection_is_asked_for_the_rest(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive_module, "CHUNK_BYTES", 1000)  # what arrived of the last chunk is lost
-    fetch_voc(tmp_path, catalogue=server.archive("drops"))
+    fetch(tmp_path, server.archive("drops"))
 
     assert_in_place(tmp_path)
     assert server.requests == [("drops", start) for start in (None, "bytes=13000-", "bytes=26000-", "bytes=39000-")]
@@ -178,7 +187,7 @@ def test_a_mirror_that_drops_the_connection_is_asked_for_the_rest(
 def test_an_earlier_part_is_taken_up(tmp_path: Path, server: Server, behaviour: str) -> None:
     (tmp_path / f"{TAR_NAME}.part").write_bytes(CONTENT[:1000])
 
-    fetch_voc(tmp_path, catalogue=server.archive(behaviour))
+    fetch(tmp_path, server.archive(behaviour))
 
     assert_in_place(tmp_path)
     assert server.requests == [(behaviour, "bytes=1000-")]
@@ -188,7 +197,7 @@ def test_an_earlier_part_is_taken_up(tmp_path: Path, server: Server, behaviour: 
 def test_a_spoilt_part_is_thrown_away(tmp_path: Path, server: Server, spoilt: bytes) -> None:
     (tmp_path / f"{TAR_NAME}.part").write_bytes(spoilt)
 
-    fetch_voc(tmp_path, catalogue=server.archive("good"))
+    fetch(tmp_path, server.archive("good"))
 
     assert_in_place(tmp_path)
     assert server.requests[-1] == ("good", None)
@@ -197,7 +206,7 @@ def test_a_spoilt_part_is_thrown_away(tmp_path: Path, server: Server, spoilt: by
 def test_an_archive_that_is_there_needs_no_network(tmp_path: Path, server: Server) -> None:
     (tmp_path / TAR_NAME).write_bytes(CONTENT)
 
-    fetch_voc(tmp_path, catalogue=server.archive("absent"))
+    fetch(tmp_path, server.archive("absent"))
 
     assert_in_place(tmp_path)
     assert server.requests == []
@@ -206,7 +215,7 @@ def test_an_archive_that_is_there_needs_no_network(tmp_path: Path, server: Serve
 def test_a_wrong_archive_that_is_there_is_fetched_again(tmp_path: Path, server: Server) -> None:
     (tmp_path / TAR_NAME).write_bytes(bytes(len(CONTENT)))
 
-    fetch_voc(tmp_path, catalogue=server.archive("good"))
+    fetch(tmp_path, server.archive("good"))
 
     assert_in_place(tmp_path)
     assert (tmp_path / TAR_NAME).read_bytes() == CONTENT
@@ -218,20 +227,20 @@ def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(t
         (tmp_path / name).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
 
-    fetch_voc(tmp_path, catalogue=server.archive("absent"))
+    fetch(tmp_path, server.archive("absent"))
     assert sorted(tmp_path.rglob("*")) == before
 
     (tmp_path / "VOC2007/JPEGImages/000002.jpg").unlink()
     with pytest.raises(DataError):
-        fetch_voc(tmp_path, catalogue=server.archive("absent"))
+        fetch(tmp_path, server.archive("absent"))
 
 
 def test_removed_data_are_unpacked_again(tmp_path: Path, server: Server) -> None:
-    catalogue = server.archive("good")
-    fetch_voc(tmp_path, catalogue=catalogue)
+    archive = server.archive("good")
+    fetch(tmp_path, archive)
     (tmp_path / "VOC2007").rename(tmp_path / "elsewhere")
 
-    fetch_voc(tmp_path, catalogue=catalogue)
+    fetch(tmp_path, archive)
 
     assert_in_place(tmp_path)
     assert len(server.requests) == 1
@@ -239,7 +248,7 @@ def test_removed_data_are_unpacked_again(tmp_path: Path, server: Server) -> None
 
 def test_all_mirrors_failing_says_what_to_do(tmp_path: Path, server: Server) -> None:
     with pytest.raises(DataError) as caught:
-        fetch_voc(tmp_path, catalogue=server.archive("absent", "wrong"))
+        fetch(tmp_path, server.archive("absent", "wrong"))
 
     message = str(caught.value)
     assert message.startswith(f"{TAR_NAME} could not be downloaded; put this file into {tmp_path}, or ")
@@ -251,28 +260,28 @@ def test_all_mirrors_failing_says_what_to_do(tmp_path: Path, server: Server) -> 
 
 
 def test_no_server_at_all(tmp_path: Path, server: Server) -> None:
-    catalogue = server.archive("good")
+    archive = server.archive("good")
     server.server_close()
 
     with pytest.raises(DataError, match="could not be downloaded"):
-        fetch_voc(tmp_path, catalogue=catalogue, timeout_s=0.3)
+        fetch(tmp_path, archive, timeout_s=0.3)
 
 
 def test_an_archive_that_is_none_or_lacks_images(tmp_path: Path, server: Server) -> None:
     server.content = b"no tar" * 1000
     with pytest.raises(DataError, match="cannot be unpacked"):
-        fetch_voc(tmp_path / "a", catalogue=server.archive("good"))
+        fetch(tmp_path / "a", server.archive("good"))
 
     server.content = tar_of({name: FILES[name] for name in FILES if "000002" not in name})
     with pytest.raises(DataError, match="lacks files"):
-        fetch_voc(tmp_path / "b", catalogue=server.archive("good"))
+        fetch(tmp_path / "b", server.archive("good"))
 
 
 def test_a_disk_that_is_too_small(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "free_disk", lambda _: 9)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=9))
 
     with pytest.raises(DataError, match=r"bytes of disk, 9 are free"):
-        fetch_voc(tmp_path, catalogue=server.archive("good"))
+        fetch(tmp_path, server.archive("good"))
     assert server.requests == []
 
 
@@ -280,7 +289,7 @@ def test_a_root_that_cannot_be_made(tmp_path: Path, server: Server) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(DataError, match=r"file: cannot write fake\.tar"):
-        fetch_voc(tmp_path / "file", catalogue=server.archive("good"))
+        fetch(tmp_path / "file", server.archive("good"))
 
 
 def test_two_runs_that_start_together_fetch_and_unpack_once(
@@ -290,7 +299,7 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 
     def run() -> None:
         try:
-            fetch_voc(tmp_path, catalogue=server.archive("good"))
+            fetch(tmp_path, server.archive("good"))
         except BaseException as error:
             failures.append(error)
 
@@ -308,15 +317,15 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 
 
 def test_an_unknown_archive(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval"):
-        prepare_voc(tmp_path, archives=["2013"], download=True)
+    with pytest.raises(DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval, bananas"):
+        prepare(tmp_path, archives=["2013"], download=True)
 
 
 def test_the_catalogue_is_that_of_torchvision() -> None:
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     for name, theirs in (("2007_trainval", "2007"), ("2007_test", "2007-test"), ("2012_trainval", "2012")):
-        ours = VOC_ARCHIVES[name]
+        ours = ARCHIVES[name]
         assert ours.filename == DATASET_YEAR_DICT[theirs]["filename"]
         assert ours.checksum == f"md5:{DATASET_YEAR_DICT[theirs]['md5']}"
         assert DATASET_YEAR_DICT[theirs]["url"] in ours.urls
@@ -324,11 +333,56 @@ def test_the_catalogue_is_that_of_torchvision() -> None:
 
 
 def test_nothing_is_fetched_unasked(tmp_path: Path, server: Server) -> None:
-    catalogue = server.archive("good")
-    with pytest.raises(DataError, match=r"VOC fake is not in .*data\.download=true fetches it.*data\.root="):
-        prepare_voc(tmp_path, archives=["fake"], download=False, catalogue=catalogue)
+    archive = server.archive("good")
+    with pytest.raises(
+        DataError, match=r"the data fake are not in .*data\.download=true fetches them \(0\.0 GB\).*data\.root="
+    ):
+        fetch(tmp_path, archive, download=False)
     assert not server.requests
-    prepare_voc(tmp_path, archives=["fake"], download=True, catalogue=catalogue)
+    fetch(tmp_path, archive)
     assert_in_place(tmp_path)
-    prepare_voc(tmp_path, archives=["fake"], download=False, catalogue=catalogue)
+    fetch(tmp_path, archive, download=False)
     assert len(server.requests) == 1
+
+
+BANANAS = ("bananas_train", "bananas_val")
+
+
+def zip_of_images() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for split in BANANAS:
+            archive.writestr(f"banana-detection/{split}/label.csv", "img_name,label,xmin\n0.png,0,1\n1.png,0,1\n")
+            for name in ("0.png", "1.png"):
+                archive.writestr(f"banana-detection/{split}/images/{name}", b"image")
+        archive.writestr("__MACOSX/banana-detection/._x", b"")
+    return stream.getvalue()
+
+
+def put(root: Path) -> Archive:
+    content = zip_of_images()
+    (root / ARCHIVES["bananas"].filename).write_bytes(content)
+    missing = (root / "no server").as_uri()
+    return replace(ARCHIVES["bananas"], checksum=f"sha1:{hashlib.sha1(content).hexdigest()}", urls=(missing,))
+
+
+def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
+    archive = put(tmp_path)
+
+    fetch(tmp_path, archive)
+    (tmp_path / ARCHIVES["bananas"].filename).unlink()
+    fetch(tmp_path, archive, download=False)
+
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert files - {".download.lock"} == {
+        f"{split}/{name}" for split in BANANAS for name in ("label.csv", "images/0.png", "images/1.png")
+    }
+
+
+def test_a_lost_image_is_noticed(tmp_path: Path) -> None:
+    archive = put(tmp_path)
+    fetch(tmp_path, archive)
+    (tmp_path / BANANAS[1] / "images/1.png").unlink()
+
+    with pytest.raises(DataError, match=r"data\.download=true fetches them"):
+        fetch(tmp_path, archive, download=False)

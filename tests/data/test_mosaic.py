@@ -9,7 +9,8 @@ from PIL import Image
 
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window, join_samples
+from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import ConfigurationError
 
 COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
@@ -24,6 +25,7 @@ def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, i
     return Sample(image, boxes, np.array([label]), np.array([label == 2]))
 
 
+MOSAIC = Mosaic(probability=1.0)
 FOUR = [
     one_object(1, (240, 320), (60, 40, 220, 160)),
     one_object(2, (240, 320), (100, 60, 260, 180)),
@@ -34,7 +36,7 @@ FOUR = [
 
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_stay_on_their_objects(seed: int) -> None:
-    joined = join_samples(np.random.default_rng(seed), FOUR, min_scale=0.5)
+    joined = MOSAIC.join(np.random.default_rng(seed), FOUR)
 
     assert joined.image.shape == (240, 320, 3)
     assert (joined.boxes_xyxy >= 0).all()
@@ -54,7 +56,7 @@ def test_an_object_stays_if_its_centre_is_shown(
     x, y = centre
     sample = FOUR[0]._replace(boxes_xyxy=np.array([[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]))
 
-    joined = join_samples(np.random.default_rng(0), [sample] * 4, min_scale=0.5)
+    joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
 
     assert len(joined.labels) == 4 * kept
 
@@ -64,7 +66,7 @@ def test_labels_and_difficult_follow_their_boxes(monkeypatch: pytest.MonkeyPatch
     boxes = np.array([[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.4, 0.4]])
     sample = Sample(FOUR[0].image, boxes, np.array([1, 2, 3]), np.array([False, True, False]))
 
-    joined = join_samples(np.random.default_rng(0), [sample] * 4, min_scale=0.5)
+    joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
 
     assert joined.labels.tolist() == [2, 3] * 4
     assert joined.difficult.tolist() == [True, False] * 4
@@ -73,7 +75,7 @@ def test_labels_and_difficult_follow_their_boxes(monkeypatch: pytest.MonkeyPatch
 def test_images_without_boxes_join() -> None:
     empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
 
-    joined = join_samples(np.random.default_rng(0), [empty] * 4, min_scale=0.5)
+    joined = MOSAIC.join(np.random.default_rng(0), [empty] * 4)
 
     assert joined.boxes_xyxy.shape == (0, 4)
     assert joined.labels.shape == joined.difficult.shape == (0,)
@@ -82,7 +84,7 @@ def test_images_without_boxes_join() -> None:
 def test_the_smallest_images_join() -> None:
     dot = Sample(np.full((2, 2, 3), 9, np.uint8), np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
 
-    assert (join_samples(np.random.default_rng(0), [dot] * 4, min_scale=0.5).image == 9).all()
+    assert (MOSAIC.join(np.random.default_rng(0), [dot] * 4).image == 9).all()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 1.0])
@@ -132,7 +134,7 @@ def test_it_acts_in_the_first_epochs_only(tmp_path: Path) -> None:
     plain = make_dataset(tmp_path)
 
     def joined(epoch: int) -> list[bool]:
-        return [not torch.equal(dataset[epoch, i][0], plain[epoch, i][0]) for i in range(4)]
+        return [not torch.equal(dataset[SampleKey(epoch, i)][0], plain[SampleKey(epoch, i)][0]) for i in range(4)]
 
     assert all(joined(0))
     assert all(joined(1))

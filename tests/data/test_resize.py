@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from helpers.tiny_nets import tiny_net
+from ssd_lightning.commands.evaluate import score
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import DetectionDataset, collate
@@ -25,7 +26,6 @@ from ssd_lightning.data.resize import (
     undo_detections,
 )
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.evaluate import score
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Placement

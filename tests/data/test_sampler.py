@@ -9,11 +9,11 @@ from torch import distributed
 
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
-from ssd_lightning.data.sampler import EpochSampler, read_key, repeat_factors
+from ssd_lightning.data.sampler import EpochSampler, SampleKey, repeat_factors
 from ssd_lightning.errors import ConfigurationError
 
 
-def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[tuple[int, int]]]:
+def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[SampleKey]]:
     result = []
     for rank in range(world_size):
         sampler = EpochSampler(rank=rank, world_size=world_size, **settings)
@@ -26,7 +26,7 @@ def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[tuple[in
 @given(size=st.integers(0, 40), world_size=st.integers(1, 5), shuffle=st.booleans(), pad=st.booleans())
 def test_evaluation_covers_every_sample_once_and_training_gives_every_rank_as_many(size, world_size, shuffle, pad):
     ranks = all_ranks(world_size, size=size, shuffle=shuffle, pad=pad)
-    counts = Counter(index for rank in ranks for _, index in rank)
+    counts = Counter(key.image for rank in ranks for key in rank)
     assert counts.keys() == set(range(size))
     assert max(map(len, ranks)) - min(map(len, ranks)) <= (0 if pad else 1)
     assert counts.total() - size <= (world_size - 1 if pad else 0)
@@ -58,8 +58,8 @@ def test_the_epoch_comes_with_the_index_and_changes_the_order():
     for epoch in range(4):
         sampler.set_epoch(epoch)
         samples = list(sampler)
-        assert {of for of, _ in samples} == {epoch}
-        orders.append(tuple(index for _, index in samples))
+        assert {key.epoch for key in samples} == {epoch}
+        orders.append(tuple(key.image for key in samples))
     assert len(set(orders)) == 4
     assert tuple(range(50)) not in orders
 
@@ -78,8 +78,9 @@ def test_the_order_follows_from_seed_and_epoch_alone():
 
 
 def test_without_shuffling_the_order_is_that_of_the_data_set():
-    assert list(EpochSampler(size=4, shuffle=False, pad=False)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    assert all_ranks(2, size=3, shuffle=False, pad=True) == [[(0, 0), (0, 2)], [(0, 1), (0, 0)]]
+    assert list(EpochSampler(size=4, shuffle=False, pad=False)) == [SampleKey(0, image) for image in range(4)]
+    ranks = all_ranks(2, size=3, shuffle=False, pad=True)
+    assert [[key.image for key in rank] for rank in ranks] == [[0, 2], [1, 0]]
 
 
 @pytest.mark.parametrize("samples_seen", [0, 8, 20])
@@ -106,7 +107,7 @@ def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
     monkeypatch.setattr(distributed, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     assert len(sampler) == 2
-    assert list(sampler) == [(0, 1), (0, 3)]
+    assert list(sampler) == [SampleKey(0, 1), SampleKey(0, 3)]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
         EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)
 
 
-def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[tuple]]:
+def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[SampleKey]]:
     sizes = multiscale_sizes([32, 128], (64, 64))
     keys = []
     for rank in range(world_size):
@@ -152,13 +153,13 @@ def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[tuple]]
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
     (alone,) = scaled_ranks(1)
-    assert len({size for _, _, size in alone}) >= 3  # of four, in eight steps
+    assert len({key.image_size for key in alone}) >= 3  # of four, in eight steps
     share = 12 // world_size
     for rank in scaled_ranks(world_size):
         for step in range(8):
-            wanted = {size for _, _, size in alone[12 * step : 12 * (step + 1)]}
+            wanted = {key.image_size for key in alone[12 * step : 12 * (step + 1)]}
             assert len(wanted) == 1
-            assert {size for _, _, size in rank[share * step : share * (step + 1)]} == wanted
+            assert {key.image_size for key in rank[share * step : share * (step + 1)]} == wanted
 
 
 @pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 18), (2, 12), (2, 18), (2, 60)])
@@ -204,7 +205,7 @@ def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_man
         keys = list(sampler)
         assert len(keys) == len(sampler) == sampler.samples == int(FACTORS.sum())
         assert len(set(keys)) == len(keys)  # copies are told apart
-        for _, index, copy in keys:
+        for _, index, copy, _ in keys:
             assert copy < np.ceil(FACTORS[index])
             counts[epoch, index] += 1
     # Twelve of 12.7: the thirteenth, where it is drawn, is any of them.
@@ -216,7 +217,7 @@ def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_man
 
 def test_factors_of_one_draw_each_sample_once():
     sampler = EpochSampler(size=50, seed=1, pad=True, repeats=np.ones(50))
-    assert sorted(sampler) == [(0, index, 0) for index in range(50)]
+    assert sorted(sampler) == [SampleKey(0, image) for image in range(50)]
     assert list(EpochSampler(size=0, pad=True, repeats=np.ones(0))) == []
 
 
@@ -247,6 +248,5 @@ def test_repeated_samples_have_the_size_of_their_step(world_size):
     settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 4, "repeats": FACTORS, "epoch": 3}
     plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": sizes}))
     for without, keys in zip(plain, scaled, strict=True):
-        assert [read_key(key)[:3] for key in keys] == without
-        assert [read_key(key)[3] for key in keys] == [sizes.size_at(3, p * world_size // 4) for p in range(len(keys))]
-    assert read_key((3, 5)) == (3, 5, 0, None)
+        assert [key._replace(image_size=None) for key in keys] == without
+        assert [key.image_size for key in keys] == [sizes.size_at(3, p * world_size // 4) for p in range(len(keys))]

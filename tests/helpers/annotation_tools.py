@@ -12,9 +12,8 @@ from xml.sax.saxutils import quoteattr
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable
 from ssd_lightning.data.formats import CSV, CVAT, VIA, YOLO, LabelMe, LabelStudio
-from ssd_lightning.data.reading import AnnotationFormat
 
 Box = tuple[float, float, float, float]
 

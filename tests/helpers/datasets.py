@@ -1,11 +1,25 @@
 """Open data sets of each format in one call."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO
-from ssd_lightning.data.reading import AnnotationFormat, DatasetOpener, OnError
+from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
+from ssd_lightning.data.reading import DatasetOpener, OnError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionOpener(DatasetOpener):
+    """Opens the data sets that a function makes."""
+
+    make: Callable[..., DetectionDataset]
+    format: AnnotationFormat = field(default_factory=Records)
+
+    def __call__(self, **arguments: Any) -> DetectionDataset:
+        return self.make(**arguments)
 
 
 def opener(

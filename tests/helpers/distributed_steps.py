@@ -75,9 +75,9 @@ def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
     """mAP of drawn detections, over the images that the evaluation sampler gives this rank."""
     metric = VOCMeanAveragePrecision(2)
     sampler = EpochSampler(size=num_images, shuffle=False, pad=False, rank=rank, world_size=world_size)
-    for _, index in sampler:
-        generator = torch.Generator().manual_seed(index)
-        target = draw_target(generator, index + 1)
+    for key in sampler:
+        generator = torch.Generator().manual_seed(key.image)
+        target = draw_target(generator, key.image + 1)
         noise = 0.02 * torch.randn(len(target["boxes"]), 4, generator=generator)
         boxes = torch.cat([target["boxes"] + noise, draw_boxes(generator, 2)])
         labels = torch.cat([target["labels"], torch.tensor([1, 2])])

@@ -15,7 +15,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from ssd_lightning.digest import config_digest
-from ssd_lightning.sweeps.parent import end_with_sweep
+from ssd_lightning.sweeps.processes import end_with_sweep
 
 
 def main(folder: str) -> None:

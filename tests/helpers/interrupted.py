@@ -1,15 +1,18 @@
 """A small run that can be cut off anywhere and gone on with."""
 
+import random
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor
 
+from helpers.datasets import FunctionOpener
 from helpers.small_network import small_net
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -23,6 +26,11 @@ from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
+
+
+def also(*values: Any) -> Any:
+    """A case that goes the way of another, with other settings."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class PowerCut(Exception):
@@ -88,7 +96,7 @@ def data(
     for record in records[1:] if repeat_rare else ():
         record.labels[:] = 1  # the other class is in one image alone
     return DetectionDataModule(
-        dataset=lambda **split: DetectionDataset(annotations=records, **split),
+        dataset=FunctionOpener(make=partial(DetectionDataset, annotations=records)),
         train={},
         val={},
         test={},
@@ -120,6 +128,8 @@ def fit(
     **settings: Any,
 ) -> pl.Trainer:
     """Train in `run`, the images beside it, until the end or the cut."""
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
     kept = run / "checkpoints"
     watchers = [

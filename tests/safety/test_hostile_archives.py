@@ -6,6 +6,7 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_what_lies_beside_the_top_folder_is_dropped(tmp_path: Path) -> None:
 def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "bomb.zip", "top/zeros", bytes(50_000_000))
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr("ssd_lightning.data.archive.free_disk", lambda folder: 40_000_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=40_000_000))
     assert_refused(path, "50,000,004 bytes, and 40,000,000 are free")
 
 

@@ -106,7 +106,7 @@ def test_a_job_ends_when_its_sweep_is_killed(tmp_path: Path) -> None:
     """SIGKILL leaves the sweep no time to tell its job."""
     job = (
         "import os, signal, sys, time\n"
-        "from ssd_lightning.sweeps.parent import end_with_sweep\n"
+        "from ssd_lightning.sweeps.processes import end_with_sweep\n"
         "def leave(*_):\n    open('left', 'w').close()\n    sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, leave)\n"
         "end_with_sweep()\n"

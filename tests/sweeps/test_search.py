@@ -9,9 +9,10 @@ import pytest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.sweeps.pruning import find_pruning, open_study
 from ssd_lightning.sweeps.records import FAILED, FINISHED, PRUNED, read_jobs
-from ssd_lightning.sweeps.search import read_space
 
 optuna = pytest.importorskip("optuna")
+from ssd_lightning.sweeps.search import read_space  # noqa: E402
+
 FloatDistribution, IntDistribution = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
 Categories = optuna.distributions.CategoricalDistribution
 

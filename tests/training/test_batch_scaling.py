@@ -7,15 +7,15 @@ from test_module import loader, module, target, trainer
 
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.batch_scaling import BatchScaling, split_optimizer
+from ssd_lightning.training.batch_scaling import scale_learning_rate, split_optimizer
 from ssd_lightning.training.schedules import cosine, multistep
 
 
 def rates(make_scheduler: object, *, batch_size: int, total_steps: int = 90, lr: float = 0.1) -> list[float]:
     """The learning rate of every step, with a rate that is meant for 16 images a step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-    scaling = BatchScaling(reference=16, batch_size=batch_size)
-    scheduler = scaling.apply(optimizer, make_scheduler)(optimizer, total_steps=total_steps)  # type: ignore[arg-type]
+    make_scheduler = scale_learning_rate(optimizer, make_scheduler, reference=16, batch_size=batch_size)  # type: ignore[arg-type]
+    scheduler = make_scheduler(optimizer, total_steps=total_steps)
     values = []
     for _ in range(total_steps):
         values.append(optimizer.param_groups[0]["lr"])
@@ -46,7 +46,8 @@ def test_a_smaller_rate_needs_no_warm_up() -> None:
 
 
 def test_all_parameters_are_scaled() -> None:
-    model = module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=BatchScaling(reference=1, batch_size=4))
+    scaling = partial(scale_learning_rate, reference=1, batch_size=4)
+    model = module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=scaling)
     fit = trainer(max_steps=1, accumulate_grad_batches=2)
     fit.fit(model, loader([target([0.1, 0.1, 0.6, 0.6])] * 4))
     weights, biases = fit.optimizers[0].param_groups
@@ -61,7 +62,8 @@ def test_own_settings_reach_no_constructor(optimizer: str) -> None:
     rules = {"bias_lr_factor": 2.0, "decay_biases": False, "backbone_lr_factor": 1.0}
     assert own == {"batch_scaling": None, **rules}  # scaling is off by default
     assert settings.keys() | {"scale_with_batch"} | rules.keys() == given.keys()  # type: ignore[union-attr]
-    assert split_optimizer({**settings, "scale_with_batch": 32}, 8)[1]["batch_scaling"].factor == 0.25
+    scaling = split_optimizer({**settings, "scale_with_batch": 32}, 8)[1]["batch_scaling"]
+    assert scaling.keywords == {"reference": 32, "batch_size": 8}
 
 
 @pytest.mark.parametrize("reference", [0, -32, 1.5, "all", True])

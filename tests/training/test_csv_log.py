@@ -2,7 +2,7 @@ import csv
 from pathlib import Path
 
 from ssd_lightning.training._compat import GrowingCSVLogger
-from ssd_lightning.training.csv_log import keep_rows
+from ssd_lightning.training.fault_tolerance.resumption import keep_rows
 
 
 def logger(folder: Path) -> GrowingCSVLogger:

@@ -13,29 +13,16 @@ import torch
 from PIL import Image
 
 from helpers.evaluation_records import LEFT, ImageSpec, make_record
-from helpers.interrupted import PowerCut, data, everything, first_difference, fit, module
+from helpers.interrupted import PowerCut, also, data, everything, first_difference, fit, module
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError, DataError
-from ssd_lightning.training.callbacks.dashboard import callback, contents, file_sink
+from ssd_lightning.training.callbacks.dashboard import callback, contents, sinks
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.callbacks.dashboard.contents import Validation, choose_images
-from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
+from ssd_lightning.training.callbacks.dashboard.sinks import FileSink
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.training.fault_tolerance.rng_state import random_state
 from ssd_lightning.training.loggers import SturdyCSVLogger
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without a dashboard."""
-    run = tmp_path_factory.mktemp("plain") / "run"
-    fit(run)
-    return run
-
-
-def also(*values: Any) -> Any:
-    """A case that goes the way of another, with other settings."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 class Seen(FileSink):
@@ -84,7 +71,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Validati
         return run, seen.validations
 
 
-def test_a_run_leaves_its_images_alone_and_is_trained_as_without(tmp_path: Path, plain: Path) -> None:
+def test_a_run_leaves_its_images_alone_and_is_trained_as_without(tmp_path: Path, whole: Path) -> None:
     folder = tmp_path / "run" / "dashboard"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "epoch_0099_step_0000001.jpg").touch()  # of another run in the same directory
@@ -99,7 +86,7 @@ def test_a_run_leaves_its_images_alone_and_is_trained_as_without(tmp_path: Path,
             assert min(image.size) > 200
             assert np.asarray(image.convert("L")).std() > 5  # there is something on it
     for name in ("last", "best"):
-        assert first_difference(everything(tmp_path / "run", name), everything(plain, name)) is None
+        assert first_difference(everything(tmp_path / "run", name), everything(whole, name)) is None
 
 
 def test_scores_are_those_of_the_log(shown: tuple[Path, list[Validation]]) -> None:
@@ -117,24 +104,25 @@ def test_scores_are_those_of_the_log(shown: tuple[Path, list[Validation]]) -> No
 
 
 def test_a_run_that_goes_on_shows_what_it_would_have_shown(
-    tmp_path: Path, plain: Path, shown: tuple[Path, list[Validation]], seen: type[Seen]
+    tmp_path: Path, whole: Path, shown: tuple[Path, list[Validation]], seen: type[Seen]
 ) -> None:
-    (_, whole), run = shown, tmp_path / "run"
+    (_, uncut), run = shown, tmp_path / "run"
     with pytest.raises(PowerCut):
         train(run, cut=("on_train_batch_end", 8), every_n_steps=1)
     before = len(seen.validations)
     train(run, resume=find_resumable(run), every_n_steps=1)
-    assert first_difference(everything(run), everything(plain)) is None
+    assert first_difference(everything(run), everything(whole)) is None
     assert before < len(seen.validations)
     again = {validation.epoch: validation for validation in seen.validations}
-    assert sorted(again) == [validation.epoch for validation in whole] == [0, 1, 2]
-    for one in whole:
+    assert sorted(again) == [validation.epoch for validation in uncut] == [0, 1, 2]
+    for one in uncut:
         two = again[one.epoch]
-        assert (two.step, two.history) == (one.step, one.history)
+        assert (two.step, two.epochs) == (one.step, one.epochs)
+        assert np.array_equal(two.class_ap, one.class_ap, equal_nan=True)
         assert [image.image_id for image in two.images] == [image.image_id for image in one.images]
         assert all(np.array_equal(a.image, b.image) for a, b in zip(one.images, two.images, strict=True))
         assert np.array_equal(two.confusion, one.confusion)
-    names = [[image.image_id for image in validation.images] for validation in whole]
+    names = [[image.image_id for image in validation.images] for validation in uncut]
     assert names[0] == names[1] == names[2]
     assert len(set(names[0])) == 4
 
@@ -159,7 +147,7 @@ def test_some_validations_are_shown_the_last_one_always(
 
 
 def test_sheets_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_sink, "MOST_SHEETS", 3)
+    monkeypatch.setattr(sinks, "MOST_SHEETS", 3)
     for epoch in range(5):
         validation = SimpleNamespace(epoch=epoch, step=epoch, sheet=np.zeros((8, 8, 3), np.uint8))
         FileSink(tmp_path).show_validation(validation)  # type: ignore[arg-type]
@@ -205,7 +193,7 @@ def test_a_small_split_is_shown_whole_but_for_images_that_are_gone(
 
 @pytest.mark.parametrize("broken", [also("show_batch"), also("show_matches"), "show_validation"])
 def test_what_fails_is_reported_once_and_the_training_goes_on(
-    tmp_path: Path, plain: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, whole: Path, broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         np.random.rand()  # noqa: NPY002  # whatever else it does
@@ -217,7 +205,7 @@ def test_what_fails_is_reported_once_and_the_training_goes_on(
     told = [message for message in caplog.messages if "dashboard" in message]
     assert len(told) == 1
     assert "No space left" in told[0]
-    assert first_difference(everything(tmp_path / "run"), everything(plain)) is None
+    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
 
 
 def test_random_streams_stay_where_they_are() -> None:

@@ -19,7 +19,7 @@ from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training import loggers
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
-from ssd_lightning.training.callbacks.dashboard.contents import ClassScores, Validation
+from ssd_lightning.training.callbacks.dashboard.contents import Validation
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import MOST_ROWS, class_ap_chart, confusion_chart, pr_chart
 from ssd_lightning.training.callbacks.evaluations import Evaluations
 from ssd_lightning.training.callbacks.speed import Speed
@@ -29,7 +29,7 @@ NAMES = ("a/cat $x_", "dog\n\udc80")
 
 
 def train(run: Path, **settings: Any) -> None:
-    logger = loggers.wandb_logger(
+    logger = loggers.SturdyWandbLogger(
         project="p", name="tiny", group="recipe", job_type="train", tags=["tiny"], save_dir=str(run), **settings
     )
     logger.log_hyperparams({"seed": 3, "name": "tiny", "run": run_record(3)})
@@ -206,15 +206,15 @@ def test_the_run_is_found_by_recipe_sweep_and_seed(records: list[Any]) -> None:
 
 def test_what_becomes_of_the_checkpoint_is_a_word() -> None:
     with pytest.raises(ConfigurationError, match=r"logger.wandb.log_model is 'all'; it can be best, end or none"):
-        loggers.wandb_logger(log_model="all")  # type: ignore[arg-type]
+        loggers.SturdyWandbLogger(log_model="all")  # type: ignore[arg-type]
 
 
 def many_classes(count: int, points: int, validations: int) -> Validation:
     ramp = np.linspace(0, 1, points)
     curves = [PRCurve(str(i), 1, 1 - ramp, ramp, 0.5, 0.5) for i in range(count)]
-    history = ClassScores([float(i) for i in range(validations)], [[0.5] * count for _ in range(validations)])
+    epochs, class_ap = tuple(map(float, range(validations))), np.full((validations, count), 0.5)
     confusion = np.eye(count + 1, dtype=np.int64)
-    return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, history)
+    return Validation(0, 0, tuple(map(str, range(count))), 0.4, (), tuple(curves), confusion, epochs, class_ap)
 
 
 @pytest.mark.parametrize(("classes", "points"), [(1, 101), (600, 16), pytest.param(80, 101, marks=pytest.mark.slow)])

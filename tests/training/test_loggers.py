@@ -83,7 +83,7 @@ def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
 
 def wandb_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> SturdyWandbLogger:
     monkeypatch.setenv("WANDB_SILENT", "true")
-    return loggers.wandb_logger(project="p", save_dir=str(folder), **settings)
+    return loggers.SturdyWandbLogger(project="p", save_dir=str(folder), **settings)
 
 
 def test_a_run_that_cannot_be_begun_is_begun_offline_then_not_at_all(
@@ -154,7 +154,7 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
 
         run = Path(sys.argv[1])
         run.mkdir()
-        logger = loggers.wandb_logger(project="p", save_dir=str(run))
+        logger = loggers.SturdyWandbLogger(project="p", save_dir=str(run))
         logger.log_hyperparams({"seed": 1})
         fit(run, callbacks=(Dashboard(every_n_validations=1), Kill()), logger=[logger], default_root_dir=run,
             log_every_n_steps=1)

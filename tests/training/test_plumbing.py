@@ -1,6 +1,7 @@
 import json
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.datasets import opener
+from helpers.datasets import FunctionOpener, opener
 from ssd_lightning.data import detection_data
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -41,7 +42,7 @@ def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDat
 
 def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
     arguments = {
-        "dataset": lambda **split: dataset(tmp_path, **split),
+        "dataset": FunctionOpener(make=partial(dataset, tmp_path)),
         "train": {"part": "train", "val_fraction": 0.4},
         "val": {"part": "val", "val_fraction": 0.4},
         "test": {},
@@ -120,8 +121,8 @@ def test_images_have_the_networks_size(tmp_path: Path) -> None:
 def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
     module = data_module(tmp_path)
     opened = module.dataset("train")
-    opened.annotations = opened.annotations.with_objects(np.zeros(10, bool), None)
-    empty = DetectionDataModule(dataset=lambda **settings: opened, train={}, val=None, test=None, image_size=24)
+    opened.annotations = AnnotationTable(opened.annotations.columns, keeps=np.zeros(10, bool))
+    empty = data_module(tmp_path, dataset=FunctionOpener(make=lambda **settings: opened))
     with pytest.raises(DataError, match=r"training images have no objects"):
         empty.train_dataloader()
 
@@ -221,8 +222,9 @@ def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: o
 
 def test_a_device_that_is_not_there() -> None:
     assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ConfigurationError, match="device=cuda:99"):
-        choose_device("cuda:99")
+    for name in ("cuda:99", "warp"):
+        with pytest.raises(ConfigurationError, match=f"device={name}"):
+            choose_device(name)
 
 
 @pytest.fixture
@@ -238,7 +240,7 @@ def test_wandb_without_an_account_is_offline(
     no_account: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not loggers.has_wandb_account()
-    logger = loggers.wandb_logger(project="p", save_dir=tmp_path)
+    logger = loggers.SturdyWandbLogger(project="p", save_dir=tmp_path)
     assert logger._offline
     assert len(caplog.messages) == 1
     assert "offline" in caplog.messages[0]

@@ -26,7 +26,7 @@ from ssd_lightning.losses import (
 )
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.training import SSDModule
-from ssd_lightning.training.precision import check_precision
+from ssd_lightning.training.devices import check_precision
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import SSDOutput
 

@@ -73,7 +73,7 @@ def test_lightnings_profilers_write_to_the_run_directory(
 
 @pytest.mark.parametrize("word", ["trance", True, 1, {"folder": "here"}])
 def test_a_name_that_is_no_profiler(word: object, tmp_path: Path) -> None:
-    message = f"trainer.profiler is '{word}'; it can be simple, advanced, trace"
+    message = f"trainer.profiler is '{word}'; it can be simple, advanced or trace"
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         make_profiler(word, tmp_path)
 

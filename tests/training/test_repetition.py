@@ -94,7 +94,9 @@ def test_a_repetition_may_change_a_setting_and_reports_other_data(first: Path) -
         changed = image.convert("L").convert("RGB")
     changed.save(path, "JPEG", quality=50)
     try:
-        again = run_in(root, f"--config-path={first}/.hydra", "seed=4", "hydra.run.dir=outputs/o/p")
+        again = run_in(
+            root, f"--config-path={first}/.hydra", "seed=4", "trainer.max_steps=0", "hydra.run.dir=outputs/o/p"
+        )
     finally:
         path.write_bytes(kept)
     assert again == root / "outputs/o/p"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssd_lightning.commands.show import split_by_level
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
-from ssd_lightning.show import Priors, split_by_level
 from ssd_lightning.visualization.colours import Colour
 from ssd_lightning.visualization.draw_priors import (
     LevelPriors,
@@ -21,7 +21,7 @@ GREY = np.full((300, 300, 3), 128, dtype=np.uint8)
 
 
 def levels_of(levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: bool = False) -> list[LevelPriors]:
-    return split_by_level(Priors(levels, image_size, clip, make_priors(levels, image_size, clip=clip)))
+    return split_by_level(make_priors(levels, image_size, clip=clip), levels, image_size)
 
 
 def is_colour(image: np.ndarray, colour: Colour) -> np.ndarray:

@@ -15,9 +15,9 @@ from ssd_lightning.visualization.draw import draw_detections
 from ssd_lightning.visualization.draw_matches import MatchedObject, draw_matches
 from ssd_lightning.visualization.draw_samples import Sample, class_keys, draw_sample
 from ssd_lightning.visualization.fonts import drawable_names, numbered_names, spell
-from ssd_lightning.visualization.sweep_plots import Panel, save_sweep_plot
+from ssd_lightning.visualization.sweep_plots import save_sweep_plot
 from ssd_lightning.visualization.tags import fitting_font, text_size
-from ssd_lightning.visualization.training_plots import PRLine, draw_class_ap, draw_confusion, draw_pr_curves
+from ssd_lightning.visualization.training_plots import draw_class_ap, draw_confusion, draw_pr_curves
 
 GREY = np.full((120, 200, 3), 128, dtype=np.uint8)
 IN_DEJAVU = ("Кесадилья", "größe", "γάτα", "قطة")
@@ -118,12 +118,12 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
         drawable_names(names)[0], of_sample.boxes_xyxy[0], np.zeros((0, 4)), np.zeros(0), 0.3, False
     )
     recall = np.linspace(0, 1, 5)
-    save_sweep_plot(path / "sweep.png", [Panel("x", (names[0], "y"), (0.1, 0.2))], objective="mAP", title=names[0])
+    save_sweep_plot(path / "sweep.png", {"x": (names[0], "y")}, (0.1, 0.2), objective="mAP", title=names[0])
     return [
         draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1], class_names=names, scores=[0.85]),
         draw_sample(of_sample, names, within_px=(120, 200)),
         draw_matches(GREY, [of_match]),
-        draw_pr_curves([PRLine(name, recall, 1 - recall, 0.5) for name in names], title=names[0]),
+        draw_pr_curves([(recall, 1 - recall)] * len(names), [0.5] * len(names), names, title=names[0]),
         draw_confusion(np.eye(len(names) + 1, dtype=np.int64), names, title="title"),
         draw_class_ap([1.0], np.full((1, len(names)), 0.5), names, title="title"),
     ]

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from ssd_lightning.visualization.sweep_plots import (
-    Panel,
     is_spread_by_factors,
     positions_of,
     save_sweep_plot,
@@ -51,8 +50,8 @@ def test_mean_and_deviation_at_every_value() -> None:
 
 @pytest.mark.parametrize(("panels", "runs"), [(1, 1), (2, 3), (5, 3)])
 def test_an_image_with_a_panel_a_parameter(tmp_path: Path, panels: int, runs: int) -> None:
-    drawn = [Panel(f"p{index}", ("1", "x", "1")[:runs], (0.1, 0.2, 0.4)[:runs]) for index in range(panels)]
-    save_sweep_plot(tmp_path / "plot.png", drawn, objective="val/map", title="a sweep")
+    values = {f"p{index}": ("1", "x", "1")[:runs] for index in range(panels)}
+    save_sweep_plot(tmp_path / "plot.png", values, (0.1, 0.2, 0.4)[:runs], objective="val/map", title="a sweep")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width >= 540 * min(panels, 4)
         assert image.height >= 480 * math.ceil(panels / 4)

@@ -6,7 +6,6 @@ import pytest
 from ssd_lightning.visualization.charts import line_colour
 from ssd_lightning.visualization.training_plots import (
     LevelCount,
-    PRLine,
     draw_class_ap,
     draw_confusion,
     draw_level_counts,
@@ -38,12 +37,9 @@ def test_levels_are_drawn_by_their_counts() -> None:
 @pytest.mark.parametrize("count", [1, 80])
 def test_pr_curves_of_the_best_and_the_worst_are_coloured(count: int) -> None:
     recall, empty = np.linspace(0.01, 0.9, 50), np.zeros(0)
-    lines = [
-        PRLine(name, recall, 1 - recall * index / max(1, count), 1 - index / count)
-        for index, name in enumerate(names(count))
-    ]
-    lines += [PRLine("found nothing", empty, empty, 0.0), PRLine("no objects", empty, empty, float("nan"))]
-    image = draw_pr_curves(lines, title="title")
+    curves = [*((recall, 1 - recall * index / max(1, count)) for index in range(count)), (empty, empty), (empty, empty)]
+    aps = [*(1 - index / count for index in range(count)), 0.0, float("nan")]
+    image = draw_pr_curves(curves, aps, [*names(count), "found nothing", "no objects"], title="title")
     assert has(image, line_colour(1)).sum() > 60
 
 

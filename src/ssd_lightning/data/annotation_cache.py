@@ -12,25 +12,22 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from ssd_lightning.data.annotations import Annotations, Problem
-from ssd_lightning.data.columns import Columns, TextColumn
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations, Problem
+from ssd_lightning.data.columns import Columns
 from ssd_lightning.errors import one_line
-
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 4
+LAYOUT = 5
 """Part of a cache's name: increase it when the readers or the columns change."""
 SLOWEST_UNCACHED_S = 1.0
 """Annotations that are read faster are not kept: small sets would only leave files."""
@@ -39,7 +36,7 @@ SAFE_AGE_S = 2.0
 
 
 def read_cached(
-    annotation_format: "AnnotationFormat", root: Path, split: str, *, folder: str | Path | None
+    annotation_format: AnnotationFormat, root: Path, split: str, *, folder: str | Path | None
 ) -> Annotations:
     """Read a split, or map what an earlier process has read.
 
@@ -74,7 +71,7 @@ def read_cached(
         return (_load(place) if is_kept else None) or found
 
 
-def _read(annotation_format: "AnnotationFormat", root: Path, split: str) -> Annotations:
+def _read(annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
     """Read without the search for cycles, which takes a quarter of the time where a file has a million objects."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -105,13 +102,8 @@ def _save(found: Annotations, place: Path, start: float) -> bool:
     unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
         found.columns.save(unfinished)
-        sources = TextColumn.of(found.sources)
-        np.save(unfinished / "sources.npy", sources.block)
-        np.save(unfinished / "sources_ends.npy", sources.ends)
         np.save(unfinished / "stamps.npy", stamps)
-        rest = {
-            name.name: getattr(found, name.name) for name in fields(found) if name.name not in ("columns", "sources")
-        }
+        rest = {field.name: getattr(found, field.name) for field in fields(found) if field.name != "columns"}
         rest["problems"] = [asdict(problem) for problem in found.problems]
         (unfinished / "rest.json").write_text(json.dumps(rest))
         (unfinished / "checksums.json").write_text(json.dumps(_checksums(unfinished)))
@@ -128,34 +120,31 @@ def _load(place: Path) -> Annotations | None:
         if json.loads((place / "checksums.json").read_text()) != _checksums(place):
             raise ValueError("a file has changed")
         rest: dict[str, Any] = json.loads((place / "rest.json").read_text())
-        sources = TextColumn(np.load(place / "sources.npy"), np.load(place / "sources_ends.npy"))
         problems = [Problem(**problem) for problem in rest.pop("problems")]
-        found = Annotations(columns=Columns.load(place), problems=problems, sources=sources, **rest)
+        found = Annotations(columns=Columns.load(place), problems=problems, **rest)
         before = np.load(place / "stamps.npy")
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.warning("%s: the kept annotations are damaged (%s); they are read again", place, error)
         return None
-    now = _stamps(sources)
+    now = _stamps(found.sources)
     changed = np.flatnonzero((before != now).any(1))
     if len(changed):
-        log.info("%s has changed; the annotations are read again", one_line(sources[int(changed[0])]))
+        log.info("%s has changed; the annotations are read again", one_line(found.sources[int(changed[0])]))
         return None
     return found
 
 
 def _stamps(paths: Sequence[str]) -> np.ndarray:
     """Return modification time in ns and size of files and folders: int64 `[N, 2]`; zeros for a missing one."""
-    return np.fromiter(_stamp_values(paths), np.int64, 2 * len(paths)).reshape(-1, 2)
 
-
-def _stamp_values(paths: Sequence[str]) -> Iterable[int]:
-    for path in paths:
+    def stamp(path: str) -> tuple[int, int]:
         try:
             status = os.stat(path)
         except OSError:
-            yield from (0, 0)
-        else:
-            yield from (status.st_mtime_ns, status.st_size)
+            return 0, 0
+        return status.st_mtime_ns, status.st_size
+
+    return np.fromiter(map(stamp, paths), np.dtype((np.int64, 2)), len(paths))
 
 
 def _checksums(folder: Path) -> dict[str, int]:

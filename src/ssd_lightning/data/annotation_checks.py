@@ -16,6 +16,8 @@ from ssd_lightning.errors import DataError
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 Unit = Literal["pixels", "fractions"]
+BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
+"""What messages call the four numbers of a box."""
 
 RANGE_TOLERANCE_PX = 1
 """Annotation tools round: a box is clipped up to this far outside the image, and is an error beyond it."""

@@ -1,10 +1,10 @@
 """The annotations of a split in flat arrays, which processes share, and the problems that were found in them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, Protocol, overload
 
 import numpy as np
 
@@ -98,6 +98,10 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         rows: int64 `[n]`: the images, in order; None means all.
         keeps: bool `[T]`: the objects; None means all.
         label_map: int64 `[L + 1]`: new label of each label; None keeps them.
+
+    Attributes:
+        columns: arrays of all images.
+        rows: int64 `[n]`: the images' indices in the columns.
     """
 
     def __init__(
@@ -109,9 +113,9 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         label_map: np.ndarray | None = None,
     ) -> None:
         self.columns = columns
-        self._rows = rows
-        self._keeps = keeps
-        self._label_map = label_map
+        self.rows: np.ndarray = np.arange(len(columns.image_ids)) if rows is None else rows
+        self._keeps = np.ones(len(columns.labels), bool) if keeps is None else keeps
+        self._label_map = np.arange(int(columns.labels.max(initial=0)) + 1) if label_map is None else label_map
 
     @classmethod
     def of(cls, annotations: Sequence[ImageAnnotation]) -> "AnnotationTable":
@@ -138,7 +142,7 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         )
 
     def __len__(self) -> int:
-        return len(self.columns.image_ids) if self._rows is None else len(self._rows)
+        return len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> ImageAnnotation: ...
@@ -147,25 +151,18 @@ class AnnotationTable(Sequence[ImageAnnotation]):
     def __getitem__(self, index: int | slice) -> ImageAnnotation | list[ImageAnnotation]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        row = range(len(self))[index] if self._rows is None else int(self._rows[index])
-        columns = self.columns
+        row, columns = int(self.rows[index]), self.columns
         objects = np.s_[columns.starts[row] : columns.starts[row + 1]]
-        kept = slice(None) if self._keeps is None else self._keeps[objects]
-        labels = columns.labels[objects][kept].astype(np.int64)
+        kept = self._keeps[objects]
         height, width = columns.sizes_px[row].tolist()
         return ImageAnnotation(
             image_id=columns.image_ids[row],
             image_path=Path(columns.image_paths[row]),
             size_px=(height, width),
-            boxes_xyxy_px=np.array(columns.boxes_xyxy_px[objects][kept]),
-            labels=labels if self._label_map is None else self._label_map[labels],
-            difficult=np.array(columns.difficult[objects][kept]),
+            boxes_xyxy_px=columns.boxes_xyxy_px[objects][kept],
+            labels=self._label_map[columns.labels[objects][kept]],
+            difficult=columns.difficult[objects][kept],
         )
-
-    @property
-    def rows(self) -> np.ndarray:
-        """int64 `[n]`: the images' indices in the columns."""
-        return np.arange(len(self)) if self._rows is None else self._rows
 
     @property
     def image_ids(self) -> Iterator[str]:
@@ -180,15 +177,12 @@ class AnnotationTable(Sequence[ImageAnnotation]):
     @property
     def sizes_px(self) -> np.ndarray:
         """int32 `[n, 2]`: (height, width) of the images."""
-        return self.columns.sizes_px if self._rows is None else self.columns.sizes_px[self._rows]
+        return self.columns.sizes_px[self.rows]
 
     @cached_property
     def counts(self) -> np.ndarray:
         """int64 `[n]`: number of objects of each image."""
-        starts = self.columns.starts
-        if self._keeps is not None:
-            starts = np.concatenate([[0], np.cumsum(self._keeps)])[starts]
-        return np.diff(starts)[self.rows]
+        return np.diff(np.concatenate([[0], np.cumsum(self._keeps)])[self.columns.starts])[self.rows]
 
     def objects(self) -> Objects:
         """Gather all objects."""
@@ -197,14 +191,12 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         firsts = np.repeat(columns.starts[rows] - np.cumsum(counts) + counts, counts)
         row = firsts + np.arange(len(firsts))
         image = np.repeat(np.arange(len(rows)), counts)
-        if self._keeps is not None:
-            kept = self._keeps[row]
-            row, image = row[kept], image[kept]
-        labels = columns.labels[row].astype(np.int64)
+        kept = self._keeps[row]
+        row, image = row[kept], image[kept]
         return Objects(
             image=image,
             boxes_xyxy_px=columns.boxes_xyxy_px[row],
-            labels=labels if self._label_map is None else self._label_map[labels],
+            labels=self._label_map[columns.labels[row]],
             difficult=columns.difficult[row],
             row=row,
         )
@@ -212,15 +204,6 @@ class AnnotationTable(Sequence[ImageAnnotation]):
     def select(self, indices: np.ndarray) -> "AnnotationTable":
         """Return some images, by index or by a mask."""
         return AnnotationTable(self.columns, rows=self.rows[indices], keeps=self._keeps, label_map=self._label_map)
-
-    def with_objects(self, keeps: np.ndarray | None, label_map: np.ndarray | None) -> "AnnotationTable":
-        """Return the images with some objects and other labels.
-
-        Args:
-            keeps: bool `[T]`: which objects of the columns; None for all.
-            label_map: int64 `[L + 1]`: new label of each label of the columns; None keeps them.
-        """
-        return AnnotationTable(self.columns, rows=self._rows, keeps=keeps, label_map=label_map)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -271,3 +254,15 @@ class Annotations:
             label=int(columns.labels[row]),
             difficult=bool(columns.difficult[row]),
         )
+
+
+class AnnotationFormat(Protocol):
+    """Reads the annotations of one format. Its settings are fields of a dataclass, so that `repr` names them all."""
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split of an existing folder."""
+        ...
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
+        ...

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import pooch
 from filelock import FileLock
 
-from ssd_lightning.data.free_space import free_disk
+from ssd_lightning.data.special_files import file_size
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,18 @@ class Archive:
     """Folder in the archive that holds all files; its own name is dropped."""
     size_bytes: int = 0
     """0 if unknown."""
+    folders: str
+    """Folders of the data set in the root, for messages."""
+    is_in_place: Callable[[Path], bool]
+    """Tells whether a root has all files, so that the user's own copy needs no archive."""
 
 
-def install(archive: Archive, root: Path, is_in_place: Callable[[], bool], *, timeout_s: float) -> None:
+def install(archive: Archive, root: Path, *, timeout_s: float) -> None:
     """Download and unpack an archive unless its files are in place. An archive in `root` needs no network.
 
     Args:
         archive: the archive.
         root: folder for the archive and its files; created if missing.
-        is_in_place: tells whether all files exist.
         timeout_s: timeout of a server, in seconds.
 
     Raises:
@@ -52,11 +56,11 @@ def install(archive: Archive, root: Path, is_in_place: Callable[[], bool], *, ti
         root.mkdir(parents=True, exist_ok=True)
         # If two runs start together, one waits for the other.
         with FileLock(root / ".download.lock"):
-            if is_in_place():
+            if archive.is_in_place(root):
                 return
             path = obtain(archive, root, timeout_s=timeout_s)
             unpack(path, root, top_folder=archive.top_folder)
-            if not is_in_place():
+            if not archive.is_in_place(root):
                 raise DataError(f"{path}: the archive lacks files of the data set")
             log.info("%s is unpacked in %s; the archive itself is no longer needed", archive.filename, root)
     except OSError as error:
@@ -71,8 +75,8 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
     """
     part = folder / f"{archive.filename}.part"
     if not (folder / archive.filename).is_file():
-        need_bytes = 2 * archive.size_bytes - _size(part)  # the archive and its contents
-        if need_bytes > (free_bytes := free_disk(folder)):
+        need_bytes = 2 * archive.size_bytes - max(0, file_size(part))  # the archive and its contents
+        if need_bytes > (free_bytes := shutil.disk_usage(folder).free):
             raise DataError(f"{folder}: {archive.filename} needs {need_bytes:,} bytes of disk, {free_bytes:,} are free")
 
     def download(url: str, output_file: str, _: Any) -> None:
@@ -94,7 +98,7 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
         part.replace(output_file)
 
     while True:
-        size_bytes, faults = _size(part), []
+        size_bytes, faults = file_size(part), []
         for url in archive.urls:
             try:
                 pooch.retrieve(url, archive.checksum, fname=archive.filename, path=folder, downloader=download)
@@ -102,15 +106,11 @@ def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
             except (OSError, ValueError) as error:  # of the network, and of the checksum
                 faults.append(f"{url}: {error}")
                 log.warning("%s", faults[-1])
-        if _size(part) == size_bytes:
+        if file_size(part) == size_bytes:
             raise DataError(
                 f"{archive.filename} could not be downloaded; put this file into {folder}, or point data.root= at a "
                 f"folder that has the data ({'; '.join(faults)})"
             )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def unpack(path: Path, folder: Path, *, top_folder: str) -> None:
@@ -146,7 +146,7 @@ def _check_members(folder: Path, size_of: Mapping[str, int]) -> None:
     for name in size_of:
         if ".." in PurePosixPath(name).parts or set("\\:") & set(name) or name.startswith("/"):
             raise ValueError(f"'{name}' in it leads outside")
-    need_bytes, free_bytes = sum(size_of.values()), free_disk(folder)
+    need_bytes, free_bytes = sum(size_of.values()), shutil.disk_usage(folder).free
     if need_bytes > free_bytes:
         raise ValueError(f"its files have {need_bytes:,} bytes, and {free_bytes:,} are free in {folder}")
 

@@ -10,10 +10,8 @@ from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
-from ssd_lightning.data.resize import Resize, as_resize_mode, checked_size, resize_image
+from ssd_lightning.data.resize import as_resize_mode, checked_size
 from ssd_lightning.errors import ConfigurationError
-
-__all__ = ["Resize", "SSDAugmentation", "resize_image"]
 
 MIN_SIDE = 1e-4
 """Boxes with a side below this fraction of the image (.03 of 300 pixels) are dropped: too thin for useful offsets."""

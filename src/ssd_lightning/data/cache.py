@@ -2,15 +2,17 @@
 
 import hashlib
 import logging
+import mmap
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ssd_lightning.data.free_space import free_disk, free_memory
-from ssd_lightning.data.shared_bytes import SharedBytes
+from ssd_lightning.checks import require_choice
+from ssd_lightning.data.free_space import free_memory
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,52 @@ STAMP_BYTES = 16
 """A stamp is two int64: modification time of the image file in ns, and its size in bytes."""
 LAYOUT = "stamps, pixels"
 """Part of a cache file's name: another layout uses another file."""
+
+
+class SharedBytes:
+    """Bytes, initially zero, that are read as an array and written piece by piece.
+
+    Args:
+        num_bytes: number of bytes.
+        file: backing file, created if missing; None uses anonymous memory, visible only to processes forked from this
+            one. It does not use /dev/shm.
+
+    Attributes:
+        values: uint8 `[num_bytes]`, read-only view that shows writes of any process.
+
+    Raises:
+        OSError: the file or the memory is not available.
+    """
+
+    def __init__(self, *, num_bytes: int, file: Path | None) -> None:
+        self._descriptor = -1
+        if file is None:
+            self._memory = mmap.mmap(-1, num_bytes)
+        else:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._descriptor, num_bytes)  # sparse: uses disk space only when filled
+            self._memory = mmap.mmap(self._descriptor, num_bytes, access=mmap.ACCESS_READ)
+        self.values = np.frombuffer(self._memory, np.uint8)
+        self.values.flags.writeable = False
+
+    def write(self, offset: int, values: np.ndarray) -> None:
+        """Write an array's bytes.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        if self._descriptor < 0:
+            np.frombuffer(self._memory, np.uint8)[offset : offset + len(rest)] = rest
+            return
+        # A system call can fail cleanly; a store into mapped memory kills the process when the disk is full.
+        while len(rest):
+            written = os.pwrite(self._descriptor, rest.data, offset)
+            offset, rest = offset + written, rest[written:]
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
 class ImageCache:
@@ -119,8 +167,7 @@ class ImageCaches:
     """
 
     def __init__(self, *, kind: CacheKind, folder: str | Path | None) -> None:
-        if kind not in get_args(CacheKind):
-            raise ConfigurationError(f"data.cache is {kind!r}; it is one of {', '.join(get_args(CacheKind))}")
+        require_choice("data.cache", kind, get_args(CacheKind))
         if not isinstance(folder, str | Path) and (kind == "disk" or folder is not None):
             raise ConfigurationError(f"data.cache_folder is {folder!r}; data.cache=disk needs the path of a folder")
         self.kind = kind
@@ -158,7 +205,7 @@ class ImageCaches:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
             needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
-            free, where = free_disk(self.folder), str(self.folder)
+            free, where = shutil.disk_usage(self.folder).free, str(self.folder)
         # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
         promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
         usable = max(0, int(free * USABLE_SHARE) - promised)

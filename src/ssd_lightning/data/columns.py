@@ -98,13 +98,7 @@ class Columns:
 
 
 def _mapped(path: Path) -> np.ndarray:
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        start = file.tell()
-    if 0 in shape:
-        return np.empty(shape, dtype)  # cannot be mapped
-    return np.memmap(path, dtype, "r", start, shape).view(np.ndarray)  # a plain view: indexing `np.memmap` is slow
+    return np.load(path, mmap_mode="r").view(np.ndarray)  # a plain view: indexing `np.memmap` is slow
 
 
 COLUMN_NAMES = tuple(column.name for column in fields(Columns) if column.name != "folder")

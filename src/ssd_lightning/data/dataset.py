@@ -17,7 +17,7 @@ from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.mosaic import Mosaic, Sample
 from ssd_lightning.data.resize import WHOLE, Resize
-from ssd_lightning.data.sampler import SampleKey, read_key
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.types import Target
 
@@ -95,7 +95,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         self.annotations = annotations if isinstance(annotations, AnnotationTable) else AnnotationTable.of(annotations)
         self.class_names = tuple(class_names)
         self.transform = transform
-        self._transform_at_size: dict[tuple[int, int], Transform] = {}
         self.seed = seed
         self.mosaic: Mosaic | None = None
         self.least_size_px: tuple[int, int] | None = None
@@ -141,12 +140,15 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
         """Read one sample. The key is an index or a key of `EpochSampler`."""
-        epoch, index, copy, image_size = (0, key, 0, None) if isinstance(key, int) else read_key(key)
+        epoch, index, copy, image_size = SampleKey(0, key) if isinstance(key, int) else SampleKey(*key)
         index = range(len(self))[index]  # supports dataset[-1], while seeds stay non-negative
         record = self.annotations[index]
         image, boxes, labels, difficult = self._read(epoch, index, copy)
         kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
-        transform = self._transform_to(image_size) if image_size else self.transform
+        transform = self.transform
+        if image_size is not None:
+            assert isinstance(transform, ScalableTransform)
+            transform = transform.at_size(image_size)
         if transform is not None:
             image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
         target = Target(
@@ -159,12 +161,6 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
             target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target
-
-    def _transform_to(self, image_size: tuple[int, int]) -> Transform:
-        if image_size not in self._transform_at_size:
-            assert isinstance(self.transform, ScalableTransform)
-            self._transform_at_size[image_size] = self.transform.at_size(image_size)
-        return self._transform_at_size[image_size]
 
     def _read(self, epoch: int, index: int, copy: int) -> Sample:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
@@ -222,13 +218,6 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
         if len(names) > 1:
             shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
             yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
-
-
-def shortened(lines: Iterable[str], at_most: int = 20) -> str:
-    """Join the first lines, and say how many more there are."""
-    lines = list(lines)
-    more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
-    return "\n  ".join([*lines[:at_most], *more])
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:

@@ -42,8 +42,8 @@ class DetectionData:
     """Data sets and loaders for training, validation and test, of one annotation format.
 
     Args:
-        dataset: opens the data set of a split: a `DatasetOpener`, or any callable that takes the arguments of a split
-            (`train`, `val` or `test` below) and `class_names`, `transform`, `seed`.
+        dataset: opens the data set of a split, from the arguments of a split (`train`, `val` or `test` below) and
+            `class_names`, `transform`, `seed`.
         train: arguments of the training split. `stages.choose_splits` fills in the splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
@@ -75,7 +75,7 @@ class DetectionData:
     def __init__(
         self,
         *,
-        dataset: Callable[..., DetectionDataset],
+        dataset: DatasetOpener,
         train: Mapping[str, Any],
         val: Mapping[str, Any] | None,
         test: Mapping[str, Any] | None,
@@ -109,7 +109,9 @@ class DetectionData:
             if not isinstance(value, bool):
                 raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
-        self._make_dataset = dataset
+        if not isinstance(dataset, DatasetOpener):
+            raise ConfigurationError(f"data.module.dataset is {dataset!r}; it must be a DatasetOpener")
+        self.opener = dataset
         self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
         self._class_names = None if class_names is None else tuple(class_names)
         self._resize = Resize(image_size=image_size, resize=resize)
@@ -151,20 +153,6 @@ class DetectionData:
         return int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun sets the variable
 
     @property
-    def opener(self) -> DatasetOpener:
-        """The object that opens the splits.
-
-        Raises:
-            ConfigurationError: it is not a `DatasetOpener`.
-        """
-        if not isinstance(self._make_dataset, DatasetOpener):
-            raise ConfigurationError(f"data.module.dataset is {self._make_dataset!r}; it must be a DatasetOpener")
-        return self._make_dataset
-
-    def _files(self, place: Mapping[str, Any]) -> frozenset[str]:
-        return self.opener.files(place) if isinstance(self._make_dataset, DatasetOpener) else frozenset()
-
-    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 1..C."""
         if self._class_names is None:
@@ -173,9 +161,9 @@ class DetectionData:
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        chosen = choose_splits(self._files, **self._given)  # lazy: it reads files that `prepare` may create
+        chosen = choose_splits(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
         for place in (chosen["test"] or {}).get("splits", ()):
-            if isinstance(self._make_dataset, DatasetOpener) and self.opener.is_unlabelled(place):
+            if self.opener.is_unlabelled(place):
                 text = "has no labels, so that it cannot be scored; training does not need it"
                 log.warning("%s: the test split '%s' %s", place["root"], place["split"], text)
         return chosen
@@ -237,9 +225,9 @@ class DetectionData:
         """
         arguments = self.arguments(stage)
         if stage not in self._datasets:
-            if stage == "train" and self._class_names is None and isinstance(self._make_dataset, DatasetOpener):
+            if stage == "train" and self._class_names is None:
                 self.opener.check_class_rules(self._splits.values())
-            self._datasets[stage] = self._make_dataset(
+            self._datasets[stage] = self.opener(
                 **arguments,
                 class_names=self._class_names if stage == "train" else self.class_names,
                 transform=(self._augmentation if stage == "train" else None) or self._resize,

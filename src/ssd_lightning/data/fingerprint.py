@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.special_files import file_size
 
 WHAT_DIFFERS = {
     "images": "the number of images",
@@ -56,7 +57,7 @@ def fingerprint(annotations: AnnotationTable, class_names: Sequence[str], *, con
     """
     paths = [Path(path) for path in annotations.image_paths]
     with ThreadPoolExecutor() as pool:  # mostly waits for the disk
-        sizes = list(pool.map(_size_bytes, paths))
+        sizes = list(pool.map(file_size, paths))
         checksums = list(pool.map(checksum, paths)) if contents else None
     found = {
         **table_fingerprint(annotations, class_names),
@@ -75,17 +76,13 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     ]
 
 
-def checksum(path: Path) -> str:
+def checksum(path: str | Path) -> str:
     """Hash the contents of a file; '' if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, _new_hash).hexdigest()
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return ""
-
-
-def _new_hash() -> Any:
-    return hashlib.blake2b(digest_size=16)
 
 
 def _hash(parts: Iterable[bytes]) -> str:
@@ -94,10 +91,3 @@ def _hash(parts: Iterable[bytes]) -> str:
         digest.update(len(part).to_bytes(8, "little"))  # so that ("ab", "c") is not ("a", "bc")
         digest.update(part)
     return digest.hexdigest()
-
-
-def _size_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1

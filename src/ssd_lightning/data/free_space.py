@@ -1,7 +1,6 @@
-"""Free memory and disk space for this process."""
+"""Free memory for this process."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +24,6 @@ def free_memory(
     """
     limits = [_free_of_group(folder, names) for folder, names in _groups(membership, groups)]
     return min([_free_of_machine(machine), *(limit for limit in limits if limit is not None)])
-
-
-def free_disk(folder: Path) -> int:
-    """Return the free bytes of the file system of an existing folder."""
-    return shutil.disk_usage(folder).free
 
 
 def _free_of_machine(machine: Path) -> int:

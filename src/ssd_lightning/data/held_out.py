@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.columns import Columns
 from ssd_lightning.errors import ConfigurationError
 
@@ -77,8 +78,7 @@ class HeldOut:
         Raises:
             ConfigurationError: the subset has an invalid value.
         """
-        if subset not in get_args(Subset):
-            raise ConfigurationError(f"part={subset!r}: it is one of {get_args(Subset)}")
+        require_choice("part", subset, get_args(Subset))
         is_validated, is_tested = self.by_hash(columns.id_hashes)
         if 0 < self.val_fraction < 1 and self.fold is None and len(is_validated):
             is_validated = self._with_all_classes(is_validated, is_tested, columns, label_map)

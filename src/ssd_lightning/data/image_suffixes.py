@@ -1,10 +1,9 @@
 """Formats of images. Suffixes find the files of a folder; the content alone decides how a file is read."""
 
-import logging
 from collections.abc import Iterable
 from pathlib import PurePath
 
-log = logging.getLogger(__name__)
+from ssd_lightning.errors import listed
 
 # fmt: off
 FORMAT_OF_SUFFIX = {
@@ -43,17 +42,9 @@ def is_unreadable_image_name(path: PurePath | str) -> bool:
     return str(path).lower().endswith(UNREADABLE_SUFFIXES)
 
 
-def describe_unreadable(paths: Iterable[PurePath], *, at_most: int = 5) -> str:
+def describe_unreadable(paths: Iterable[PurePath]) -> str:
     """List the images in unsupported formats among some files; empty if there are none."""
     names = sorted(path.name for path in paths if is_unreadable_image_name(path))
     if not names:
         return ""
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return f"{len(names)} images of formats that are not read ({', '.join(names[:at_most])}{more})"
-
-
-def log_unreadable(folder: PurePath, paths: Iterable[PurePath]) -> None:
-    """Warn about images in a folder with unsupported formats."""
-    described = describe_unreadable(paths)
-    if described:
-        log.warning("%s: skipped %s; convert them to .jpg or .png", folder, described)
+    return f"{len(names)} images of formats that are not read ({listed(names, 5)})"

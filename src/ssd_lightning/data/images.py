@@ -3,6 +3,7 @@
 Intact, plain JPEGs, the most common case, are decoded by `jpeg.py`. Pillow decodes all others and reports errors.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,13 +13,44 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX
 from ssd_lightning.data.jpeg import decode_plain_jpeg
-from ssd_lightning.data.radiance import RadianceFile
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
 from ssd_lightning.errors import DataError
+
+# So strict that OpenCV finds the same size, since this one is checked before pixels are allocated.
+_RADIANCE_HEADER = re.compile(rb"#\?(?:RADIANCE|RGBE)\n(?:[^\n\0]{1,100}\n)*\n-Y (\d{1,5}) \+X (\d{1,5})\n")
+
+
+class RadianceFile(ImageFile.ImageFile):
+    """8 bits of a Radiance image: 1.0 is white, and so is all that is brighter, as in `cv2.imread`.
+
+    OpenCV reads such files, Pillow does not. As a format of Pillow they are read like all others.
+    """
+
+    format = "HDR"
+
+    def _open(self) -> None:
+        header = _RADIANCE_HEADER.match(self.fp.read(4096)) if self.fp else None
+        if header is None:
+            raise SyntaxError("not a Radiance image")
+        height, width = map(int, header.groups())
+        self._mode, self._size = "RGB", (width, height)
+
+    def load(self) -> "Image.core.PixelAccess | None":
+        """Decode the file on the first call."""
+        if self.fp:
+            self.fp.seek(0)
+            pixels = cv2.imdecode(np.frombuffer(self.fp.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+            if pixels is None:
+                raise OSError("the file is truncated or damaged")
+            self.fp.close()
+            self.fp = None
+            self.im = Image.fromarray(pixels).im
+        return Image.Image.load(self)
+
 
 Image.register_open(RadianceFile.format, RadianceFile, lambda start: start.startswith(b"#?"))
 _MISSING = set() if find_spec("PIL.AvifImagePlugin") else {"AVIF"}  # Pillow 11.3 and later

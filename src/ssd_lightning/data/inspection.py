@@ -37,14 +37,10 @@ def open_leniently(
     """
     found = opener.read(splits)
     opener.log_notes(found)
-    choice.setdefault("class_names", None)
-    chosen = opener.choose(found, **choice)
-    return DetectionDataset(
-        annotations=chosen.table,
-        class_names=chosen.class_names,
-        dropped=_measured(chosen.problems, chosen.table) if decode else chosen.problems,
-        num_skipped=chosen.num_skipped,
-    )
+    dataset = opener.choose(found, **choice)
+    if decode:
+        dataset.dropped = _measured(dataset.dropped, dataset.annotations)
+    return dataset
 
 
 def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Problem]:
@@ -148,17 +144,11 @@ def draw_sample(
     records: Mapping[str, Sequence[ImageAnnotation]], count: int | None, seed: int
 ) -> dict[str, list[ImageAnnotation]]:
     """Draw at most `count` records of all splits, in their order; None keeps all."""
-    ends = np.cumsum([len(of_split) for of_split in records.values()], dtype=np.int64)
-    total = int(ends[-1]) if len(ends) else 0
-    chosen = np.arange(total)
-    if count is not None and count < total:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, size=count, replace=False))
-    of_splits = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
-    starts = [0, *ends[:-1].tolist()]
-    return {
-        split: [of_split[index - start] for index in indices.tolist()]
-        for (split, of_split), indices, start in zip(records.items(), of_splits, starts, strict=False)
-    }
+    places = [(split, index) for split, of_split in records.items() for index in range(len(of_split))]
+    if count is not None and count < len(places):
+        chosen = np.random.default_rng(seed).choice(len(places), size=count, replace=False)
+        places = [places[index] for index in sorted(chosen.tolist())]
+    return {name: [of_split[index] for split, index in places if split == name] for name, of_split in records.items()}
 
 
 def count_edges(opener: DatasetOpener, splits: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

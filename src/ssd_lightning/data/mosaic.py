@@ -10,8 +10,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.data.windows import boxes_in_window, centres_inside
-from ssd_lightning.errors import ConfigurationError
 
 CENTRE = (0.25, 0.75)
 """Range of the point where the four images meet, relative to the sides: every part is at least a quarter wide."""
@@ -43,12 +43,10 @@ class Mosaic:
     """
 
     def __init__(self, *, probability: float, epochs: int | None = None, min_scale: float = 0.5) -> None:
-        if not 0 <= probability <= 1:
-            raise ConfigurationError(f"data.mosaic_probability is {probability!r}; it must be a number from 0 to 1")
-        if epochs is not None and (epochs != int(epochs) or epochs < 0):
-            raise ConfigurationError(f"data.mosaic_epochs is {epochs!r}; it must be null or a whole number from 0")
-        if not 0 < min_scale <= 1:
-            raise ConfigurationError(f"data.mosaic_min_scale is {min_scale!r}; it must be above 0 and at most 1")
+        require_number("data.mosaic_probability", probability, 0, 1)
+        if epochs is not None:
+            require_number("data.mosaic_epochs", epochs, 0, whole=True)
+        require_number("data.mosaic_min_scale", min_scale, 0, 1, above_low=True)
         self.probability = probability
         self.epochs = epochs
         self.min_scale = min_scale
@@ -62,42 +60,36 @@ class Mosaic:
         return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
 
     def join(self, rng: np.random.Generator, samples: Sequence[Sample]) -> Sample:
-        """Join four samples; see `join_samples`."""
-        return join_samples(rng, samples, min_scale=self.min_scale)
+        """Join four samples around a random centre on a canvas of the size of the first.
 
+        Each quarter, in reading order, is filled with a random window of its image at the original aspect ratio. Boxes
+        with their centre in the window are kept and clipped to it, as in the paper's crop.
 
-def join_samples(rng: np.random.Generator, samples: Sequence[Sample], *, min_scale: float) -> Sample:
-    """Join four samples around a random centre on a canvas of the size of the first.
-
-    Each quarter, in reading order, is filled with a random window of its image at the original aspect ratio. Boxes with
-    their centre in the window are kept and clipped to it, as in the paper's crop.
-
-    Args:
-        rng: random number generator.
-        samples: four, with any number of boxes.
-        min_scale: smallest scale of a part.
-    """
-    height, width = samples[0].image.shape[:2]
-    x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
-    x, y = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
-    quarters_px = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-    canvas = np.empty_like(samples[0].image)
-    boxes, kept = [], []
-    for (left, top, right, bottom), sample in zip(quarters_px, samples, strict=True):
-        quarter_size = (bottom - top, right - left)
-        window = draw_window(rng, sample.image.shape[:2], quarter_size, scale=rng.uniform(min_scale, 1))
-        canvas[top:bottom, left:right] = _show(sample.image, window, quarter_size)
-        inside = centres_inside(sample.boxes_xyxy, window)
-        visible = boxes_in_window(sample.boxes_xyxy[inside], window).clip(0, 1)
-        scale, corner = np.array([right - left, bottom - top] * 2), np.array([left, top] * 2)
-        boxes.append((visible * scale + corner) / np.array([width, height] * 2))
-        kept.append(inside)
-    return Sample(
-        canvas,
-        np.concatenate(boxes).astype(np.float32),
-        np.concatenate([sample.labels[inside] for sample, inside in zip(samples, kept, strict=True)]),
-        np.concatenate([sample.difficult[inside] for sample, inside in zip(samples, kept, strict=True)]),
-    )
+        Args:
+            rng: random number generator.
+            samples: four, with any number of boxes.
+        """
+        height, width = samples[0].image.shape[:2]
+        x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
+        x, y = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
+        quarters_px = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+        canvas = np.empty_like(samples[0].image)
+        boxes, kept = [], []
+        for (left, top, right, bottom), sample in zip(quarters_px, samples, strict=True):
+            quarter_size = (bottom - top, right - left)
+            window = draw_window(rng, sample.image.shape[:2], quarter_size, scale=rng.uniform(self.min_scale, 1))
+            canvas[top:bottom, left:right] = _show(sample.image, window, quarter_size)
+            inside = centres_inside(sample.boxes_xyxy, window)
+            visible = boxes_in_window(sample.boxes_xyxy[inside], window).clip(0, 1)
+            scale, corner = np.array([right - left, bottom - top] * 2), np.array([left, top] * 2)
+            boxes.append((visible * scale + corner) / np.array([width, height] * 2))
+            kept.append(inside)
+        return Sample(
+            canvas,
+            np.concatenate(boxes).astype(np.float32),
+            np.concatenate([sample.labels[inside] for sample, inside in zip(samples, kept, strict=True)]),
+            np.concatenate([sample.difficult[inside] for sample, inside in zip(samples, kept, strict=True)]),
+        )
 
 
 def draw_window(

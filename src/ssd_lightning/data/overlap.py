@@ -5,15 +5,15 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssd_lightning.data.annotations import AnnotationTable
-from ssd_lightning.data.dataset import DetectionDataset, shortened
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import checksum
-from ssd_lightning.errors import one_line
+from ssd_lightning.data.special_files import file_size
+from ssd_lightning.errors import listed, one_line
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def warn_of_training_images(dataset: DetectionDataset, split: str, training: Det
     if found:
         log.warning(
             "%d of %d %s images are training images too, so scores on them say little about new images:\n  %s",
-            *(len(found), len(dataset), SPLIT_TITLES[split], shortened(map(one_line, found))),
+            *(len(found), len(dataset), SPLIT_TITLES[split], listed(map(one_line, found), separator="\n  ")),
         )
 
 
@@ -58,7 +58,7 @@ def copies_across(splits: Mapping[str, Iterable[str]]) -> dict[str, dict[str, st
         log.debug("%d files are too many to look for copies", num_files)
         return {split: {} for split in splits}
     with ThreadPoolExecutor() as pool:  # mostly waits for the disk
-        for describe in (_size, _end, _digest):
+        for describe in (lambda path: max(0, file_size(path)), _end, checksum):
             for files in left.values():
                 files.update(zip(files, pool.map(describe, files), strict=True))
             left = _in_several(left)
@@ -78,13 +78,6 @@ def _in_several(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
     return {split: {path: key for path, key in files.items() if key in kept} for split, files in splits.items()}
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
 def _end(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -93,7 +86,3 @@ def _end(path: str) -> bytes:
             return b"%d " % size + file.read()
     except OSError:
         return b""
-
-
-def _digest(path: str) -> str:
-    return checksum(Path(path))

@@ -4,38 +4,27 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotation_checks import unknown_class_text
-from ssd_lightning.data.annotations import Annotations, AnnotationTable, Problem
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable, Problem
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.columns import Columns, hash_ids
-from ssd_lightning.data.dataset import DetectionDataset, Transform, shortened
+from ssd_lightning.data.dataset import DetectionDataset, Transform
 from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut, Subset
 from ssd_lightning.data.joining import absolute_roots, join
-from ssd_lightning.errors import ConfigurationError, DataError, one_line
+from ssd_lightning.errors import ConfigurationError, DataError, listed, one_line
 
 log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip", "clip"]
-
-
-class AnnotationFormat(Protocol):
-    """Reads the annotations of one format. Its settings are fields of a dataclass, so that `repr` names them all."""
-
-    def read(self, root: Path, split: str) -> Annotations:
-        """Read a split of an existing folder."""
-        ...
-
-    def files(self, root: Path, split: str) -> Iterable[str]:
-        """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +55,7 @@ class DatasetOpener:
     """What the log has said of it."""
 
     def __post_init__(self) -> None:
-        if self.on_error not in get_args(OnError):
-            raise ConfigurationError(f"on_error={self.on_error!r}; it is one of {get_args(OnError)}")
+        require_choice("on_error", self.on_error, get_args(OnError))
 
     def __call__(
         self,
@@ -99,29 +87,15 @@ class DatasetOpener:
         """
         found = self.read(splits)
         self.log_notes(found)
-        chosen = self.choose(
-            found,
-            class_names=class_names,
-            keep_difficult=keep_difficult,
-            part=part,
-            **held_out,
-        )
-        if self.on_error == "raise" and chosen.problems:
-            raise DataError(describe_first(chosen.problems))
-        dataset = DetectionDataset(
-            annotations=chosen.table,
-            class_names=chosen.class_names,
-            transform=transform,
-            seed=seed,
-            dropped=chosen.problems,
-            num_skipped=chosen.num_skipped,
-        )
+        dataset = self.choose(found, class_names=class_names, keep_difficult=keep_difficult, part=part, **held_out)
+        dataset.transform, dataset.seed = transform, seed
         if self.on_error != "raise":
             dataset.drop_unreadable()
+        elif dataset.dropped:
+            raise DataError(describe_first(dataset.dropped))
         if dataset.dropped:
-            log.warning(
-                "skipped %d objects or images:\n  %s", len(dataset.dropped), shortened(map(str, dataset.dropped))
-            )
+            lines = listed(map(str, dataset.dropped), separator="\n  ")
+            log.warning("skipped %d objects or images:\n  %s", len(dataset.dropped), lines)
         if dataset.skipped:
             log.info("%s", dataset.skipped)
         if not len(dataset):
@@ -157,11 +131,8 @@ class DatasetOpener:
     def is_unlabelled(self, place: Mapping[str, Any]) -> bool:
         """Tell whether a split has images, but none of the label files that its format has for each image."""
         (root,) = absolute_roots([place])
-        annotation_format, split = self._format_of(place), place["split"]
         try:
-            if isinstance(annotation_format, Auto):
-                detected, split = annotation_format.detect(root, split)
-                annotation_format, root = detected.format, detected.root
+            annotation_format, root, split, _ = _resolved(self._format_of(place), root, place["split"])
             return isinstance(annotation_format, YOLO) and annotation_format.is_unlabelled(root, split)
         except (DataError, OSError):
             return False  # reported when the split is opened
@@ -207,22 +178,20 @@ class DatasetOpener:
             raise ConfigurationError(unknown[0])
 
     def _read_split(self, annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
-        if not isinstance(annotation_format, Auto):
-            return read_cached(annotation_format, root, split, folder=self.cache_folder)
         # The cache belongs to what the folder is taken for, since another file may change that.
-        detected, name = annotation_format.detect(root, split)
-        found = read_cached(detected.format, detected.root, name, folder=self.cache_folder)
-        return replace(found, notes=[*detected.notes, *found.notes])
+        annotation_format, root, split, notes = _resolved(annotation_format, root, split)
+        found = read_cached(annotation_format, root, split, folder=self.cache_folder)
+        return replace(found, notes=[*notes, *found.notes])
 
     def choose(
         self,
         found: Annotations,
         *,
-        class_names: Sequence[str] | None,
+        class_names: Sequence[str] | None = None,
         keep_difficult: bool = True,
         part: Subset = "all",
         **held_out: Any,
-    ) -> "Chosen":
+    ) -> DetectionDataset:
         """Choose images, objects and classes; for the arguments see `__call__`."""
         shares = HeldOut(**held_out)
         columns = found.columns
@@ -258,27 +227,21 @@ class DatasetOpener:
             and _concerns(problem, part, shares, columns, in_part)
         ]
         problems.sort(key=lambda problem: problem.position)
-        table = AnnotationTable(columns)
-        if len(rows) < len(table):
-            table = table.select(rows)
-        is_same = (label_map == np.arange(len(label_map))).all()
-        if not is_same or not keeps.all():
-            table = table.with_objects(None if keeps.all() else keeps, None if is_same else label_map)
+        table = AnnotationTable(columns, rows=rows, keeps=keeps, label_map=label_map)
         if self.on_error != "raise" and problems:
             table = _without_spoilt(table, problems)
         num_skipped = int((in_chosen & columns.difficult & (labels != EXCLUDED)).sum()) if not keep_difficult else 0
-        return Chosen(table, class_names, problems, num_skipped)
+        return DetectionDataset(annotations=table, class_names=class_names, dropped=problems, num_skipped=num_skipped)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The images and objects of a run."""
-
-    table: AnnotationTable
-    class_names: tuple[str, ...]
-    problems: list[Problem]
-    num_skipped: int
-    """Crowds and difficult objects that were skipped on request."""
+def _resolved(
+    annotation_format: AnnotationFormat, root: Path, split: str
+) -> tuple[AnnotationFormat, Path, str, Sequence[str]]:
+    """Return format, root, split and notes; `Auto` finds them in the files."""
+    if not isinstance(annotation_format, Auto):
+        return annotation_format, root, split, ()
+    detected, split = annotation_format.detect(root, split)
+    return detected.format, detected.root, split, detected.notes
 
 
 def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> AnnotationTable:
@@ -291,7 +254,7 @@ def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> Anno
     spoilt = [index for index, image_id in zip(empty, table.select(empty).image_ids, strict=True) if image_id in faulty]
     if not spoilt:
         return table
-    paths = shortened(map(one_line, table.select(np.array(spoilt)).image_paths))
+    paths = listed(map(one_line, table.select(np.array(spoilt)).image_paths), separator="\n  ")
     log.warning("%d images are left out, since none of their objects can be used:\n  %s", len(spoilt), paths)
     return table.select(np.delete(np.arange(len(table)), spoilt))
 

@@ -19,15 +19,15 @@ WHOLE = Placement(1.0, 1.0)
 
 
 class ResizeMode:
-    """A way to resize images to one size. All modes put the image in the top left corner."""
+    """A way to resize images to one size. All modes put the image in the top left corner; this one fills the input."""
 
     def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) of an image of `size_px` within an input of `image_size`."""
-        raise NotImplementedError
+        return image_size
 
     def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         """Pad an image of fitted size on the right or at the bottom."""
-        raise NotImplementedError
+        return image
 
     def placement(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> Placement:
         """Return the part of an input of `image_size` that an image of `size_px` takes."""
@@ -52,14 +52,6 @@ class ResizeMode:
 @dataclass(frozen=True)
 class Stretch(ResizeMode):
     """Warp the image to the input size regardless of its aspect ratio, as in the paper."""
-
-    def fitted_size(self, size_px: tuple[int, int], image_size: tuple[int, int]) -> tuple[int, int]:
-        """Return the whole input size."""
-        return image_size
-
-    def pad(self, image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-        """Return the image unchanged."""
-        return image
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The order of the samples of an epoch, and their distribution over ranks."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch import distributed
@@ -10,15 +11,17 @@ from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.multiscale import MultiScale
 from ssd_lightning.errors import ConfigurationError
 
-SampleKey = tuple[int | tuple[int, int], ...]
-"""(epoch, index); with repeated images also the copy; in multi-scale training also the (height, width)."""
 
+class SampleKey(NamedTuple):
+    """One sample of an epoch."""
 
-def read_key(key: SampleKey) -> tuple[int, int, int, tuple[int, int] | None]:
-    """Return epoch, index, copy (0 for the first) and (height, width), None if the sampler has no size."""
-    epoch, index, *rest = key
-    image_size = rest.pop() if rest and isinstance(rest[-1], tuple) else None
-    return epoch, index, rest[0] if rest else 0, image_size  # type: ignore[return-value]
+    epoch: int
+    image: int
+    """Index of the image."""
+    copy: int = 0
+    """Number of the copy of a repeated image; 0 for the first."""
+    image_size: tuple[int, int] | None = None
+    """(height, width) of its step in multi-scale training."""
 
 
 def repeat_factors(annotations: AnnotationTable, *, threshold: float) -> np.ndarray:
@@ -40,7 +43,7 @@ def repeat_factors(annotations: AnnotationTable, *, threshold: float) -> np.ndar
 
 
 class EpochSampler(Sampler[SampleKey]):
-    """Yield (epoch, index), in an order determined by (seed, epoch).
+    """Yield the keys of an epoch, in an order determined by (seed, epoch).
 
     The epoch is part of the key because persistent workers keep their copy of the data set and are not notified of a
     new epoch. `DetectionDataset` needs it for the seed of every sample in every epoch.
@@ -55,10 +58,10 @@ class EpochSampler(Sampler[SampleKey]):
             cut to whole batches, so an epoch has the same steps on any number of ranks. A set smaller than a batch is
             repeated instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
         batch_size: with `pad`: number of samples of a step over all ranks.
-        multiscale: with `pad`: gives the size of each step, which is then part of the key; None yields no size.
+        multiscale: with `pad`: gives the size of each step; None yields no size.
         repeats: mean number of times that each sample comes in an epoch, for instance `repeat_factors`: at least its
             integer part and at most once more, drawn again in every epoch. An epoch has as many samples as the sum,
-            rounded down. They come as (epoch, index, copy), where copy is 0 for the first.
+            rounded down.
 
     Attributes:
         samples: number of samples of an epoch, over all ranks, before it is cut to whole batches.
@@ -137,21 +140,21 @@ class EpochSampler(Sampler[SampleKey]):
         _, world_size = self._place()
         epoch = self.epoch
         start = self._samples_seen if epoch == self._resumed_epoch else 0
-        for position, (index, *copy) in enumerate(self._draws(epoch)[start:].tolist(), start):
-            if self.multiscale is None:
-                yield epoch, index, *copy
-            else:
-                step = position * world_size // self.batch_size
-                yield epoch, index, *copy, self.multiscale.size_at(epoch, step)
+        for position, (image, copy) in enumerate(self._draws(epoch)[start:].tolist(), start):
+            step = position * world_size // self.batch_size
+            size = None if self.multiscale is None else self.multiscale.size_at(epoch, step)
+            yield SampleKey(epoch, image, copy, size)
 
     def _draws(self, epoch: int) -> np.ndarray:
-        """Return the rank's rows `[S, 1]` of index, or `[S, 2]` of index and copy."""
+        """Return the rank's rows of index and copy, `[S, 2]`."""
         rank, world_size = self._place()
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
-        draws = order[:, None] if self.repeats is None else _repeated(order, self.repeats[order], rng)
+        draws = np.stack([order, np.zeros_like(order)], axis=1)
+        if self.repeats is not None:
+            draws = _repeated(order, self.repeats[order], rng)
         size = self._padded_size(world_size) if self.pad else self.samples
-        return np.resize(draws, (size, draws.shape[1]))[rank::world_size]
+        return np.resize(draws, (size, 2))[rank::world_size]
 
     def _padded_size(self, world_size: int) -> int:
         wanted = self.samples // self.batch_size * self.batch_size or self.samples

@@ -1,4 +1,7 @@
-"""Detect special files: pipes, whose reading blocks forever, devices, which may have no end, and Git LFS pointers."""
+"""Detect special files: pipes, whose reading blocks forever, devices, which may have no end, and Git LFS pointers.
+
+Readers ask `os.path.isfile`, since `Path.is_file` raises for names that are too long.
+"""
 
 import os
 import stat
@@ -16,20 +19,24 @@ def is_git_lfs_pointer(start: bytes) -> bool:
     return start.startswith(b"version https://git-lfs.github.com/spec/")
 
 
-def is_file(path: str | Path) -> bool:
-    """Tell whether a path is a regular file; also works if `Path.is_file` raises, as for names that are too long."""
-    return os.path.isfile(path)
+def file_size(path: str | Path) -> int:
+    """Return the size in bytes; -1 if there is no such file."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
-def refuse_special_file(path: Path) -> None:
-    """Reject a pipe, socket or device. A missing file or a folder is left to its reader.
-
-    Raises:
-        DataError: it is a special file.
-    """
+def is_special(path: str | Path) -> bool:
+    """Tell whether a path is a pipe, socket or device. A missing file or a folder is left to its reader."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
-        return
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def refuse_special_file(path: Path) -> None:
+    """Raise `DataError` if a path `is_special`."""
+    if is_special(path):
         raise DataError(f"{path}: {SPECIAL_FILE}")

@@ -11,6 +11,7 @@ from PIL import Image
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.images import image_format, read_image
+from ssd_lightning.data.windows import Window
 
 MIN_TILE_PX = 32
 MAX_OVERLAP = 0.9
@@ -19,9 +20,6 @@ MAX_OVERLAP = 0.9
 MIN_VISIBLE = 0.3
 """Objects with a smaller part of their area in a tile are not annotated there."""
 JPEG_QUALITY = 95
-
-Window = tuple[int, int, int, int]
-"""(x1, y1, x2, y2) in pixels of the image; the right and the bottom edge are exclusive."""
 
 
 def check_tiles(tiles: object, overlap: object) -> None:
@@ -67,13 +65,7 @@ def cut_annotation(annotation: ImageAnnotation, window_px: Window, path: Path) -
     """
     left, top, right, bottom = window_px
     edges = np.array(window_px, np.float32)
-    boxes = np.concatenate(
-        [
-            np.maximum(annotation.boxes_xyxy_px[:, :2], edges[:2]),
-            np.minimum(annotation.boxes_xyxy_px[:, 2:], edges[2:]),
-        ],
-        axis=1,
-    )
+    boxes = annotation.boxes_xyxy_px.clip(np.tile(edges[:2], 2), np.tile(edges[2:], 2))
     sides, whole_sides = (b[:, 2:] - b[:, :2] for b in (boxes, annotation.boxes_xyxy_px))
     kept = (sides > 0).all(1) & (sides.prod(1) >= MIN_VISIBLE * whole_sides.prod(1))
     return replace(
@@ -107,7 +99,7 @@ def write_tiles(
     cut = []
     for number, annotation in enumerate(annotations):
         pixels = read_image(annotation.image_path, annotation.size_px)
-        suffix = ".jpg" if image_format(annotation.image_path) in ("JPEG", "MPO") else ".png"
+        suffix = ".jpg" if image_format(annotation.image_path) == "JPEG" else ".png"
         for window_px in tile_windows(annotation.size_px, tiles, overlap):
             left, top, right, bottom = window_px
             path = folder / f"{number}_{left}_{top}{suffix}"

@@ -5,7 +5,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-TOY_CLASSES: tuple[str, ...] = ("disk", "square", "triangle", "star", "ring")
+
+def _polygon(corners: int, radius: float = 1.0) -> np.ndarray:
+    angles = 2 * np.pi * np.arange(corners) / corners
+    return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+CONTOURS = {
+    "disk": [_polygon(64)],
+    "square": [_polygon(4)],
+    "triangle": [_polygon(3)],
+    "star": [_polygon(10) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None]],
+    "ring": [_polygon(64), _polygon(64, 0.58)],
+}
+"""Contours of each class around the origin; the second one, if any, is a hole."""
+TOY_CLASSES: tuple[str, ...] = tuple(CONTOURS)
 
 SCALE_RANGE = (0.05, 0.80)
 """Longest side of a whole object over the shorter side of the image."""
@@ -44,35 +58,11 @@ def random_shape(rng: np.random.Generator, label: int, image_side: int) -> tuple
     axis = rng.uniform(0, 2 * np.pi)
     squeeze = _rotation(axis) @ np.diag([1.0, rng.uniform(MIN_SQUEEZE, 1.0)]) @ _rotation(-axis)
     matrix = squeeze @ _rotation(rng.uniform(-MAX_TURN, MAX_TURN))
-    contours = [contour @ matrix for contour in _unit_contours(label)]
+    contours = [contour @ matrix for contour in CONTOURS[TOY_CLASSES[label - 1]]]
     corner, extent = contours[0].min(0), np.ptp(contours[0], axis=0)
     low, high = np.log(SCALE_RANGE)
     scale = np.exp(low + (high - low) * rng.beta(*SCALE_BETA)) * image_side / extent.max()
     return [(contour - corner) * scale for contour in contours], extent * scale
-
-
-def _unit_contours(label: int) -> list[np.ndarray]:
-    """Contours of a class around the origin; the second contour, if any, is a hole."""
-
-    def polygon(corners: int, radius: float = 1.0) -> np.ndarray:
-        angles = 2 * np.pi * np.arange(corners) / corners
-        return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-    match TOY_CLASSES[label - 1]:
-        case "disk":
-            return [polygon(64)]
-        case "square":
-            return [polygon(4)]
-        case "triangle":
-            return [polygon(3)]
-        case "star":
-            star = polygon(10)
-            star[1::2] *= 0.42
-            return [star]
-        case "ring":
-            return [polygon(64), polygon(64, 0.58)]
-        case name:
-            raise ValueError(f"no contour for the class '{name}'")
 
 
 def _rotation(angle: float) -> np.ndarray:

@@ -110,15 +110,10 @@ def boxes_in_view(
     """
     if len(boxes) == 0:
         return boxes
-    (left, top, right, bottom), place = view.part_px, view.place_px
-    part = np.array([left, top, right, bottom]) / _sides(size_px)
+    part, place = normalise_windows(np.array(view.part_px), size_px), view.place_px
     x, y = place[0] / image_size[1], place[1] / image_size[0]
     width, height = (place[2] - place[0]) / image_size[1], (place[3] - place[1]) / image_size[0]
     return boxes_in_window(boxes, part).clip(0, 1) * np.array([width, height] * 2) + np.array([x, y] * 2)
-
-
-def _sides(size: tuple[int, int]) -> np.ndarray:
-    return np.array([size[1], size[0], size[1], size[0]], dtype=np.float64)
 
 
 def paste_on_canvas(

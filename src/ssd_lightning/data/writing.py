@@ -4,9 +4,9 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -19,15 +19,6 @@ from ssd_lightning.data.writers import Format
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WrittenImage:
-    """How one image file is written."""
-
-    suffix: str
-    keeps_bytes: bool = True
-    """False: the pixels are written as PNG."""
 
 
 def write_dataset(
@@ -52,11 +43,17 @@ def write_dataset(
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
     names = image_names(splits)
-    plan = _plan_images(splits, target.image_suffixes)
+    with ThreadPoolExecutor() as pool:
+        suffixes = {
+            split: list(pool.map(lambda record: kept_suffix(record.image_path, target.image_suffixes), records))
+            for split, records in splits.items()
+        }
     placed = {
         split: [
-            replace(record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{image.suffix}")
-            for record, name, image in zip(records, names[split], plan[split], strict=True)
+            replace(
+                record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{suffix or '.png'}"
+            )
+            for record, name, suffix in zip(records, names[split], suffixes[split], strict=True)
         ]
         for split, records in splits.items()
     }
@@ -72,9 +69,10 @@ def write_dataset(
         target.write(unfinished, placed, class_names)
         if images != "none":
             for split, records in splits.items():
-                for record, copy, image in zip(records, placed[split], plan[split], strict=True):
-                    _place(record, copy.image_path, image, link=images == "link")
-            _log_decoded(image for of_split in plan.values() for image in of_split)
+                for record, copy, suffix in zip(records, placed[split], suffixes[split], strict=True):
+                    _place(record, copy.image_path, decode=suffix is None, link=images == "link")
+            if decoded := sum(of_split.count(None) for of_split in suffixes.values()):
+                log.warning("%d images have a type that readers of the format ignore; they are written as PNG", decoded)
         if output.exists():
             output.rmdir()
         unfinished.rename(output)
@@ -108,21 +106,11 @@ def _plain_name(record: ImageAnnotation) -> str:
     return name.removesuffix(suffix).strip() or "_"
 
 
-def _plan_images(
-    splits: Mapping[str, Sequence[ImageAnnotation]], suffixes: tuple[str, ...]
-) -> dict[str, list[WrittenImage]]:
-    with ThreadPoolExecutor() as pool:
-        return {
-            split: list(pool.map(lambda record: plan_image(record.image_path, suffixes), records))
-            for split, records in splits.items()
-        }
-
-
 def _refuse_turned(splits: Mapping[str, Sequence[ImageAnnotation]]) -> None:
     paths = [record.image_path for records in splits.values() for record in records]
     stated = [record.size_px for records in splits.values() for record in records]
     with ThreadPoolExecutor() as pool:
-        sizes = pool.map(lambda path: image_size_px(path), paths)
+        sizes = pool.map(image_size_px, paths)
         for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
             if tuple(size_px) != upright_px:
                 raise DataError(
@@ -131,9 +119,9 @@ def _refuse_turned(splits: Mapping[str, Sequence[ImageAnnotation]]) -> None:
                 )
 
 
-def _place(record: ImageAnnotation, target: Path, image: WrittenImage, *, link: bool) -> None:
+def _place(record: ImageAnnotation, target: Path, *, decode: bool, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not image.keeps_bytes:
+    if decode:
         write_as_png(record.image_path, target, record.size_px)
     elif link:
         os.link(record.image_path.resolve(), target)
@@ -141,14 +129,8 @@ def _place(record: ImageAnnotation, target: Path, image: WrittenImage, *, link: 
         shutil.copyfile(record.image_path, target)
 
 
-def _log_decoded(images: Iterable[WrittenImage]) -> None:
-    decoded = sum(not image.keeps_bytes for image in images)
-    if decoded:
-        log.warning("%d images have a type that readers of the format ignore; they are written as PNG", decoded)
-
-
-def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
-    """Choose the suffix of a written image.
+def kept_suffix(path: Path, suffixes: Sequence[str]) -> str | None:
+    """Choose the suffix of a copied image; None if its pixels are written as PNG.
 
     Args:
         path: the image.
@@ -158,12 +140,12 @@ def plan_image(path: Path, suffixes: Sequence[str]) -> WrittenImage:
         DataError: the file is missing or not an image.
     """
     if suffixes == IMAGE_SUFFIXES and is_image_name(path):
-        return WrittenImage(path.suffix)
+        return path.suffix
     name = image_format(path)
     content = next(suffix for suffix, usual in FORMAT_OF_SUFFIX.items() if usual == name)
     if content not in suffixes:
-        return WrittenImage(".png", keeps_bytes=False)
-    return WrittenImage(path.suffix if path.suffix.lower() in suffixes else content)
+        return None
+    return path.suffix if path.suffix.lower() in suffixes else content
 
 
 def write_as_png(source: Path, target: Path, size_px: tuple[int, int]) -> None:

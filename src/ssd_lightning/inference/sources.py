@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, describe_unreadable, is_image_name, log_unreadable
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, describe_unreadable, is_image_name
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,8 @@ def _of_folder(folder: Path, recursive: bool) -> list[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(below, name) for name in names]
     images = [file for file in files if is_image_name(file)]
-    if images:
-        log_unreadable(folder, files)
+    if images and (unreadable := describe_unreadable(files)):
+        log.warning("%s: skipped %s; convert them to .jpg or .png", folder, unreadable)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
     if videos and images:
         log.warning(

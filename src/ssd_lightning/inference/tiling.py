@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ssd_lightning.data.tiles import Window, check_tiles, tile_windows
+from ssd_lightning.data.tiles import check_tiles, tile_windows
+from ssd_lightning.data.windows import Window
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.nms import batched_nms

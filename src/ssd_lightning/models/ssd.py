@@ -132,7 +132,7 @@ class SSD(ConfigMixin, nn.Module):
             boxes_per_cell=[level.boxes_per_cell for level in self.levels],
             num_classes=num_classes,
         )
-        self._clip_priors = clip_priors
+        self.clip_priors = clip_priors
         self._training_priors: dict[tuple[int, int], Tensor] = {}
         self.priors_cxcywh: Tensor
         priors = make_priors(self.levels, self.image_size, clip=clip_priors)
@@ -157,7 +157,7 @@ class SSD(ConfigMixin, nn.Module):
             except ConfigurationError as error:
                 raise ConfigurationError(f"data.multiscale includes {size[0]} x {size[1]}: {error}") from error
             levels = fit_to_grids(rescale_levels(self.levels, self.image_size, size), grids)
-            self._training_priors[size] = make_priors(levels, size, clip=self._clip_priors)
+            self._training_priors[size] = make_priors(levels, size, clip=self.clip_priors)
 
     def use_normalization(self, normalization: Normalization) -> None:
         """Set the colour normalisation. It must be the one that the weights were trained with."""

@@ -63,12 +63,13 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         "settings": [(group.label, config_differences(groups[0], group)) for group in groups[1:]],
     }
     contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
+    configurations = "one configuration" if len(groups) == 1 else f"{len(groups)} configurations"
     return render(
         "comparison.html.j2",
         runs_mark=runs_mark(run.directory for run in runs),
         warning=warning,
         kicker="Comparison",
-        title=_title(len(runs), len(groups)),
+        title=f"{len(runs)} runs" + (f" of {configurations}" if len(groups) < len(runs) else ""),
         subtitle=", ".join(group.name for group in groups),
         contents=contents,
         rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
@@ -179,9 +180,3 @@ def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
 
 def _mean(values: Sequence[float]) -> float:
     return fmean(values) if values else np.nan
-
-
-def _title(num_runs: int, num_groups: int) -> str:
-    if num_groups == num_runs:
-        return f"{num_runs} runs"
-    return f"{num_runs} runs of " + ("one configuration" if num_groups == 1 else f"{num_groups} configurations")

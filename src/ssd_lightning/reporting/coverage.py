@@ -9,7 +9,6 @@ import numpy as np
 from ssd_lightning.analysis.coverage import best_priors, coverage_summary
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.models.config import to_config
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_figure
 from ssd_lightning.reporting.run import SPLITS
 from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
@@ -32,7 +31,7 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
     shares = np.array(placements).reshape(-1, 2)[record.objects.image_index.numpy()]
     boxes = record.objects.boxes.double().numpy() * np.tile(shares, 2)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-    best = best_priors(boxes, net.levels, net.image_size, to_config(net).get("clip_priors", False))
+    best = best_priors(boxes, net.levels, net.image_size, net.clip_priors)
     summary = coverage_summary(boxes, best.iou, net.image_size)
     share = "–" if summary["share"] is None else f"{summary['share']:.1%}"
     levels = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from ssd_lightning.data.fingerprint import differences as fingerprint_differences
 from ssd_lightning.digest import config_digest, differences
-from ssd_lightning.reporting.run import Run
+from ssd_lightning.reporting.run import Run, lookup
 from ssd_lightning.visualization.tables import mean_and_deviation
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -63,7 +63,7 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Remove the seed from a configuration, including copies of it."""
-    return {key: value for key, value in _pruned(config, config.get("seed")).items() if key != "seed"}
+    return _pruned(config, config.get("seed"))
 
 
 def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
@@ -138,7 +138,7 @@ def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = Tr
 def _have_same_data(one: Run, two: Run) -> bool:
     if one.class_names and two.class_names and one.class_names != two.class_names:
         return False
-    prints = [run.validation_fingerprint() for run in (one, two)]
+    prints = [lookup(run.record, "data", "val", kind=Mapping) for run in (one, two)]
     if all(prints):
         return not fingerprint_differences(*prints)
     counts = [run.images().get("val") for run in (one, two)]

@@ -54,9 +54,4 @@ def read_curves(path: Path) -> dict[str, Curve]:
                     found.setdefault(name, []).append((int(entry["step"]), int(epoch), float(text)))
                 except ValueError as error:
                     raise DataError(f"{path} is damaged: line {number}: {error}") from error
-    return {name: _curve(points) for name, points in found.items()}
-
-
-def _curve(points: list[tuple[int, int, float]]) -> Curve:
-    steps, epochs, values = zip(*points, strict=True)
-    return Curve(np.array(steps), np.array(epochs), np.array(values, dtype=np.float64))
+    return {name: Curve(*map(np.array, zip(*points, strict=True))) for name, points in found.items()}

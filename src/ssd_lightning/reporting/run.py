@@ -118,10 +118,6 @@ class Run:
         counts |= {split: len(record.image_ids) for split, record in self.evaluations.items()}
         return {split: count for split, count in counts.items() if count is not None}
 
-    def validation_fingerprint(self) -> Mapping[str, Any]:
-        """Return the recorded fingerprint of the validation images, see `data.fingerprint`; empty if missing."""
-        return lookup(self.record, "data", "val", kind=Mapping) or {}
-
 
 def read_run(directory: Path) -> Run:
     """Read all files of a run.

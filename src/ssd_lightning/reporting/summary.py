@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from ssd_lightning.errors import listed
 from ssd_lightning.reporting.run import CONFIG, METRICS, SPLITS, Run, lookup
 from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
 
@@ -47,8 +48,7 @@ def facts(run: Run) -> Iterator[tuple[str, str]]:
         names = {"train": "training", **SPLITS}
         yield "Images", ", ".join(f"{count:,} {names.get(split, split)}" for split, count in images.items())
     if classes := run.class_names:
-        more = f" and {len(classes) - MOST_NAMES} more" if len(classes) > MOST_NAMES else ""
-        yield "Classes", f"{len(classes)}: {', '.join(classes[:MOST_NAMES])}{more}"
+        yield "Classes", f"{len(classes)}: {listed(classes, MOST_NAMES)}"
     size = lookup(run.config, "image_size", kind=list) or []
     if len(size) == 2:
         priors = lookup(record, "priors", kind=int)

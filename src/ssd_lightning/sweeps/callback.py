@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -37,10 +38,12 @@ class SweepCallback(Callback):
             sys.exit(2)
         write_json(directory / SWEEP, sweep)
         stop_at_signals()
-        if str(config.hydra.sweeper._target_).startswith("hydra_plugins.ssd_lightning."):
-            from ssd_lightning.sweeps.search import register
+        target = str(config.hydra.sweeper._target_)
+        if target.startswith("hydra_plugins.ssd_lightning."):
+            from ssd_lightning.sweeps.search import SearchSweeper  # needs optuna
 
-            register()
+            # Hydra accepts only sweepers from the package `hydra_plugins`, which it checks by their configured name.
+            Plugins.instance().class_name_to_class[target] = SearchSweeper
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Write `sweep_results.csv` and the plot, print table and best command line. Exit with 1 if jobs failed."""
@@ -86,11 +89,12 @@ def conclude_sweep(directory: Path, objective: str) -> list[str]:
     if only_repeats:
         print_table(summary.seed_table(finished, objective))
     written = [directory / "sweep_results.csv"]
-    if panels := summary.panels(jobs, swept):
+    if finished and swept:
         repeated = "; bars are mean +- sd" if set(swept) & set(REPEATS) and not only_repeats else ""
         title = f"{directory.name}: {len(finished)} of {len(jobs)} runs finished{repeated}"
         written.append(directory / "sweep_results.png")
-        save_sweep_plot(written[-1], panels, objective=objective, title=title)
+        values, scores = summary.plotted_values(finished, swept), summary.objectives(finished)
+        save_sweep_plot(written[-1], values, scores, objective=objective, title=title)
     print(*map(os.path.relpath, written), sep="\n")
     if best := summary.best_commands(jobs, swept):
         among = f" ({len(best)} settings are tied; the first is shown)" if len(best) > 1 else ""

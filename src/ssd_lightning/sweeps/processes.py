@@ -1,4 +1,4 @@
-"""Runs each job in a process: starts it, forwards signals, and kills what is left of it."""
+"""Runs each job in a process: starts it, forwards signals, and kills what is left of it. A job ends with its sweep."""
 
 import contextlib
 import os
@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ssd_lightning.sweeps.parent import PARENT
-
+PARENT = "SSD_LIGHTNING_SWEEP_PROCESS"
+"""Environment variable of a job with the process id of the sweep."""
 LOOK_EVERY_S = 0.5
 GRACE_S = 120.0
 """Time for a job to write its checkpoint after it received the signal to end."""
-PASSED_ON = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
-)  # Windows has no SIGUSR1
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -154,3 +152,22 @@ def _copy(source: IO[bytes], output: IO[bytes] | None, last_lines: deque[str]) -
 def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
+
+
+def is_job() -> bool:
+    """Whether this process is a job of a sweep."""
+    return PARENT in os.environ
+
+
+def end_with_sweep() -> None:
+    """In a job, watch the sweep's process and send SIGTERM to this process once it is gone."""
+    parent = os.environ.get(PARENT)
+    if parent is None or os.environ.get("LOCAL_RANK", "0") != "0":  # other ranks end with rank 0
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-sweep").start()

@@ -10,7 +10,7 @@ from ssd_lightning.run_files import RESULT, read_json, write_json
 SWEEP = "sweep.json"
 JOB = "job.json"
 OBJECTIVES = "objective.jsonl"
-"""One line per validation, written by `ssd_lightning.training.callbacks.objective`."""
+"""One line per validation, written by `ssd_lightning.training.callbacks.progress`."""
 
 REPEATS = {"seed": "seed", "data.fold": "fold"}
 """Keys whose values repeat a run, and their short names."""

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,22 +16,18 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna import Study
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.sweeps.pruning import open_study
 from ssd_lightning.sweeps.records import FINISHED, PRUNED, JobRecord
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import FrozenTrial
-
 log = logging.getLogger(__name__)
 
-NAME = "hydra_plugins.ssd_lightning.SearchSweeper"
 
-
-def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, "BaseDistribution"]]:
+def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
     """Read a search space from Hydra's overrides.
 
     Args:
@@ -56,9 +51,7 @@ def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, "BaseDist
     return fixed, space
 
 
-def _distribution(override: Override) -> "BaseDistribution":
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
+def _distribution(override: Override) -> BaseDistribution:
     value = override.value()
     try:
         if isinstance(value, IntervalSweep):
@@ -118,17 +111,17 @@ class SearchSweeper(Sweeper):
             returned = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
             for trial, job in zip(trials, returned, strict=True):
                 tell(study, trial.number, job)
-        best = study.best_trial if study.get_trials(states=(_state("COMPLETE"),)) else None
+        best = study.best_trial if study.get_trials(states=(TrialState.COMPLETE,)) else None
         if best is not None:
             log.info("best of %d trials: %d with %.4f", len(study.trials), best.number, best.value)
 
-    def _batches(self, study: "Study", space: dict[str, "BaseDistribution"]) -> "Iterator[list[FrozenTrial]]":
-        left_over = study.get_trials(states=(_state("RUNNING"),))
+    def _batches(self, study: Study, space: dict[str, BaseDistribution]) -> Iterator[list[FrozenTrial]]:
+        left_over = study.get_trials(states=(TrialState.RUNNING,))
         for trial in left_over:
             if trial.params.keys() != space.keys():  # the call was killed while choosing values
-                study.tell(trial.number, state=_state("FAIL"))
+                study.tell(trial.number, state=TrialState.FAIL)
         left_over = [trial for trial in left_over if trial.params.keys() == space.keys()]
-        done = study.get_trials(states=(_state("COMPLETE"), _state("PRUNED")))
+        done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
         # A launcher numbers its jobs consecutively.
         for _, row in groupby(enumerate(left_over), lambda item: item[1].number - item[0]):
             trials = [trial for _, trial in row]
@@ -139,7 +132,7 @@ class SearchSweeper(Sweeper):
             yield [self._ask(study, space) for _ in range(count)]
             wanted -= count
 
-    def _ask(self, study: "Study", space: dict[str, "BaseDistribution"]) -> "FrozenTrial":
+    def _ask(self, study: Study, space: dict[str, BaseDistribution]) -> FrozenTrial:
         # A new sampler for each trial: otherwise a continued search would repeat its random numbers.
         number = len(study.get_trials(deepcopy=False))
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
@@ -148,7 +141,7 @@ class SearchSweeper(Sweeper):
         return study.get_trials()[asked.number]
 
 
-def tell(study: "Study", number: int, job: JobReturn) -> None:
+def tell(study: Study, number: int, job: JobReturn) -> None:
     """Report to optuna how a trial ended."""
     record = None
     if job.status == JobStatus.COMPLETED and job.hydra_cfg is not None:
@@ -157,16 +150,4 @@ def tell(study: "Study", number: int, job: JobReturn) -> None:
         study.tell(number, record.objective)
     else:
         pruned = record is not None and record.status == PRUNED
-        study.tell(number, state=_state("PRUNED" if pruned else "FAIL"))
-
-
-def register() -> None:
-    """Register the sweeper with Hydra."""
-    # Hydra accepts only sweepers from the package `hydra_plugins`, which it checks by their configured name.
-    Plugins.instance().class_name_to_class[NAME] = SearchSweeper
-
-
-def _state(name: str) -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState[name]
+        study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 
 from ssd_lightning.sweeps.records import FINISHED, REPEATS, JobRecord
-from ssd_lightning.visualization.sweep_plots import Panel
 from ssd_lightning.visualization.tables import TextTable, mean_and_deviation
 
 Jobs = Sequence[tuple[Path, JobRecord]]
@@ -103,12 +102,10 @@ def seed_table(group: Sequence[JobRecord], objective: str) -> TextTable:
     return TextTable(("score", "mean +- sd", *seeds), rows)
 
 
-def panels(jobs: Jobs, swept: Sequence[str]) -> list[Panel]:
-    """Return plots of the objective against each parameter, or against the seed if nothing else varies."""
-    finished = [job for _, job in jobs if job.status == FINISHED]
-    keys = [key for key in swept if key not in REPEATS] or list(swept)
-    scores = tuple(objectives(finished))
-    return [Panel(key, tuple(job.settings().get(key, "") for job in finished), scores) for key in keys if scores]
+def plotted_values(finished: Sequence[JobRecord], swept: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of each parameter in finished jobs, or the seeds if nothing else varies."""
+    keys = [key for key in swept if key not in REPEATS] or swept
+    return {key: [job.settings().get(key, "") for job in finished] for key in keys}
 
 
 def short(value: str) -> str:

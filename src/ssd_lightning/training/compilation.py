@@ -70,8 +70,4 @@ def compile_network(net: SSD, mode: str | None) -> None:
         part.compile(mode=mode)
     if mode != "default":
         # CUDA graphs overwrite the outputs of the last step. They need to know when a new step begins.
-        net.register_forward_pre_hook(_begin_step)
-
-
-def _begin_step(net: torch.nn.Module, arguments: tuple) -> None:
-    torch.compiler.cudagraph_mark_step_begin()
+        net.register_forward_pre_hook(lambda *_: torch.compiler.cudagraph_mark_step_begin())

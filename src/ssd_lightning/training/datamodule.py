@@ -74,5 +74,5 @@ class DetectionDataModule(DetectionData, pl.LightningDataModule):
     @staticmethod
     def worker_init(worker: int) -> None:
         """End a data worker when its rank ends, not when a signal arrives."""
-        outlive_signals(worker)
+        outlive_signals()
         DetectionData.worker_init(worker)

@@ -1,4 +1,4 @@
-"""Checks of the requested devices, before anything is loaded."""
+"""Checks of the requested devices and precision, before anything is loaded."""
 
 import os
 from collections.abc import Mapping
@@ -122,6 +122,35 @@ def check_sync_batchnorm(sync_batchnorm: bool, device_type: str) -> None:
         raise ConfigurationError(
             "trainer.sync_batchnorm=true: torch synchronises batch norm only on GPUs; on the CPU each process has its "
             "own statistics"
+        )
+
+
+def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> None:
+    """Reject precisions that would train incorrectly.
+
+    `bf16-true` and `16-true` round all tensors, including boxes and priors. A bfloat16 coordinate is off by one pixel
+    in 500, so that different priors match. A weight cannot change by less than a few thousandths of its value.
+
+    Float16 gradients are scaled. A fused optimiser unscales them itself, which would be after the clipping.
+
+    Args:
+        precision: `trainer.precision`.
+        clips_gradients: whether `trainer.gradient_clip_val` is set.
+        fused: whether the optimiser is fused.
+
+    Raises:
+        ConfigurationError: the precision cannot be used.
+    """
+    if precision in ("bf16-true", "16-true"):
+        mixed = precision.replace("true", "mixed")
+        raise ConfigurationError(
+            f"trainer.precision={precision} would round boxes, priors and weights too; trainer.precision={mixed} "
+            "computes the network in half precision and keeps these in float32"
+        )
+    if precision in ("16", "16-mixed") and clips_gradients and fused:
+        raise ConfigurationError(
+            f"trainer.gradient_clip_val with trainer.precision={precision} needs optimizer.fused=false; "
+            "bf16-mixed works with both"
         )
 
 

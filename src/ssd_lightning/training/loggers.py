@@ -5,7 +5,7 @@ import netrc
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
@@ -82,19 +82,37 @@ class SturdyTensorBoardLogger(Sturdy, TensorBoardLogger):
 
 
 ModelLogging = Literal["best", "end", "none"]
-MODEL_LOGGING = ("best", "end", "none")
 MODES = ("online", "offline", "disabled")
 
 
 class SturdyWandbLogger(Sturdy, WandbLogger):
     """Writes to Weights & Biases. If a run cannot be started online, it is started offline.
 
+    Without an account it logs a warning and records offline, without a prompt. A run that is resumed in its own
+    directory continues the same W&B run.
+
     Args:
-        log_model: see `wandb_logger`.
-        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`.
+        log_model: when `best.ckpt` is uploaded as an artifact. `best`: at the validations whose images are logged, if
+            the score has improved, and at the end. `end`: only at the end. `none`: never. In an offline run `best`
+            acts as `end`, because every artifact would be a copy on the local disk.
+        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`. The tags in `WANDB_TAGS` are added to `tags`.
+
+    Raises:
+        ConfigurationError: `log_model` has another value.
     """
 
-    def __init__(self, *, log_model: ModelLogging, **settings: Any) -> None:
+    def __init__(self, *, log_model: ModelLogging = "best", **settings: Any) -> None:
+        require_choice("logger.wandb.log_model", log_model, get_args(ModelLogging))
+        if "WANDB_MODE" not in os.environ and not settings.get("offline") and not has_wandb_account():
+            log.warning(
+                "wandb: no account on this machine, so the run is recorded offline; to upload it, use `wandb login` "
+                "before the run or `wandb sync` after it"
+            )
+            settings["offline"] = True
+        more = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
+        settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B uses only one of the two
+        if settings.get("id") is None and settings.get("version") is None and "WANDB_RUN_ID" not in os.environ:
+            settings["id"] = earlier_id(Path(settings.get("save_dir") or "."))
         super().__init__(**settings)
         self.log_model = log_model
 
@@ -122,35 +140,6 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
             run.define_metric("val/map*", summary="last,max", step_metric="trainer/global_step")
             return run
         raise AttributeError("wandb cannot be used at all")
-
-
-def wandb_logger(*, log_model: ModelLogging = "best", **settings: Any) -> SturdyWandbLogger:
-    """Create a Weights & Biases logger. Without an account it logs a warning and records offline, without a prompt.
-
-    A run that is resumed in its own directory continues the same W&B run.
-
-    Args:
-        log_model: when `best.ckpt` is uploaded as an artifact. `best`: at the validations whose images are logged, if
-            the score has improved, and at the end. `end`: only at the end. `none`: never. In an offline run `best`
-            acts as `end`, because every artifact would be a copy on the local disk.
-        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`. The tags in `WANDB_TAGS` are added to `tags`.
-
-    Raises:
-        ConfigurationError: `log_model` has another value.
-    """
-    require_choice("logger.wandb.log_model", log_model, MODEL_LOGGING)
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and not settings.get("offline") and not has_wandb_account():
-        log.warning(
-            "wandb: no account on this machine, so the run is recorded offline; to upload it, use `wandb login` "
-            "before the run or `wandb sync` after it"
-        )
-        settings["offline"] = True
-    more = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
-    settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B uses only one of the two
-    if settings.get("id") is None and settings.get("version") is None and "WANDB_RUN_ID" not in os.environ:
-        settings["id"] = earlier_id(Path(settings.get("save_dir") or "."))
-    return SturdyWandbLogger(log_model=log_model, **settings)
 
 
 def earlier_id(directory: Path) -> str | None:

@@ -10,7 +10,6 @@ from pytorch_lightning.plugins import MixedPrecision, Precision
 from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
@@ -22,7 +21,7 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.training.batch_scaling import BatchScaling
+from ssd_lightning.training.batch_scaling import MakeScheduler
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks.progress import is_logged
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
@@ -55,7 +54,8 @@ class SSDModule(pl.LightningModule):
         backbone_lr_factor: learning rate of the backbone relative to the other layers. A backbone with ImageNet weights
             and frozen batch norms needs a much smaller rate than new layers.
         decay_biases: whether weight decay applies to biases. In the Caffe reference it does not.
-        batch_scaling: scales the learning rate with the batch size. None does not change the rate.
+        batch_scaling: scales the learning rate with the batch size, such as a `partial` of `scale_learning_rate`. None
+            does not change the rate.
         budget: length of the run as a time. None uses the steps or epochs of the trainer.
         resize: how the data resize images to the network's input. It is stored in checkpoints.
         data_settings: settings for splits and classes of the data, in plain containers. They are stored in checkpoints.
@@ -71,13 +71,13 @@ class SSDModule(pl.LightningModule):
         net: SSD,
         loss: MultiBoxLoss,
         optimizer: Callable[[Any], Optimizer],
-        scheduler: Callable[..., LRScheduler],
+        scheduler: MakeScheduler,
         class_names: Sequence[str],
         postprocess: PostProcess = PostProcess(),  # noqa: B008  immutable
         bias_lr_factor: float = 2.0,
         backbone_lr_factor: float = 1.0,
         decay_biases: bool = False,
-        batch_scaling: BatchScaling | None = None,
+        batch_scaling: Callable[[Optimizer, MakeScheduler], MakeScheduler] | None = None,
         budget: TrainingBudget | None = None,
         resize: ResizeMode = Stretch(),  # noqa: B008  immutable
         data_settings: Mapping[str, Any] | None = None,
@@ -163,7 +163,7 @@ class SSDModule(pl.LightningModule):
         length = self._length()
         make_scheduler = self._make_scheduler
         if self.batch_scaling is not None:
-            make_scheduler = self.batch_scaling.apply(optimizer, make_scheduler)
+            make_scheduler = self.batch_scaling(optimizer, make_scheduler)
         scheduler = call_factory("scheduler", make_scheduler, optimizer, **length)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -10,11 +10,9 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.profilers import AdvancedProfiler, Profiler, SimpleProfiler
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.checks import require_choice
 
 log = logging.getLogger(__name__)
-
-PROFILERS = ("simple", "advanced", "trace")
 
 
 def make_profiler(name: Any, run_dir: Path) -> Any:
@@ -29,15 +27,10 @@ def make_profiler(name: Any, run_dir: Path) -> Any:
     """
     if name is None or isinstance(name, Profiler) or (isinstance(name, Mapping) and "_target_" in name):
         return name
-    match name:
-        case "trace":
-            return TraceProfiler(run_dir)
-        case "simple":
-            profiler: Profiler = SimpleProfiler(dirpath=run_dir, filename="profile")
-        case "advanced":
-            profiler = AdvancedProfiler(dirpath=run_dir, filename="profile")
-        case _:
-            raise ConfigurationError(f"trainer.profiler is '{name}'; it can be {', '.join(PROFILERS)}")
+    require_choice("trainer.profiler", name, ("simple", "advanced", "trace"))
+    if name == "trace":
+        return TraceProfiler(run_dir)
+    profiler = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=run_dir, filename="profile")
     log.info("profile: %s is written at the end of the run", run_dir / "fit-profile.txt")
     return profiler
 

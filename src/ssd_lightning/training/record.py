@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 import ssd_lightning
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.fingerprint import differences, fingerprint
+from ssd_lightning.data.fingerprint import differences
 from ssd_lightning.run_files import RECORD, RESULT, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -49,11 +48,6 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         },
         **extra,
     }
-
-
-def write_record(directory: Path, record: Mapping[str, Any]) -> None:
-    """Write `run.json` atomically. See also `write_surroundings`."""
-    write_json(directory / RECORD, record)
 
 
 def earlier_starts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,14 +87,6 @@ def write_surroundings(directory: Path) -> None:
     path.write_bytes(data)
 
 
-def data_fingerprints(datasets: Mapping[Any, DetectionDataset], *, contents: bool = False) -> dict[str, dict[str, Any]]:
-    """Return the fingerprint of every split, see `data.fingerprint`."""
-    return {
-        name: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
-        for name, dataset in datasets.items()
-    }
-
-
 def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
     """Warn if the data differ from those of an earlier run.
 
@@ -117,9 +103,7 @@ def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapp
             log.warning("the %s images differ from those of %s: %s", split, run, "; ".join(changed))
 
 
-def write_result(
-    directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None, status: str = "finished"
-) -> None:
+def write_result(directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None) -> None:
     """Write `result.json` atomically. It is the last file of a run: if it exists, the run is finished.
 
     Args:
@@ -127,11 +111,10 @@ def write_result(
         digest: digest of its configuration, see `ssd_lightning.digest`.
         scores: last value of everything that was logged. Values that are not finite are written as null.
         checkpoint: path of the best checkpoint.
-        status: how the run ended.
     """
     result = {
         "digest": digest,
-        "status": status,
+        "status": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
         "checkpoint": checkpoint,

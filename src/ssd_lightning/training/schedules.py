@@ -27,11 +27,6 @@ def warmup_factor(
     return 1.0 if risen >= 1 else warmup_start + (1 - warmup_start) * risen
 
 
-def multistep_factor(progress: float, *, milestones: Sequence[float], gamma: float) -> float:
-    """Multiply by `gamma` at each milestone. Milestones are shares of the run."""
-    return gamma ** sum(progress >= milestone for milestone in milestones)
-
-
 def cosine_factor(progress: float, *, warmup_share: float | None, final_factor: float) -> float:
     """Follow half a cosine from 1 to `final_factor` after the warm-up."""
     share = warmup_share or 0.0
@@ -71,7 +66,10 @@ def multistep(
     if total_steps is not None:  # round to whole steps
         milestones = [round(milestone * total_steps) / max(1, total_steps) for milestone in milestones]
     warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
-    factor = partial(multistep_factor, milestones=tuple(milestones), gamma=gamma)
+
+    def factor(share: float) -> float:
+        return gamma ** sum(share >= milestone for milestone in milestones)
+
     return _schedule(optimizer, factor, warmup, total_steps=total_steps, progress=progress)
 
 
@@ -126,19 +124,11 @@ def _schedule(
     total_steps: int | None,
     progress: Progress | None,
 ) -> LambdaLR:
-    if progress is None:
-        if total_steps is None:
-            raise TypeError("a schedule needs total_steps or progress")
-        progress = partial(_counted, total_steps=total_steps)
-    return LambdaLR(optimizer, partial(_rate, factor=factor, warmup=warmup, progress=progress))
+    if progress is None and total_steps is None:
+        raise TypeError("a schedule needs total_steps or progress")
 
+    def rate(step: int) -> float:
+        share = min(1.0, step / max(1, total_steps or 0)) if progress is None else progress(step)
+        return factor(share) * warmup(step, share)
 
-def _counted(step: int, *, total_steps: int) -> float:
-    return min(1.0, step / max(1, total_steps))
-
-
-def _rate(
-    step: int, *, factor: Callable[[float], float], warmup: Callable[[int, float], float], progress: Progress
-) -> float:
-    share = progress(step)
-    return factor(share) * warmup(step, share)
+    return LambdaLR(optimizer, rate)

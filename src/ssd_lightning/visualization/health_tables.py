@@ -84,8 +84,8 @@ def print_splits(splits: Mapping[str, Mapping[str, Any]]) -> None:
     )
     names = list(dict.fromkeys(name for split in splits.values() for name in split["classes"]))
     if names:
-        of_classes = [split["classes"] for split in splits.values()]
-        rows = [(name, *(_objects_and_images(classes.get(name)) for classes in of_classes)) for name in names]
+        of_classes, none = [split["classes"] for split in splits.values()], {"objects": 0, "images": 0}
+        rows = [(name, *("{objects} ({images})".format(**of.get(name, none)) for of in of_classes)) for name in names]
         print("Objects of each class (number of images)")
         print_table(TextTable(("class", *splits), rows[:MOST_CLASSES]), numbers=True)
     if len(names) > MOST_CLASSES:
@@ -105,7 +105,8 @@ def print_coverage(
     for sections in ([{"all": one} for one in both], *([one[key] for one in both] for key in ("by_size", "by_ratio"))):
         for name, values in sections[0].items():
             if values["objects"]:
-                cells = [cell for section in sections for cell in _coverage_cells(section[name])]
+                of_name = [section[name] for section in sections]
+                cells = [cell for one in of_name for cell in (f"{one['share']:.1%}", f"{one['mean_iou']:.3f}")]
                 rows.append((name, str(values["objects"]), *cells))
         rows.append(())
     header = ("objects", "count", "reached", "mean IoU", *(("fitted: reached", "mean IoU") if after else ()))
@@ -167,14 +168,6 @@ def _print_lines(shown: Sequence[str], total: int, everything_in: str, *, indent
         print(f"{indent}{sentence}")
     if total > len(shown):
         print(f"{indent}and {total - len(shown)} more in {everything_in}")
-
-
-def _objects_and_images(counts: Mapping[str, int] | None) -> str:
-    return f"{counts['objects']} ({counts['images']})" if counts else "0 (0)"
-
-
-def _coverage_cells(values: Mapping[str, Any]) -> tuple[str, str]:
-    return f"{values['share']:.1%}", f"{values['mean_iou']:.3f}"
 
 
 def _duration(hours: float) -> str:

@@ -1,8 +1,7 @@
 """Plot the results of a sweep."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,24 +15,26 @@ from ssd_lightning.visualization.fonts import spell
 PANEL_PX = (260, 230)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """The objective against one parameter: its value in each run, as on the command line, and the runs' objectives."""
+def save_sweep_plot(
+    path: Path, values: Mapping[str, Sequence[str]], scores: Sequence[float], *, objective: str, title: str
+) -> None:
+    """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values.
 
-    parameter: str
-    values: tuple[str, ...]
-    objectives: tuple[float, ...]
-
-
-def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, title: str) -> None:
-    """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values."""
-    columns = min(len(panels), 4)
-    rows = math.ceil(len(panels) / columns)
+    Args:
+        path: path of the image.
+        values: each parameter's value in each run, as on the command line.
+        scores: the objective of each run.
+        objective: name of the objective.
+        title: title of the image.
+    """
+    columns = min(len(values), 4)
+    rows = math.ceil(len(values) / columns)
     figure = new_figure(max(PANEL_PX[0] * columns, 345), PANEL_PX[1] * rows + 36)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes, panel in zip(grid.flat, panels, strict=False):
-        _draw(axes, panel)
-    for axes in grid.flat[len(panels) :]:
+    for axes, (parameter, of_runs) in zip(grid.flat, values.items(), strict=False):
+        _draw(axes, of_runs, scores)
+        axes.set_xlabel(parameter)
+    for axes in grid.flat[len(values) :]:
         axes.remove()
     for axes in grid[:, 0]:
         axes.set_ylabel(objective)
@@ -41,14 +42,14 @@ def save_sweep_plot(path: Path, panels: Sequence[Panel], *, objective: str, titl
     Image.fromarray(pixels_of(figure, dpi=150)).save(path)
 
 
-def _draw(axes: Any, panel: Panel) -> None:
-    positions, names = positions_of(panel.values)
-    places, means, deviations = summaries(positions, panel.objectives)
+def _draw(axes: Any, values: Sequence[str], scores: Sequence[float]) -> None:
+    positions, names = positions_of(values)
+    places, means, deviations = summaries(positions, scores)
     if places:
         line = "-" if names is None else ""  # there is nothing between two names
         bars = {"markersize": 5, "capsize": 4, "linewidth": 1.2, "zorder": 3}
         axes.errorbar(places, means, deviations, fmt=f"o{line}", color=PALETTE[0], **bars)
-    axes.scatter(positions, panel.objectives, s=20, color=PALETTE[1], alpha=0.7, linewidths=0, zorder=2)
+    axes.scatter(positions, scores, s=20, color=PALETTE[1], alpha=0.7, linewidths=0, zorder=2)
     by_factors = names is None and is_spread_by_factors(positions)
     axes.set_xscale("log" if by_factors else "linear")
     tidy(axes)
@@ -60,7 +61,6 @@ def _draw(axes: Any, panel: Panel) -> None:
     elif (ticks := ticks_of(positions, by_factors=by_factors)) is not None:
         axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
         axes.minorticks_off()
-    axes.set_xlabel(panel.parameter)
 
 
 def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None:

@@ -1,7 +1,7 @@
 """Plots of a training: its logged curves, the matching of its priors, and the validation results per class."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,22 +15,6 @@ GREY = "#b9bdc4"
 MOST_NAMED = 10
 """Number of lines that a reader can distinguish; of more, the best and the worst are named."""
 CLASSES_PX = (590, 360)
-PANELS: Mapping[str, Mapping[str, str]] = {
-    "losses": {
-        "train/loss_box": "training, boxes", "train/loss_cls": "training, classes",
-        "val/loss_box": "validation, boxes", "val/loss_cls": "validation, classes",
-    },
-    "mean AP": {
-        "val/map_11point": "11-point", "val/map_area": "area", "val/map_50": "COCO .5", "val/map_75": "COCO .75",
-        "val/map": "COCO .5:.95",
-    },
-    "COCO AP by size": {"val/map_small": "small", "val/map_medium": "medium", "val/map_large": "large"},
-    "learning rate": {"lr": "weights"},
-    "images per second": {"speed/images_per_s": "training"},
-    "share of time that waits for data": {"speed/data_wait": "training"},
-    "peak memory, MiB": {"speed/peak_memory_mib": "training"},
-}  # fmt: skip
-"""Title of each panel -> names in the log and their labels."""
 
 
 class LevelCount(NamedTuple):
@@ -40,18 +24,6 @@ class LevelCount(NamedTuple):
     priors: int
     grid: tuple[int, int]
     """(rows, columns)."""
-
-
-class PRLine(NamedTuple):
-    """Precision against recall of a class."""
-
-    name: str
-    recall: np.ndarray
-    """`[P]`, ascending."""
-    precision: np.ndarray
-    """`[P]`."""
-    ap: float
-    """NaN for a class without objects."""
 
 
 def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray:
@@ -68,14 +40,18 @@ def draw_level_counts(levels: Sequence[LevelCount], *, title: str) -> np.ndarray
     return pixels_of(figure)
 
 
-def draw_pr_curves(lines: Sequence[PRLine], *, title: str) -> np.ndarray:
-    """Draw precision against recall of each class; with many, the best and the worst in colour: uint8 `[H, W, 3]`."""
+def draw_pr_curves(
+    curves: Sequence[tuple[np.ndarray, np.ndarray]], aps: Sequence[float], class_names: Sequence[str], *, title: str
+) -> np.ndarray:
+    """Draw precision against recall of each class; with many, the best and the worst in colour: uint8 `[H, W, 3]`.
+
+    The `curves` are recall `[P]`, ascending, and precision `[P]`; `aps` are NaN for a class without objects.
+    """
     drawn = [
-        ([0.0, *line.recall], [*line.precision[:1], *line.precision]) if len(line.recall) else ([], [])
-        for line in lines
+        ([0.0, *recall], [*precision[:1], *precision]) if len(recall) else ([], []) for recall, precision in curves
     ]
     return _draw_classes(
-        drawn, [line.name for line in lines], [line.ap for line in lines], heading="AP (area)", title=title,
+        drawn, class_names, aps, heading="AP (area)", title=title,
         x_label="recall", y_label="precision", x_range=(0, 1.01),
     )  # fmt: skip
 

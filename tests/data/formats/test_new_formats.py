@@ -80,8 +80,8 @@ def test_a_box_outside_is_a_problem_that_can_be_clipped(case: Case, tmp_path: Pa
     (problem,) = found.problems
     assert (problem.kind, problem.is_clipped) == ("outside", True)
     assert "230" in problem.text
-    assert DatasetOpener(format=case.format, on_error="skip").choose(found, class_names=None).table.counts.sum() == 1
-    clipped = DatasetOpener(format=case.format, on_error="clip").choose(found, class_names=None).table
+    assert DatasetOpener(format=case.format, on_error="skip").choose(found).annotations.counts.sum() == 1
+    clipped = DatasetOpener(format=case.format, on_error="clip").choose(found).annotations
     assert clipped.objects().boxes_xyxy_px[0] == pytest.approx([150, 20, 200, 90], abs=1e-4)
 
 

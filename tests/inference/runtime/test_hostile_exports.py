@@ -5,6 +5,7 @@ import random
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,7 @@ from helpers.exported_networks import exported, noise, tiny_detector
 from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
+from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE
 
 
@@ -27,9 +29,13 @@ def good(faithful: Path) -> Path:
     return faithful.parent
 
 
-def refused(path: Path) -> str:
+def detect(path: Path) -> object:
+    return Detector.load(path).detect(noise(1, (32, 48)))
+
+
+def refused(path: Path, read: Callable[[Path], object] = detect) -> str:
     with pytest.raises(WeightsError) as caught:
-        Detector.load(path).detect(noise(1, (32, 48)))
+        read(path)
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -81,7 +87,7 @@ def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path,
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         path.write_bytes(damaged)
         try:
-            Detector.load(path).detect(noise(1, (32, 48)))
+            detect(path)
         except UserError as error:
             assert path.name in str(error)  # noqa: PT017  not all damage is seen
             assert "\n" not in str(error)  # noqa: PT017
@@ -90,6 +96,11 @@ def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path,
 def test_another_projects_onnx(change: Callable) -> None:
     message = change(lambda model: [model.metadata_props.pop() for _ in list(model.metadata_props)])
     assert "was not written by this package's export" in message
+
+
+@pytest.fixture(scope="module")
+def metadata(good: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load(good / "detector.onnx").metadata_props}
 
 
 @pytest.mark.parametrize(
@@ -118,12 +129,9 @@ def test_another_projects_onnx(change: Callable) -> None:
         ("layout", "[]"),
     ],
 )
-def test_wrong_metadata(key: str, value: str, change: Callable) -> None:
-    def edit(model: onnx.ModelProto) -> None:
-        (entry,) = (entry for entry in model.metadata_props if entry.key == key)
-        entry.value = value
-
-    change(edit)
+def test_wrong_metadata(key: str, value: str, metadata: dict[str, str]) -> None:
+    assert key in metadata
+    refused(Path("bad.onnx"), partial(ExportDescription.from_metadata, {**metadata, key: value}))
 
 
 def test_metadata_that_miss_something(change: Callable) -> None:

@@ -11,7 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.interrupted import PowerCut, everything, first_difference, fit, module
+from helpers.interrupted import PowerCut, also, everything, first_difference, fit, module
 from helpers.small_network import small_net
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
@@ -19,7 +19,7 @@ from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
-    check_network,
+    check_fits,
     check_work_is_left,
     find_resumable,
     hold_directory,
@@ -30,22 +30,10 @@ from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_r
 LAST = Path("checkpoints") / "last.ckpt"
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("whole") / "run"
-    fit(run)
-    return run
-
-
 def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
     with pytest.raises(PowerCut):
         fit(run, cut=(hook, call), **settings)  # type: ignore[arg-type]
     fit(run, resume=find_resumable(run), **settings)  # type: ignore[arg-type]
-
-
-def also(*values: Any) -> Any:
-    """A case that goes the way of another, at another place."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +243,11 @@ def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path
 
 
 def test_another_network_is_refused(whole: Path) -> None:
-    check_network(whole / LAST, small_net())
+    check_fits(whole / LAST, ("cat", "dog"), small_net())
     with pytest.raises(
         WeightsError, match=r"resume=.*last.ckpt has a different network than this command builds.*shape"
     ):
-        check_network(whole / LAST, small_net(num_classes=3))
+        check_fits(whole / LAST, ("cat", "dog"), small_net(num_classes=3))
 
 
 def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -> None:

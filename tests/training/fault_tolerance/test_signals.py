@@ -29,13 +29,6 @@ class Send(pl.Callback):
         setattr(self, hook, send)
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("whole") / "run"
-    fit(run)
-    return run
-
-
 @pytest.mark.parametrize(
     ("number", "hook", "call"),
     [

@@ -20,13 +20,13 @@ from ssd_lightning.data.annotation_checks import (
 )
 from ssd_lightning.data.annotations import Annotations, Problem, ProblemKind
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.data.dataset import shared_files, shortened
+from ssd_lightning.data.dataset import shared_files
 from ssd_lightning.data.formats.files import FileError, is_within
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, ObjectColumns
 from ssd_lightning.data.formats.image_files import portable_path
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.images import image_size_px
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 CARELESS_OVERHANG = 0.1
 """Share of an image's side by which a box may overhang if it was drawn carelessly. Corners that are read as sizes
@@ -164,6 +164,7 @@ class TableBuilder:
         self.notes += self._final_notes(usable, root)
         ids = [self._ids[index] for index in usable]
         files = [self._files[index] for index in usable]
+        may_bring_images = (str(Path(one.file).parent) for _, _, one in self._problems if one.kind == "missing")
         return Annotations(
             columns=Columns(
                 image_ids=TextColumn.of(ids),
@@ -186,13 +187,9 @@ class TableBuilder:
             item_format=self.item_format,
             problems=self._sorted_problems(label_map, is_usable),
             notes=self.notes,
-            sources=[*dict.fromkeys([*self.sources, str(root), *self._where_images_miss()])],
+            sources=[*dict.fromkeys([*self.sources, str(root), *may_bring_images])],
             roots=[str(root)],
         )
-
-    def _where_images_miss(self) -> set[str]:
-        """Return the folders whose change may bring a missing image."""
-        return {str(Path(problem.file).parent) for _, _, problem in self._problems if problem.kind == "missing"}
 
     def _describe(self, image: int, found: FoundObject) -> str:
         return self.item_format.format(item=found.item, name=found.name, image=Path(self.paths[image]).name)
@@ -225,7 +222,8 @@ class TableBuilder:
         if len(set(self.paths)) < len(self.paths):
             shared = list(shared_files((self.paths[index], self._ids[index]) for index in usable))
             if shared:
-                notes.append(f"{len(shared)} image files have more than one entry:\n  {shortened(shared)}")
+                lines = listed(shared, separator="\n  ")
+                notes.append(f"{len(shared)} image files have more than one entry:\n  {lines}")
         return notes
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:

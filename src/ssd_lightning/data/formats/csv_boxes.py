@@ -1,7 +1,8 @@
 """CSV files with one object per row: the columns of OpenImages, RetinaNet, Kaggle, TensorFlow and most other tools."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -9,15 +10,23 @@ from typing import Any, get_args
 from ssd_lightning.data.annotation_checks import Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.csv_columns import SUFFIXES, column_splits, files_with_splits, open_rows, split_word
+from ssd_lightning.data.formats.csv_columns import (
+    SUFFIXES,
+    column_splits,
+    files_with_splits,
+    open_rows,
+    read_columns,
+    split_word,
+)
 from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_rows
-from ssd_lightning.data.formats.csv_unnamed import note_unnamed
-from ssd_lightning.data.formats.files import MissingSplitError
-from ssd_lightning.data.formats.single_file import SingleFileFormat
-from ssd_lightning.data.special_files import is_file
+from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
+from ssd_lightning.data.formats.image_files import images_in, portable_path
+from ssd_lightning.data.formats.single_file import SingleFileFormat, split_of
 from ssd_lightning.errors import ConfigurationError, DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
+MOST_COMPARED = 50_000
+"""Images of a folder whose names are compared; of more, the difference of the numbers is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +80,7 @@ class CSV(SingleFileFormat):
         descriptions = self.class_descriptions
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
-            descriptions = os.path.relpath(names, root) if is_file(names) else None
+            descriptions = os.path.relpath(names, root) if os.path.isfile(names) else None
         rows, columns = read_rows(path, _read_descriptions(root, descriptions), split=word)
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
@@ -84,7 +93,7 @@ class CSV(SingleFileFormat):
         )
         rows.fill(builder, image_dir, root)
         builder.notes += rows.notes
-        builder.notes += note_unnamed(root, path, rows.names, builder.paths)
+        builder.notes += _note_unnamed(root, path, rows.names, builder.paths)
         if columns.label is None:
             builder.notes.append(f"{path}: there is no column for the class; all objects are '{ONLY_CLASS}'")
         builder.sources.append(str(path))
@@ -126,3 +135,60 @@ def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] |
         if not isinstance(name, str):
             raise DataError(f"class_descriptions has {name!r} for {code}, which is not text; write it in quotes")
     return {class_code(str(code)): name for code, name in (class_descriptions or {}).items()}
+
+
+def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[str]) -> list[str]:
+    """Say how many images of the folders of a split have no row.
+
+    Args:
+        root: folder of the data set.
+        table: file of the split.
+        names: images in its rows.
+        found: paths of the images that were found.
+    """
+    counts = Counter(path.rpartition("/")[0] for path in found)
+    left: dict[str, set[str]] = {}
+    notes = []
+    for folder, count in counts.items():
+        images = images_in(folder) if is_within(root, Path(folder)) else {}
+        total = sum(map(len, images.values()))
+        if total > MOST_COMPARED and total > count and _is_of_split(folder, root):
+            notes.append(f"{folder}: {total - count} of {total} images have no row in {table} and are skipped")
+        elif count < total <= MOST_COMPARED:  # else all have a row, without a look at each
+            left[folder] = {name for of_stem in images.values() for name in of_stem}
+    named = {*map(_file_name, found), *map(_file_name, names)} if left else set()
+    for folder, images_left in left.items():
+        without = images_left - _named(images_left, named)
+        if without and not _is_of_split(folder, root):  # other files may name them
+            for stated in _stated_elsewhere(root, table):
+                without -= _named(without, stated)
+        if without:
+            text = f"images have no row in {table} and are skipped; the first is {min(without)}"
+            notes.append(f"{folder}: {len(without)} {text}")
+    return notes
+
+
+def _is_of_split(folder: str, root: Path) -> bool:
+    return split_of(Path(os.path.relpath(folder, root))) is not None
+
+
+def _named(images: Iterable[str], stated: set[str]) -> set[str]:
+    """Return the images that are stated, with or without suffix."""
+    return {name for name in images if {_file_name(name), os.path.splitext(name)[0]} & stated}
+
+
+def _stated_elsewhere(root: Path, table: Path) -> Iterator[set[str]]:
+    for path in files_near(root, SUFFIXES):
+        if path != table:
+            try:
+                with open_rows(path) as reader:
+                    columns, rows = read_columns(reader, path)
+                    yield {_file_name(row[columns.image]) for row in rows if len(row) > columns.image}
+            except DataError:
+                continue  # it has no boxes
+
+
+def _file_name(stated: str) -> str:
+    """Return the name of a file without folders, with its suffix in lower case."""
+    stem, suffix = os.path.splitext(portable_path(stated).strip().rpartition("/")[2])
+    return stem + suffix.lower()

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
-from ssd_lightning.data.formats.files import encoding_of
+from ssd_lightning.data.formats.files import encoding_of, files_near
 from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
@@ -211,10 +211,4 @@ def _column_splits(path: Path, *_: int) -> frozenset[str]:
 
 def files_with_splits(root: Path) -> dict[Path, frozenset[str]]:
     """Return the files of a folder and its subfolders that name splits in a column, with the splits."""
-    return {path: splits for path in list_tables(root) if (splits := column_splits(path))}
-
-
-def list_tables(root: Path) -> list[Path]:
-    """List the CSV files of a folder and its subfolders."""
-    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
-    return sorted(path for folder in folders for suffix in SUFFIXES for path in folder.glob(f"*{suffix}"))
+    return {path: splits for path in files_near(root, SUFFIXES) if (splits := column_splits(path))}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxFormat, flag_of, id_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxFormat, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_blocks import Block, NotPlainError, read_blocks
 from ssd_lightning.data.formats.csv_columns import WITHOUT_HEADER, Columns, open_rows, read_columns, split_word
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
 """Notations for an empty field, in any case."""
-BOX_KEYS = {"xyxy": ("xmin", "ymin", "xmax", "ymax"), "cxcywh": ("cx", "cy", "w", "h"), "xywh": ("x", "y", "w", "h")}
 NOTHING = [-1.0, -1.0, -1.0, -1.0]
 NO_LABEL = ("nan", "<na>")
 """What pandas writes for a missing class."""

@@ -15,7 +15,6 @@ from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, folder_with
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 POINTS = ("polygon", "polyline", "points")
@@ -61,7 +60,7 @@ class CVAT(SingleFileFormat):
         try:
             path = self.path(root, split)
         except MissingSplitError:
-            if not is_file(whole):
+            if not os.path.isfile(whole):
                 raise
         else:
             content = _parse(path)

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, SPLIT_NAMES, kind_of
 from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
@@ -23,12 +22,9 @@ from ssd_lightning.data.formats.split_choice import (
 from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
 
 LOOKED_FOR = (
     "data.yaml, obj.data or text files with five numbers a line (YOLO); ImageSets or XML with <annotation> (VOC); "
@@ -44,7 +40,7 @@ ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".tsv", ".data", ".yaml", ".yml"
 class Detected:
     """What a folder was found to be."""
 
-    format: "AnnotationFormat"
+    format: AnnotationFormat
     root: Path
     """The folder, or the only one in it that has data: archives often have a folder around all files."""
     splits: Mapping[str, str]
@@ -170,10 +166,8 @@ def _images_beside(files: Files, found: Detected) -> list[str]:
 
 def _nothing_fits(files: Files) -> str:
     entries = sorted(path for path in files.root.iterdir() if not path.name.startswith("."))
-    shown = [f"{path.name}/" if path.is_dir() else path.name for path in entries[:12]]
-    more = f" and {len(entries) - 12} more" if len(entries) > 12 else ""
     archive = next(iter(files.of(*ARCHIVE_SUFFIXES)), None)
     unpack = f"; unpack {files.root / archive} first" if archive else ""
-    there_is = ", ".join(shown) or "nothing"
+    there_is = listed((f"{path.name}/" if path.is_dir() else path.name for path in entries), 12) or "nothing"
     faults = "".join(f". {fault}" for fault in describe_faults(files))
-    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{more}{faults}"
+    return f"{files.root}: no format fits{unpack}. Looked for: {LOOKED_FOR}. There is: {there_is}{faults}"

@@ -4,7 +4,6 @@ import codecs
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,8 +12,8 @@ from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_file, is_git_lfs_pointer
-from ssd_lightning.errors import DataError
+from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer, is_special
+from ssd_lightning.errors import DataError, listed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,9 +51,7 @@ class MissingSplitError(DataError):
     """The root exists, but not the split."""
 
     def __init__(self, path: Path, split: str, others: Iterable[str]) -> None:
-        names = sorted(others)
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        super().__init__(f"{path}: there is no split '{split}'; there is {shown or 'none at all'}")
+        super().__init__(f"{path}: there is no split '{split}'; there is {listed(sorted(others)) or 'none at all'}")
 
 
 class MissingLabelsError(DataError):
@@ -81,7 +78,7 @@ def check_root(root: Path) -> None:
 
 def is_archive(path: Path) -> bool:
     """Tell by its suffix whether a file is an archive."""
-    return path.suffix.lower() in ARCHIVE_SUFFIXES and is_file(path)
+    return path.suffix.lower() in ARCHIVE_SUFFIXES and os.path.isfile(path)
 
 
 def is_within(root: Path, path: Path) -> bool:
@@ -99,12 +96,16 @@ def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
     suffixes = tuple({PurePath(pattern).suffix for pattern in patterns})
     candidates = [root / (split if split.endswith(suffixes) else pattern.format(split=split)) for pattern in patterns]
     for path in candidates:
-        if is_file(path):
+        if os.path.isfile(path):
             return path
-    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
-    found = (path for folder in folders for path in folder.iterdir() if path.suffix in suffixes)
-    others = {path.relative_to(root).as_posix() for path in found}
+    others = {path.relative_to(root).as_posix() for path in files_near(root, suffixes)}
     raise MissingSplitError(candidates[0], split, others)
+
+
+def files_near(root: Path, suffixes: Iterable[str]) -> list[Path]:
+    """List the files with some suffixes in a folder and its subfolders, sorted."""
+    folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
+    return sorted(path for folder in folders for suffix in suffixes for path in folder.glob(f"*{suffix}"))
 
 
 def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str] = SPLIT_FOLDERS) -> Iterator[PurePath]:
@@ -130,11 +131,9 @@ def encoding_of(start: bytes) -> str:
 def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
     """Read a whole file. Raises `FileError`, which says `what` it is, if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise FileError(path, SPECIAL_FILE)
-            content = file.readall()
+        if is_special(path):
+            raise FileError(path, SPECIAL_FILE)
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise FileError(path, f"the {what} is missing", kind="missing") from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -142,11 +141,6 @@ def read_bytes(path: str | Path, what: str = "annotation") -> bytes:
     if is_git_lfs_pointer(content):
         raise FileError(path, GIT_LFS_POINTER)
     return content
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; a pipe without waiting for its writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_text(path: Path, what: str) -> str:

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.formats.files import FileError, is_within
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_image_name
-from ssd_lightning.data.special_files import is_file
 
 
 def portable_path(stated: str) -> str:
@@ -64,7 +63,7 @@ def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path 
     outside = None
     for tail in path_tails(stated, keep=keep):
         path = folder / tail
-        found = path if is_file(path) else image_with_suffix(path)
+        found = path if os.path.isfile(path) else image_with_suffix(path)
         if found is not None and is_within(root, found):
             return found
         outside = outside or found
@@ -91,7 +90,7 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
     """Tell whether a line of a list is a comment: it starts with `#`, and no image in the folders has that name."""
     name = portable_path(line.strip())
     paths = (folder / name for folder in folders)
-    return name.startswith("#") and not any(is_file(path) or image_with_suffix(path) for path in paths)
+    return name.startswith("#") and not any(os.path.isfile(path) or image_with_suffix(path) for path in paths)
 
 
 class ImageDir(NamedTuple):

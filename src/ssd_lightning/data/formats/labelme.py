@@ -15,7 +15,6 @@ from ssd_lightning.data.formats.image_files import find_image, image_with_suffix
 from ssd_lightning.data.formats.merged_folders import note_merged, other_splits
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 
@@ -132,7 +131,7 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
 
     def candidates() -> Iterator[Path]:
         stated_places = places if stated else ()
-        yield from (place / stated for place in stated_places if is_file(place / stated))
+        yield from (place / stated for place in stated_places if os.path.isfile(place / stated))
         yield from filter(None, (image_with_suffix(place / path.stem) for place in places[:3]))
         yield from filter(None, (find_image(place, stated, root=root) for place in stated_places))
 

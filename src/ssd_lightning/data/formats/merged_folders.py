@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.formats.files import SPLIT_FOLDERS
+from ssd_lightning.errors import listed
 
 SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
@@ -34,9 +35,8 @@ def note_merged(folder: Path, names: Iterable[str], *, split: str) -> list[str]:
     )
     if not merged:
         return []
-    shown = ", ".join(merged[:5]) + (f" and {len(merged) - 5} more" if len(merged) > 5 else "")
     text = "of one split, though their names say validation or test; data.train_split=, val_split= and test_split="
-    return [f"{folder}: the folders {shown} are read as part {text} state other folders"]
+    return [f"{folder}: the folders {listed(merged, 5)} are read as part {text} state other folders"]
 
 
 def split_words(name: str) -> list[str]:

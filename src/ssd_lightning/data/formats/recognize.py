@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
@@ -24,11 +25,7 @@ from ssd_lightning.data.formats.voc import VOC, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
-
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
 
 DEEPEST = 5
 """Levels of folders that are searched."""
@@ -41,7 +38,7 @@ MAX_ROWS = 200_000
 class Candidate(NamedTuple):
     """A format that fits."""
 
-    format: "AnnotationFormat"
+    format: AnnotationFormat
     splits: Sequence[str]
     num_images: int
     why: str
@@ -96,7 +93,7 @@ def survey(root: Path) -> Files:
         folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(folder, name)]
         is_cut = is_cut or (is_deepest and bool(folders))
         folders[:] = [] if is_deepest else folders
-        paths += [prefix + name for name in names if not name.startswith(".") and is_file(Path(folder, name))]
+        paths += [prefix + name for name in names if not name.startswith(".") and os.path.isfile(Path(folder, name))]
     return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)), is_cut)
 
 
@@ -246,7 +243,7 @@ def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
     known = [re.fullmatch(re.escape(pattern).replace(r"\{split\}", "(.+)"), path) for pattern in patterns]
     for name in (".", *(found[1] for found in known if found)):
         places = (root / pattern.format(split=name) for pattern in patterns)
-        if next(filter(is_file, places), None) == root / path:
+        if next(filter(os.path.isfile, places), None) == root / path:
             return name
     return path
 

@@ -1,22 +1,21 @@
 """Annotations from Python objects: for any data that no reader knows."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import refuse_unreadable
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 KEYS = {"image", "boxes", "labels", "difficult", "image_id", "size_px"}
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class Records:
@@ -93,7 +92,7 @@ def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage
     if "image" not in record:
         raise FileError(file, "the key 'image' is missing")
     path = root / str(record["image"])
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
     refuse_unreadable(path)
     boxes, labels = (_list_of(record, key, file) for key in ("boxes", "labels"))
@@ -134,7 +133,7 @@ def _read_object(item: int, box: Any, label: Any, flag: Any) -> FoundObject:
         corners = [*box] if isinstance(box, Iterable) else []
         if len(corners) != 4:
             raise DataError(f"has the box {box!r}, not four numbers")
-        numbers = [number_of(value, name) for name, value in zip(CORNERS, corners, strict=True)]
+        numbers = [number_of(value, name) for name, value in zip(BOX_KEYS["xyxy"], corners, strict=True)]
     except DataError as error:
         return FoundObject(str(label), str(error), item, difficult)
     return FoundObject(label, numbers, item, difficult)

@@ -4,15 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
+from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.formats.merged_folders import SPLIT_NAMES, kind_of, split_words
 from ssd_lightning.data.formats.recognize import Files, folder_of
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
-
-if TYPE_CHECKING:
-    from ssd_lightning.data.reading import AnnotationFormat
 
 NO_IMAGES = (
     "there are no images of these labels; labels of YOLO belong next to their images, or into a folder 'labels' beside "
@@ -22,7 +19,7 @@ NO_IMAGES = (
 
 
 def distinct_splits(
-    annotation_format: "AnnotationFormat", root: Path, names: Iterable[str]
+    annotation_format: AnnotationFormat, root: Path, names: Iterable[str]
 ) -> tuple[dict[str, frozenset[str]], dict[str, str], dict[str, str]]:
     """Return the files of each split; the earlier split of the same files, of those that have one; refusals by split.
 

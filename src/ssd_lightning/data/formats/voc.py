@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import (
@@ -34,7 +34,6 @@ from ssd_lightning.data.formats.image_files import (
 )
 from ssd_lightning.data.formats.merged_folders import kind_of, note_merged, other_splits
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -43,7 +42,6 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +159,7 @@ def _names_xml(path: Path, place: Place) -> bool:
         lines = [line for line in read_lines(path, "split") if line.strip()][:5]
     except DataError:
         return False  # a file for something else
-    return any(is_file(place.xml_path(_name_in(line, place))) for line in lines)
+    return any(os.path.isfile(place.xml_path(_name_in(line, place))) for line in lines)
 
 
 def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
@@ -178,7 +176,7 @@ def _read_split(root: Path, split: str) -> tuple[Place, list[str]]:
     else:
         place = Place(root, root / "Annotations", root / "JPEGImages", listed_in=path)
     names = [_name_in(line, place) for line in read_lines(path, "split") if line.strip()]
-    names = [name for name in names if not is_comment(name, [place.images]) or is_file(place.xml_path(name))]
+    names = [name for name in names if not is_comment(name, [place.images]) or os.path.isfile(place.xml_path(name))]
     return place, list(dict.fromkeys(names))
 
 
@@ -218,20 +216,20 @@ def _name_in(line: str, place: Place) -> str:
     """
     whole = portable_path(line.strip())
     name, *flag = whole.rsplit(maxsplit=1)
-    if not flag or is_file(place.xml_path(whole)):
+    if not flag or os.path.isfile(place.xml_path(whole)):
         return _without_suffix(whole, place)
     if flag[0].lower().endswith(".xml"):  # as PaddleDetection writes it
         tails = (tail[: -len(".xml")] for tail in path_tails(flag[0]))
-        return next((tail for tail in tails if is_file(place.xml_path(tail))), PurePath(flag[0]).stem)
+        return next((tail for tail in tails if os.path.isfile(place.xml_path(tail))), PurePath(flag[0]).stem)
     is_flagged = flag[0] in ("-1", "0", "1") and image_with_suffix(place.images / whole) is None
     return _without_suffix(name if is_flagged else whole, place)
 
 
 def _without_suffix(name: str, place: Place) -> str:
     stem, suffix = os.path.splitext(name)
-    bare = stem if suffix.lower() in KNOWN_SUFFIXES and not is_file(place.xml_path(name)) else name
+    bare = stem if suffix.lower() in KNOWN_SUFFIXES and not os.path.isfile(place.xml_path(name)) else name
     inner = bare.removeprefix(f"{place.images.name}/")
-    return inner if inner != bare and not is_file(place.xml_path(bare)) else bare
+    return inner if inner != bare and not os.path.isfile(place.xml_path(bare)) else bare
 
 
 def _unlabelled(place: Place) -> list[str]:
@@ -299,10 +297,10 @@ def _read_object(item: int, element: Element) -> FoundObject:
         if bndbox is None:
             raise DataError("has no <bndbox>")
         edges = _texts(bndbox)
-        for tag in CORNERS:
+        for tag in BOX_KEYS["xyxy"]:
             if tag not in edges:
                 raise DataError(f"has a <bndbox> without <{tag}>")
-        return FoundObject(name, [number_of(edges[tag], tag) for tag in CORNERS], item, difficult)
+        return FoundObject(name, [number_of(edges[tag], tag) for tag in BOX_KEYS["xyxy"]], item, difficult)
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
 

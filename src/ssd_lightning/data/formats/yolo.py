@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, number_of, whole_number
+from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingLabelsError, in_threads, read_lines, visible_below
@@ -23,10 +23,7 @@ from ssd_lightning.data.formats.image_files import (
 from ssd_lightning.data.formats.shapes import bounds
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
-
-BOX = ("cx", "cy", "w", "h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ class YOLO:
         users = Counter(map(label_path, {image.path for image in images}))
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
-        if bare := [one.path for one in images if is_file(one.path) and not label_path(one.path).is_file()]:
+        if bare := [one.path for one in images if os.path.isfile(one.path) and not label_path(one.path).is_file()]:
             text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
             notes.append(f"{root}: {text}; the first is {bare[0]}")
         try:
@@ -172,7 +169,7 @@ def _read_labels(
     image: _Image, names: Mapping[int, str], has_keypoints: bool
 ) -> list[tuple[Sequence[str], FoundObject]]:
     """Return each object, and the values of its line."""
-    if not is_file(image.path):
+    if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
     path = label_path(image.path)
@@ -200,7 +197,7 @@ def _read_labels(
 def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], bool]:
     """Return cx, cy, w, h, and whether it is the box of an outline."""
     if len(values) == 4 or (has_keypoints and len(values) > 4):
-        return [number_of(text, key) for text, key in zip(values, BOX, strict=False)], False
+        return [number_of(text, key) for text, key in zip(values, BOX_KEYS["cxcywh"], strict=False)], False
     if _are_keypoints(values):
         raise _KeypointsError
     if len(values) < 6 or len(values) % 2:
@@ -299,7 +296,7 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
 
 def _unlabelled(images: Sequence[_Image]) -> Path | None:
     """Return the first image if none has a label file; missing images are reported later."""
-    there = next((image.path for image in images if is_file(image.path)), None)
+    there = next((image.path for image in images if os.path.isfile(image.path)), None)
     has_labels = there is not None and any(label_path(image.path).is_file() for image in images)
     return None if has_labels else there
 

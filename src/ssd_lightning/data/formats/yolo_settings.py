@@ -11,7 +11,6 @@ import yaml
 from ssd_lightning.data.formats.files import MissingSplitError, inside_first, is_within, read_lines, read_text
 from ssd_lightning.data.formats.image_files import find_image, path_tails, portable_path
 from ssd_lightning.data.image_suffixes import is_image_name
-from ssd_lightning.data.special_files import is_file
 from ssd_lightning.errors import DataError
 
 IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
@@ -151,12 +150,12 @@ def read_settings(root: Path) -> Settings:
 
 def _lists_images(path: Path) -> bool:
     """Tell whether a text file names images with labels; it may also be the labels of an image."""
-    if not is_file(path):
+    if not os.path.isfile(path):
         return False
     first = next((line.strip() for line in read_lines(path) if line.strip()), "")
     image = Settings(path.parent, path, {}).find(first) if is_image_name(Path(first)) else None
     image = image or (find_image(path.parent / "images", first, root=path.parent) if first else None)  # a name alone
-    return image is not None and (is_file(image.with_suffix(".txt")) or (path.parent / "labels").is_dir())
+    return image is not None and (os.path.isfile(image.with_suffix(".txt")) or (path.parent / "labels").is_dir())
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _read_darknet(root: Path, path: Path) -> dict[str, Any]:
         if key in ("train", "valid", "val", "test", "names")
     }
     names_file = Path(found.get("names", ""))
-    names = read_lines(names_file) if is_file(names_file) else []
+    names = read_lines(names_file) if os.path.isfile(names_file) else []
     return {
         **found,
         "val": found.get("valid", found.get("val", "")),
@@ -193,4 +192,4 @@ def _read_darknet(root: Path, path: Path) -> dict[str, Any]:
 def names_file_of(root: Path, folders: Sequence[Path]) -> Path | None:
     """Return the text file of class names in the root, or else in other folders."""
     files = (folder / name for folder in (root, *folders) for name in NAMES_FILES)
-    return next((file for file in files if is_file(file)), None)
+    return next((file for file in files if os.path.isfile(file)), None)

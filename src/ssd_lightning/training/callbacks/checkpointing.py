@@ -53,6 +53,11 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(moved)
 
 
+def best_callback(trainer: pl.Trainer) -> BestCheckpoint | None:
+    """Find the callback that keeps the best checkpoint."""
+    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
+
+
 class LastCheckpoint(Checkpoint):
     """Saves the state of the run after every epoch, at intervals within an epoch, and when a signal ends the run.
 
@@ -145,15 +150,21 @@ class LastCheckpoint(Checkpoint):
             return
         is_last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
         if self._signals.received or (is_last and trainer.world_size > 1):
-            self._stop_if_agreed(trainer)
+            self._has_answered = True
+            self._signals.ask(due=False)
+            self._stop_by, _ = self._signals.answer()
+            if self._stop_by:
+                self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save at the end of every epoch."""
         self._save(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *arguments: Any) -> None:
         """Restore the former signal handlers."""
         self._signals.release()
+
+    on_test_end = on_exception = on_train_end  # type: ignore[assignment]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save with `trainer.max_steps=0` too: the weights of `init_from` become a detector for all commands."""
@@ -163,14 +174,6 @@ class LastCheckpoint(Checkpoint):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make signals end the test."""
         self._signals.end_at_once()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the former signal handlers."""
-        self._signals.release()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore the former signal handlers."""
-        self._signals.release()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -182,12 +185,6 @@ class LastCheckpoint(Checkpoint):
             progress["total"] |= {"ready": done + 1, "started": done + 1, "processed": done}
             progress["current"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["is_last_batch"] = False
-
-    def _stop_if_agreed(self, trainer: pl.Trainer) -> None:
-        self._has_answered = True
-        self._stop_by = self._signals.agree()
-        if self._stop_by:
-            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -207,7 +204,7 @@ class LastCheckpoint(Checkpoint):
     def _obey(self, trainer: pl.Trainer) -> None:
         number, self._stop_by, self._signals.received = self._stop_by, 0, 0
         name, run = signal.Signals(number).name, self.path.parent.parent
-        if number == getattr(signal, "SIGUSR1", None):
+        if number == signal.SIGUSR1:
             if not is_on_slurm():
                 log.warning("%s: saved at step %d", name, trainer.global_step)
                 return

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
@@ -10,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.run_files import EVALUATIONS
-from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
+from ssd_lightning.training.callbacks.checkpointing import best_callback
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +64,8 @@ class Evaluations(pl.Callback):
         self._record = None
 
     def _collect(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if data is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        metric = pl_module.metrics[split]["voc"]  # type: ignore[index]
-        self._record = EvaluationRecord.of(metric, data.dataset(split), split=split, class_names=pl_module.class_names)  # type: ignore[arg-type]
+        if trainer.datamodule is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._record = collect_record(trainer, pl_module, split)
 
     def _write(self, trainer: pl.Trainer) -> None:
         if self._record is None or not trainer.is_global_zero:
@@ -77,6 +75,12 @@ class Evaluations(pl.Callback):
             self._record.save(path)
         except OSError as error:  # not worth ending a run
             log.warning("%s is not written: %s", path, error)
+
+
+def collect_record(trainer: Any, module: Any, split: str) -> EvaluationRecord:
+    """Gather the detections of an evaluation from the state of its metric. A collective call."""
+    dataset, metric = trainer.datamodule.dataset(split), module.metrics[split]["voc"]
+    return EvaluationRecord.of(metric, dataset, split=split, class_names=module.class_names)
 
 
 def record_path(trainer: pl.Trainer, split: str) -> Path:
@@ -90,7 +94,7 @@ def is_best(trainer: pl.Trainer) -> bool:
     Lightning decides this later and saves the checkpoint last. After a power cut between the two files, the run
     resumes before this validation and writes both again.
     """
-    best = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)
+    best = best_callback(trainer)
     if best is None or best.best_model_score is None:
         return True
     score = trainer.callback_metrics.get(str(best.monitor))

@@ -1,5 +1,8 @@
-"""Progress bar and logging interval."""
+"""Progress bar, logging interval, and what a job of a sweep reports during the run."""
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,6 +42,28 @@ class LogShortRuns(pl.Callback):
         """Shorten the logging interval of a short run."""
         if trainer.estimated_stepping_batches < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
+
+class ObjectiveReport(pl.Callback):
+    """Appends one score to `objective.jsonl` in the run directory after every validation.
+
+    Args:
+        objective: name of the score.
+    """
+
+    def __init__(self, objective: str) -> None:
+        self.objective = objective
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Append a line with the epoch and the score, if the score is finite."""
+        score = trainer.callback_metrics.get(self.objective)
+        if trainer.sanity_checking or not trainer.is_global_zero or score is None:
+            return
+        value = float(score)
+        if math.isfinite(value):
+            line = json.dumps({"epoch": trainer.current_epoch, "value": value})
+            with (Path(trainer.default_root_dir) / "objective.jsonl").open("a") as file:
+                file.write(line + "\n")
 
 
 def is_logged(trainer: pl.Trainer, batch_index: int, *, before_step: bool = False) -> bool:

@@ -175,18 +175,12 @@ class Speed(pl.Callback):
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: dict[Part, float]) -> None:
         total = time.perf_counter() - self._since - self._left_out
         images_per_s, data_wait = self._images / total, seconds["data"] / total
-        seconds_optimizer = seconds["batch"] - seconds["forward"] - seconds["backward"]
-        milliseconds = {
-            "data": seconds["data"],
-            "transfer": seconds["transfer"],
-            "forward": seconds["forward"],
-            "backward": seconds["backward"],
-            "optimizer": seconds_optimizer,
-        }
+        parts: dict[str, float] = {part: seconds[part] for part in PARTS.values()}
+        parts["optimizer"] = parts.pop("batch") - parts["forward"] - parts["backward"]
         values = {
             "images_per_s": images_per_s,
             "data_wait": data_wait,
-            **{f"{part}_ms": 1000 * value / self._batches for part, value in milliseconds.items()},
+            **{f"{part}_ms": 1000 * value / self._batches for part, value in parts.items()},
             "peak_memory_mib": peak_memory_mib(pl_module.device),
         }
         # CPU tensors: Lightning would copy plain numbers to the device and wait.

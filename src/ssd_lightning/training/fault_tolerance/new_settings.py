@@ -44,7 +44,7 @@ class NewSettings(pl.Callback):
         for optimizer, state in zip(trainer.optimizers, self._saved, strict=True):
             require_same_kind(optimizer.param_groups, state["param_groups"])
         self._groups = [[_settings(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
-        self._base_rates = [_base_rates(config.scheduler) for config in trainer.lr_scheduler_configs]
+        self._base_rates = [list(config.scheduler.base_lrs) for config in trainer.lr_scheduler_configs]
         self._saved = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,10 +81,6 @@ def require_same_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]])
             f"{', '.join(sorted(theirs - ours))}, this one {', '.join(sorted(ours - theirs))}. init_from= starts a new "
             "run from the weights"
         )
-
-
-def _base_rates(scheduler: Any) -> list[Any]:
-    return list(scheduler.base_lrs)
 
 
 def _settings(group: dict[str, Any]) -> dict[str, Any]:

@@ -12,17 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.errors import UserError
+from ssd_lightning.errors import UserError, listed
 
 log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(UserError):
     """Too many losses or gradients are not finite."""
-
-
-class OutOfMemory(UserError):
-    """The device or the machine does not have enough memory for a step."""
 
 
 def spread_non_finite(loss: Tensor) -> Tensor:
@@ -109,7 +105,7 @@ class FiniteSteps(pl.Callback):
         if not gradients:
             return
         is_bad = any_non_finite(gradients)
-        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {_shortened(names)})"
+        where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {listed(names, 8)})"
         if is_bad.device.type == "cuda" and optimizer.defaults.get("fused"):
             self._leave_out_on_device(optimizer, is_bad)
             self._read_later(is_bad, where)
@@ -179,10 +175,6 @@ class FiniteSteps(pl.Callback):
         log.warning("%s at %s: the step is skipped (%d of at most %d)", what, where, self.num_bad, self.max_bad_batches)
 
 
-def _shortened(names: list[str], at_most: int = 8) -> str:
-    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
-
-
 @contextmanager
 def advise_on_memory(*, batch_size: int, ranks: int, accumulate: int, precision: str) -> Iterator[None]:
     """Turn an out-of-memory error into one that suggests settings; see `explain_memory`."""
@@ -221,9 +213,9 @@ def explain_memory(
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         if "16" not in precision:
             options.append(f"trainer.precision=bf16-mixed (now {precision})")
-        return OutOfMemory(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
+        return UserError(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return OutOfMemory(
+        return UserError(
             "a data worker was killed, usually because the machine ran out of memory or of shared memory in /dev/shm: "
             f"try {', or '.join(['data.num_workers=1', *options])} ({reason})"
         )

@@ -12,7 +12,7 @@ import ssd_lightning
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.fingerprint import table_fingerprint
 from ssd_lightning.digest import differences
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, listed
 
 MOST_KEYS = 8
 """Number of differences that a message lists."""
@@ -63,7 +63,7 @@ def require_same(statements: Sequence[Mapping[str, Any]]) -> None:
     odd = []
     for rank, other in enumerate(statements):
         if found := differences(statements[0], other, between="and"):
-            more = f"; and {len(found) - MOST_KEYS} more" if len(found) > MOST_KEYS else ""
-            odd.append(f"rank 0 and rank {rank} (of {len(statements)}) have {'; '.join(found[:MOST_KEYS])}{more}")
+            shown = listed(found, MOST_KEYS, separator="; ")
+            odd.append(f"rank 0 and rank {rank} (of {len(statements)}) have {shown}")
     if odd:
         raise ConfigurationError(f"the ranks of this run train different things: {' | '.join(odd)}")

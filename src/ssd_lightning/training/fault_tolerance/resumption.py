@@ -1,8 +1,9 @@
 """Resuming a stopped run, with the same result as without the stop."""
 
+import csv
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,23 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.errors import ConfigurationError, WeightsError, listed
 from ssd_lightning.inference.checkpoints import fitting_weights
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.run_files import RESULT
-from ssd_lightning.training.csv_log import keep_rows
+from ssd_lightning.run_files import RESULT, written_whole
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS, check_intact
 
 log = logging.getLogger(__name__)
 
+MOST_DIFFERENCES = 5
 
-def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.ckpt")) -> Path | None:
+
+def find_resumable(path: Path) -> Path | None:
     """Find the newest intact checkpoint of a run, or check a given file.
 
     Args:
-        path: a run directory, or a checkpoint file.
-        order: file names in the run's `checkpoints/`, newest first. A damaged file is logged and the next one is
-            tried.
+        path: a run directory, or a checkpoint file. In a directory, a damaged file is logged and the next one is tried.
 
     Returns:
         The checkpoint. None if the directory has none.
@@ -42,7 +42,7 @@ def find_resumable(path: Path, *, order: Sequence[str] = (LAST, PREVIOUS, "best.
         read_checkpoint(path)
         return path
     damaged = []
-    for name in order:
+    for name in (LAST, PREVIOUS, "best.ckpt"):  # newest first
         candidate = path / "checkpoints" / name
         if not candidate.is_file():
             continue
@@ -82,27 +82,20 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
     return find_resumable(run_dir)
 
 
-def check_classes(checkpoint: Path, class_names: tuple[str, ...]) -> None:
-    """Refuse to continue a run on data with different classes.
+def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None:
+    """Refuse to continue a run on data with different classes, or with a different network.
 
     Raises:
-        WeightsError: the classes differ, or the file is not a checkpoint.
+        WeightsError: the classes, or names or shapes of the weights differ, or the file is not a checkpoint.
     """
-    trained = tuple(read_checkpoint(checkpoint).get("detector", {}).get("class_names", ()))
+    state = read_checkpoint(checkpoint)
+    trained = tuple(state.get("detector", {}).get("class_names", ()))
     if trained != class_names:
         raise WeightsError(
             f"resume={checkpoint}: trained on the classes {', '.join(trained)}; the data have {', '.join(class_names)}"
         )
-
-
-def check_network(checkpoint: Path, net: SSD) -> None:
-    """Refuse to continue a run with a different network.
-
-    Raises:
-        WeightsError: names or shapes of the weights differ.
-    """
     try:
-        fitting_weights(net, read_checkpoint(checkpoint).get("state_dict", {}), checkpoint)
+        fitting_weights(net, state.get("state_dict", {}), checkpoint)
     except WeightsError as error:
         raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
 
@@ -181,24 +174,20 @@ _held: dict[Path, FileLock] = {}
 """Keeps the locks from being garbage-collected. The system releases them when the process ends."""
 
 
-def log_differences(checkpoint: Path, config: Mapping[str, Any], *, at_most: int = 5) -> None:
+def log_differences(checkpoint: Path, config: Mapping[str, Any]) -> None:
     """Warn if a run is resumed with different settings.
 
     Args:
         checkpoint: checkpoint in the directory of the earlier run.
         config: resolved configuration of this run.
-        at_most: number of differences that are listed.
     """
     try:
         begun_with = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
         return
     if isinstance(begun_with, dict) and (lines := differences(begun_with, config)):
-        more = [f"and {len(lines) - at_most} more"] if len(lines) > at_most else []
-        log.warning(
-            "the run continues with different settings (then -> now):\n  %s",
-            "\n  ".join([*lines[:at_most], *more]),
-        )
+        shown = listed(lines, MOST_DIFFERENCES, separator="\n  ")
+        log.warning("the run continues with different settings (then -> now):\n  %s", shown)
 
 
 def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
@@ -224,3 +213,32 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
     elif (best := checkpoint.with_name("best.ckpt")).is_file():
         kept.mkdir(exist_ok=True)
         shutil.copyfile(best, kept / best.name)
+
+
+def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
+    """Remove the rows after a checkpoint, because the resumed run writes them again.
+
+    Args:
+        path: path of `metrics.csv`. Nothing is done if it does not exist.
+        steps: optimiser steps before the checkpoint.
+        with_last_validation: whether the checkpoint was saved after the validation that follows the last step.
+    """
+    if not path.is_file():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        names, rows = list(reader.fieldnames or []), list(reader)
+    kept = [row for row in rows if _is_before(row, steps, with_last_validation)]
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(kept)
+
+
+def _is_before(row: dict[str, Any], steps: int, with_last_validation: bool) -> bool:
+    step = row.get("step") or ""
+    if not step.isdigit() or any(row.get(name) for name in row if name and name.startswith("test/")):
+        return False  # a truncated line, or a row from the end of the run
+    is_validation = any(value for name, value in row.items() if name and name.startswith("val/"))
+    # Lightning's log counts steps from 0. A validation has the number of the step before it.
+    return int(step) < steps - (1 if is_validation and not with_last_validation else 0)

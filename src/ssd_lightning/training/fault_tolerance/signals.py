@@ -20,9 +20,7 @@ from ssd_lightning.training.fault_tolerance.ranks import COLLECTIVE_TIMEOUT
 
 log = logging.getLogger(__name__)
 
-WATCHED = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
-)  # Windows has no SIGUSR1
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SECONDS_OF_GRACE = 30
 """How long a data worker keeps running after a signal that is sent to all processes of a run."""
 
@@ -98,11 +96,6 @@ class Signals:
         weight, due = (int(value) for value in values)
         return {_weight(number): number for number in (0, *WATCHED)}[weight], bool(due)
 
-    def agree(self) -> int:
-        """Call `ask` and wait for the answer."""
-        self.ask(due=False)
-        return self.answer()[0]
-
     def all_say(self, what: bool) -> bool:
         """Whether something is true on all ranks. Waits for their answers."""
         votes = torch.tensor(int(what))
@@ -121,7 +114,7 @@ class Signals:
 def end_data_workers() -> None:
     """End the data workers before Python exits. Python would send SIGTERM, which they outlive, and wait for them."""
     for child in multiprocessing.active_children():
-        if child.daemon and child.pid and hasattr(signal, "SIGUSR2"):
+        if child.daemon and child.pid:
             os.kill(child.pid, signal.SIGUSR2)
 
 
@@ -148,8 +141,7 @@ def end_at_signals(when: str) -> dict[int, Any]:
 
 def _weight(number: int) -> int:
     """Order the signals: ending the run comes before a checkpoint, Ctrl-C before SIGTERM."""
-    order = (0, getattr(signal, "SIGUSR1", -1), signal.SIGTERM, signal.SIGINT)
-    return order.index(number)
+    return (0, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT).index(number)
 
 
 def is_on_slurm() -> bool:
@@ -173,19 +165,15 @@ def requeue() -> bool:
     return True
 
 
-def outlive_signals(worker: int = 0) -> None:
+def outlive_signals() -> None:
     """Keep a data worker reading after a signal to the whole run, until the run has saved its checkpoint.
 
     A terminal sends Ctrl-C to every process, and SLURM does the same with its signals. If a worker ended at once, the
     run would stop in the middle of a step.
-
-    Args:
-        worker: index of the worker, from the DataLoader.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR2"):  # from `end_data_workers`; the DataLoader reports any other exit as an error
-        signal.signal(signal.SIGUSR2, lambda number, frame: os._exit(0))
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # From `end_data_workers`; the DataLoader reports any other exit as an error.
+    signal.signal(signal.SIGUSR2, lambda number, frame: os._exit(0))
     # The default action of the alarm is to end the process.
     signal.signal(signal.SIGTERM, lambda number, frame: signal.setitimer(signal.ITIMER_REAL, SECONDS_OF_GRACE))

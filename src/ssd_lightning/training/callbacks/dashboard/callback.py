@@ -3,11 +3,10 @@
 import logging
 import math
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -19,21 +18,19 @@ from ssd_lightning.analysis.matching import confusion_matrix
 from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import one_line
-from ssd_lightning.training.callbacks.checkpointing import BestCheckpoint
+from ssd_lightning.training.callbacks.checkpointing import best_callback
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
-    BestModel,
-    ClassScores,
     Validation,
     choose_images,
+    count_levels,
+    draw_batch,
     show_images,
 )
-from ssd_lightning.training.callbacks.dashboard.file_sink import FileSink
-from ssd_lightning.training.callbacks.dashboard.matches import count_levels, draw_batch
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
-from ssd_lightning.training.callbacks.evaluations import is_best
+from ssd_lightning.training.callbacks.evaluations import collect_record, is_best
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.types import Target
@@ -78,7 +75,8 @@ class Dashboard(pl.Callback):
         self.seed = seed
         self._image_ids: tuple[str, ...] | None = None
         self._validations = 0
-        self._history = ClassScores()
+        self._epochs: list[float] = []
+        self._class_ap: list[list[float]] = []
         self._best_epoch = 0
         self._sinks: list[Sink] = []
         self._failed: set[str] = set()
@@ -92,14 +90,15 @@ class Dashboard(pl.Callback):
             "image_ids": self._image_ids and list(self._image_ids),
             "validations": self._validations,
             "best_epoch": self._best_epoch,
-            **asdict(self._history),
+            "epochs": list(self._epochs),
+            "values": list(self._class_ap),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
         self._image_ids = state_dict["image_ids"] and tuple(state_dict["image_ids"])
         self._validations, self._best_epoch = state_dict["validations"], state_dict["best_epoch"]
-        self._history = ClassScores(*deepcopy((state_dict["epochs"], state_dict["values"])))
+        self._epochs, self._class_ap = list(state_dict["epochs"]), list(state_dict["values"])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Create the sinks."""
@@ -136,13 +135,7 @@ class Dashboard(pl.Callback):
         if not is_validated(trainer):
             return
         if self._validations % self.every_n_validations == 0 or is_last_validation(trainer):
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            self._record = EvaluationRecord.of(
-                pl_module.metrics["val"]["voc"],  # type: ignore[index,arg-type]
-                data.dataset("val"),
-                split="val",
-                class_names=pl_module.class_names,  # type: ignore[arg-type]
-            )
+            self._record = collect_record(trainer, pl_module, "val")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the validation. Its scores are known now."""
@@ -189,9 +182,9 @@ class Dashboard(pl.Callback):
         values = [float(scores.get(f"val/ap_11point/{name}", missing)) for name in pl_module.class_names]
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         done = batches.processed / max(1, trainer.num_training_batches)
-        self._history.epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
-        self._history.values.append(values)
-        best = best_checkpoint(trainer)
+        self._epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
+        self._class_ap.append(values)
+        best = best_callback(trainer)
         score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
         if math.isfinite(score) and is_best(trainer):
             self._best_epoch = trainer.current_epoch
@@ -206,20 +199,22 @@ class Dashboard(pl.Callback):
             images=show_images(record, self._image_ids or ()),
             curves=tuple(curve.thinned(CURVE_POINTS) for curve in pr_curves(record)),
             confusion=confusion_matrix(record, score_threshold=self.score_threshold),
-            history=deepcopy(self._history),  # it changes later
+            epochs=tuple(self._epochs),
+            class_ap=np.array(self._class_ap).reshape(-1, record.num_classes),
         )
         self._show("show_validation", validation)
 
     def _show_progress(self, trainer: pl.Trainer, *, is_last: bool) -> None:
-        kept = best_checkpoint(trainer)
+        kept = best_callback(trainer)
         if self._sinks and kept is not None and kept.best_model_path and kept.best_model_score is not None:
-            best = BestModel(
-                path=Path(kept.best_model_path),
+            self._show(
+                "keep_model",
+                Path(kept.best_model_path),
                 epoch=self._best_epoch,
                 monitor=str(kept.monitor),
                 score=float(kept.best_model_score),
+                is_last=is_last,
             )
-            self._show("keep_model", best, is_last=is_last)
 
     def _show(self, method: str, *content: Any, **settings: Any) -> None:
         for sink in self._sinks:
@@ -261,8 +256,3 @@ def is_last_validation(trainer: pl.Trainer) -> bool:
 def logged_step(trainer: pl.Trainer) -> int:
     """Return the step of a validation's scores in the logs. Logs count from 0."""
     return max(0, trainer.global_step - 1)
-
-
-def best_checkpoint(trainer: pl.Trainer) -> BestCheckpoint | None:
-    """Find the callback that keeps the best checkpoint."""
-    return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)), None)

@@ -1,25 +1,36 @@
 """The contents of a dashboard, created once for all sinks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects
 from ssd_lightning.analysis.pr_curves import PRCurve
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
+from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.types import Target
 from ssd_lightning.visualization.draw import draw_comparison
+from ssd_lightning.visualization.draw_matches import draw_window
 from ssd_lightning.visualization.outlines import fitting_size
 from ssd_lightning.visualization.sheet import Panel, lay_out
+from ssd_lightning.visualization.training_plots import LevelCount
 
 IMAGE_PX = 400
 """Longer side of the shown images."""
 CURVE_POINTS = 101
+BATCH_IMAGES = 16
+BATCH_IMAGE_PX = 360
+AT_A_TIME = 16
+"""Number of images that are matched at once, which limits the host's memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +58,6 @@ class ShownImage:
         )
 
 
-@dataclass
-class ClassScores:
-    """AP of every class at every validation, as plain values for checkpoints."""
-
-    epochs: list[float] = field(default_factory=list)
-    """`[V]`: trained epochs. A fraction for a validation within an epoch."""
-    values: list[list[float]] = field(default_factory=list)
-    """`[V][C]`: 11-point; NaN for a class without objects."""
-
-    def table(self, num_classes: int) -> np.ndarray:
-        """Return `values` as float64 `[V, C]`, also with V = 0."""
-        return np.array(self.values, dtype=np.float64).reshape(-1, num_classes)
-
-
 @dataclass(frozen=True, eq=False)
 class Validation:
     """Everything that is shown of a validation."""
@@ -77,7 +74,10 @@ class Validation:
     """One per class, with at most `CURVE_POINTS` points."""
     confusion: np.ndarray
     """See `analysis.matching.confusion_matrix`."""
-    history: ClassScores
+    epochs: tuple[float, ...]
+    """Trained epochs of this and the V - 1 earlier validations. A fraction for a validation within an epoch."""
+    class_ap: np.ndarray
+    """11-point AP of every class at these validations, float64 `[V, C]`; NaN for a class without objects."""
 
     @property
     def when(self) -> str:
@@ -98,17 +98,6 @@ class Validation:
         return [
             (curve.class_name, curve.num_objects, number(curve.ap_11point), number(curve.ap)) for curve in self.curves
         ]
-
-
-@dataclass(frozen=True)
-class BestModel:
-    """The best checkpoint so far."""
-
-    path: Path
-    epoch: int
-    """Counted from 0, as in `metrics.csv`."""
-    monitor: str
-    score: float
 
 
 def number(value: float) -> float | None:
@@ -155,3 +144,37 @@ def show_images(record: EvaluationRecord, image_ids: Sequence[str]) -> tuple[Sho
         scaled = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
         shown.append(ShownImage(record.image_ids[place], np.asarray(scaled), *record.of_image(place)))
     return tuple(shown)
+
+
+@torch.no_grad()
+def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> np.ndarray:
+    """Draw the first images of a batch with their objects (solid) and matched priors: uint8 `[H, W, 3]`.
+
+    The images are uint8 `[B, 3, H, W]`, the network's input, on any device.
+    """
+    targets = targets[:BATCH_IMAGES]
+    pixels = images[:BATCH_IMAGES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
+    priors, panels = net.priors_cxcywh.cpu(), []
+    matches = by_object(loss.matcher(targets, priors), targets, priors)
+    for image, target, found in zip(pixels, targets, matches, strict=True):
+        threshold = loss.matcher.iou_threshold
+        objects = matched_objects(found, target, priors_cxcywh=priors, levels=net.levels, iou_threshold=threshold)
+        panels.append(Panel(draw_window(image, objects, size=fitting_size(image, BATCH_IMAGE_PX, BATCH_IMAGE_PX))))
+    title = "first training batch: objects solid, matched priors dashed; ! is a forced match, or none"
+    return lay_out(panels, columns=4, title=title)
+
+
+@torch.no_grad()
+def count_levels(targets: Sequence[Target], *, net: SSD, loss: MultiBoxLoss) -> list[LevelCount]:
+    """Count the matched priors of each feature map, for targets of training images on the host."""
+    priors = net.priors_cxcywh.cpu()
+    level_of_prior = level_of_priors(net.levels)
+    matched = torch.zeros(len(priors), dtype=torch.int64)
+    for start in range(0, len(targets), AT_A_TIME):
+        matched += (loss.matcher(targets[start : start + AT_A_TIME], priors).labels > 0).sum(dim=0)
+    counts = np.bincount(level_of_prior, weights=matched.numpy(), minlength=len(net.levels) + 1)
+    totals = np.bincount(level_of_prior, minlength=len(net.levels) + 1) * len(targets)
+    return [
+        LevelCount(matched=int(counts[place]), priors=int(totals[place]), grid=level.grid)
+        for place, level in enumerate(net.levels, start=1)
+    ]

@@ -1,21 +1,30 @@
 """The dashboard in TensorBoard."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ssd_lightning.training.callbacks.dashboard.contents import Validation
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.visualization.training_plots import (
-    PANELS,
     LevelCount,
-    PRLine,
     draw_class_ap,
     draw_confusion,
     draw_pr_curves,
 )
+
+CURVES: Mapping[str, Sequence[str]] = {
+    "losses": ("train/loss_box", "train/loss_cls", "val/loss_box", "val/loss_cls"),
+    "mean AP": ("val/map_11point", "val/map_area", "val/map_50", "val/map_75", "val/map"),
+    "COCO AP by size": ("val/map_small", "val/map_medium", "val/map_large"),
+    "learning rate": ("lr",),
+    "images per second": ("speed/images_per_s",),
+    "share of time that waits for data": ("speed/data_wait",),
+    "peak memory, MiB": ("speed/peak_memory_mib",),
+    "AP by class": ("val/ap_11point/.*",),
+}
+"""Title of each panel -> names in the log."""
 
 
 class TensorBoardSink(Sink):
@@ -37,7 +46,8 @@ class TensorBoardSink(Sink):
         """Add the drawings as `val/...` and the table `val/ap_per_class`. The first call adds the layout of curves."""
         if not self._has_layout:
             self._has_layout = True
-            self.logger.experiment.add_custom_scalars(layout())
+            panels = {title: ["Multiline", list(names)] for title, names in CURVES.items()}
+            self.logger.experiment.add_custom_scalars({"dashboard": panels})
         for name, drawing in draw_plots(validation).items():
             self._add(f"val/{name}", drawing, validation.step)
         if validation.sheet is not None:
@@ -59,21 +69,15 @@ class TensorBoardSink(Sink):
 
 def draw_plots(validation: Validation) -> dict[str, np.ndarray]:
     """Draw precision and recall, confusion, and the AP of each class so far: uint8 `[H, W, 3]` each."""
-    names, when, history = validation.class_names, validation.when, validation.history
-    lines = [PRLine(curve.class_name, curve.recall, curve.precision, curve.ap) for curve in validation.curves]
+    names, when = validation.class_names, validation.when
+    lines = [(curve.recall, curve.precision) for curve in validation.curves]
+    aps = [curve.ap for curve in validation.curves]
     found = f"objects found, score {validation.score_threshold:g} or more, {when}"
-    scores = history.table(len(names))
     return {
-        "pr_curves": draw_pr_curves(lines, title=f"precision and recall at IoU .5, {when}"),
+        "pr_curves": draw_pr_curves(lines, aps, names, title=f"precision and recall at IoU .5, {when}"),
         "confusion_matrix": draw_confusion(validation.confusion, names, title=found),
-        "class_ap": draw_class_ap(history.epochs, scores, names, title=f"AP by class, {when}"),
+        "class_ap": draw_class_ap(validation.epochs, validation.class_ap, names, title=f"AP by class, {when}"),
     }
-
-
-def layout() -> dict[str, dict[str, list[Any]]]:
-    """Return the layout of the curves: `PANELS`, and one panel of all classes."""
-    panels: dict[str, list[Any]] = {title: ["Multiline", list(names)] for title, names in PANELS.items()}
-    return {"dashboard": panels | {"AP by class": ["Multiline", ["val/ap_11point/.*"]]}}
 
 
 def _cell(name: str) -> str:

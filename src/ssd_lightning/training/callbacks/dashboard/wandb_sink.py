@@ -11,12 +11,11 @@ from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
     IMAGE_PX,
-    BestModel,
     ShownImage,
     Validation,
     number,
 )
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
+from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.visualization.training_plots import LevelCount
 
@@ -76,22 +75,20 @@ class WandbSink(Sink):
             values["val/images"] = [image_with_boxes(image, names) for image in validation.images]
         self._log(values, validation.step)
 
-    def keep_model(self, best: BestModel, *, is_last: bool) -> None:
+    def keep_model(self, path: Path, *, epoch: int, monitor: str, score: float, is_last: bool) -> None:
         """Log the checkpoint as an artifact, if the logger's `log_model` allows it and the checkpoint has changed."""
         import wandb
 
         every_time = self.logger.log_model == "best" and not self.logger.is_offline
-        this = (best.epoch, best.score)
+        this = (epoch, score)
         if self.logger.log_model == "none" or not (is_last or every_time) or self._kept == this:
             return
         run = self.logger.experiment
-        about = {"epoch": best.epoch, "monitor": best.monitor, "score": number(best.score)}
+        about = {"epoch": epoch, "monitor": monitor, "score": number(score)}
         artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=about)
         # During training the file may be replaced before it is uploaded, so W&B has to copy it first.
-        artifact.add_file(
-            str(best.path), name=Path(best.path).name, skip_cache=True, policy="immutable" if is_last else "mutable"
-        )
-        run.log_artifact(artifact, aliases=["best", "latest", f"epoch-{best.epoch}"])
+        artifact.add_file(str(path), name=path.name, skip_cache=True, policy="immutable" if is_last else "mutable")
+        run.log_artifact(artifact, aliases=["best", "latest", f"epoch-{epoch}"])
         self._kept = this
 
     def _log(self, values: dict[str, Any], step: int) -> None:
@@ -159,12 +156,12 @@ def class_ap_chart(validation: Validation, class_names: Sequence[str]) -> Any:
     """Draw the AP of every class over the epochs. A long run with many classes is thinned to fit a table."""
     import wandb
 
-    values = validation.history.table(len(class_names))
+    values = validation.class_ap
     most = max(2, MOST_ROWS // len(class_names))
     kept = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)).tolist()
     scored = [(name, values[kept, place]) for place, name in enumerate(class_names)]
     scored = [(name, column) for name, column in scored if np.isfinite(column).all() and len(column)]
-    epochs = [validation.history.epochs[place] for place in kept]
+    epochs = [validation.epochs[place] for place in kept]
     return wandb.plot.line_series(
         xs=epochs if scored else [[]],
         ys=[column.round(5).tolist() for _, column in scored] or [[]],

@@ -13,13 +13,13 @@ from PIL import Image
 
 from helpers import planted
 from helpers.commands import refused
-from ssd_lightning import show
 from ssd_lightning.assembly import make_data, make_net
+from ssd_lightning.commands import show
 from ssd_lightning.config import compose_config
+from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError, UserError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.ops.priors import make_priors
-from ssd_lightning.visualization import draw_matches, draw_samples
 
 SETTINGS = [
     "experiment=toy_tiny", "image_size=[128,128]", "data=voc_folder", "data.train_split=train", "data.test_split=test",
@@ -68,11 +68,7 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = {}
-    monkeypatch.setattr(
-        draw_samples,
-        "draw_augmentation",
-        lambda rows, names, **more: drawn.update(rows=rows),
-    )
+    monkeypatch.setattr(show, "draw_augmentation", lambda rows, names, **more: drawn.update(rows=rows))
     overrides = ["augmentation=paper", "num=3", "draws=2", "data.mosaic_probability=0.5"]
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=batch", *overrides])
     show.show_batch(config)
@@ -81,12 +77,12 @@ def test_the_columns_of_a_batch_are_what_the_first_epochs_train_on(
     data.trainer = None
     keys = list(data.train_dataloader().sampler)[:3]
     assert [len(row) for row in drawn["rows"]] == [3, 3, 3]
-    for row, (_, index) in zip(drawn["rows"], keys, strict=True):
+    for row, (_, index, _, _) in zip(drawn["rows"], keys, strict=True):
         record = data.dataset("train").annotations[index]
         assert row[0].image.shape[:2] == record.size_px
         np.testing.assert_allclose(row[0].boxes_xyxy[:, 2] * record.size_px[1], record.boxes_xyxy_px[:, 2], rtol=1e-5)
         for epoch in range(2):
-            image, target = data.dataset("train")[epoch, index]
+            image, target = data.dataset("train")[SampleKey(epoch, index)]
             assert (row[1 + epoch].image == image.permute(1, 2, 0).numpy()).all()
             assert (row[1 + epoch].boxes_xyxy == target["boxes"].numpy()).all()
 
@@ -105,19 +101,15 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], overrides: list[str]
 ) -> None:
     drawn = {}
-    monkeypatch.setattr(
-        draw_matches,
-        "draw_match_sheet",
-        lambda rows, **more: drawn.update(rows=rows),
-    )
+    monkeypatch.setattr(show, "draw_match_sheet", lambda rows, **more: drawn.update(rows=rows))
     config = compose_config("show", [*SETTINGS, f"data.root={folder / 'set'}", "what=matches", "num=2", *overrides])
     show.show_matches(config)
 
     data = make_data(config)
-    samples = [data.dataset("train")[0, index] for _, index in list(data.train_dataloader().sampler)[:4]]
+    samples = [data.dataset("train")[key] for key in list(data.train_dataloader().sampler)[:4]]
     targets = [target for _, target in samples]
-    priors = show.read_priors(config)
-    labels = instantiate(config.loss.matcher)(targets, priors.boxes_cxcywh).labels
+    priors_cxcywh = show.prior_boxes(show.read_network(config))
+    labels = instantiate(config.loss.matcher)(targets, priors_cxcywh).labels
     assert len(drawn["rows"]) == 2
     for (image, objects), (pixels, target), of_image in zip(drawn["rows"], samples[:2], labels[:2], strict=True):
         assert (image == pixels.permute(1, 2, 0).numpy()).all()
@@ -129,10 +121,11 @@ def test_matches_are_those_of_the_loss_on_the_first_batch(
 
 def test_priors_are_those_of_the_network_and_its_weights_are_not_fetched(folder: Path) -> None:
     overrides = ["model=ssd300", "backbone.weights=IMAGENET1K_V1", "priors.clip=true", "data.root=x"]
-    priors = show.read_priors(compose_config("show", ["what=priors", *overrides]))
-    assert [level.grid_size for level in priors.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
-    assert torch.equal(priors.boxes_cxcywh, make_priors(priors.levels, 300, clip=True))
-    assert priors.boxes_cxcywh.shape == (8732, 4)
+    net = show.read_network(compose_config("show", ["what=priors", *overrides]))
+    assert [level.grid_size for level in net.levels] == [(n, n) for n in (38, 19, 10, 5, 3, 1)]
+    priors_cxcywh = show.prior_boxes(net)
+    assert torch.equal(priors_cxcywh, make_priors(net.levels, 300, clip=True))
+    assert priors_cxcywh.shape == (8732, 4)
 
 
 def small_detector(path: Path) -> Detector:
@@ -146,12 +139,12 @@ def small_detector(path: Path) -> Detector:
 def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     trained = folder / "a.ckpt"
     overrides = [*SETTINGS, f"data.root={folder / 'set'}", f"checkpoint={trained}"]
-    net = small_detector(trained).network
+    priors_cxcywh = small_detector(trained).network.priors_cxcywh
     config = compose_config("show", [*overrides, "what=matches"])
-    priors = show.read_priors(config)
-    assert priors.image_size == (64, 96)
-    assert priors.clip == "size"
-    assert torch.equal(priors.boxes_cxcywh, net.priors_cxcywh)
+    net = show.read_network(config)
+    assert net.image_size == (64, 96)
+    assert net.clip_priors == "size"
+    assert torch.equal(show.prior_boxes(net), priors_cxcywh)
     image, _ = make_data(config).dataset("train")[0]
     assert image.shape == (3, 64, 96)
     for what in show.SUBJECTS:

@@ -13,7 +13,7 @@ import pytest
 
 from helpers.commands import refused, run_command
 from helpers.evaluation_records import planted_record
-from ssd_lightning import report
+from ssd_lightning.commands import report
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.reporting.output import require_own_page

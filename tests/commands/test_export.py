@@ -1,23 +1,27 @@
 """`python -m ssd_lightning.export` of whole detectors, in one process and on untrained networks."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from helpers.commands import SMALL, refused, run_command
 from helpers.exported_networks import check_same, noise, tiny_detector
-from ssd_lightning import export as command
+from ssd_lightning.commands import export
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export import files
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
@@ -36,12 +40,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def toy(tmp_path: Path) -> None:
     write_toy_dataset(tmp_path / "datasets" / "toy", num_train=6, num_val=5, num_test=2, image_size_px=(96, 96))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
     tiny_detector(class_names=TOY_CLASSES).save(tmp_path / "tiny.ckpt")
     return tmp_path / "tiny.ckpt"
 
 
+@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     "overrides", [pytest.param(["latency=true", "images=3"], marks=pytest.mark.slow), [*QUICK, *TOY]]
 )
@@ -109,15 +118,13 @@ def test_a_graph_has_nms_in_place_of_soft_nms_and_says_so(
     assert Detector.load(tmp_path / "soft.safetensors").postprocess.soft_nms == "gaussian"
 
 
-@pytest.mark.parametrize(
-    ("format_", "name"), [("torchscript", "a.torchscript"), ("torchscript", "a.pt"), ("safetensors", "a.safetensors")]
-)
+@pytest.mark.parametrize("format_", ["torchscript", "safetensors"])
 def test_other_formats_are_verified_too(
-    format_: str, name: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    format_: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("export", "checkpoint=tiny.ckpt", f"format={format_}", f"output={name}", *QUICK)
+    run("export", "checkpoint=tiny.ckpt", f"format={format_}", f"output=a.{format_}", *QUICK)
     assert "0 without partner" in capsys.readouterr().out
-    assert Detector.load(tmp_path / name).class_names == TOY_CLASSES
+    assert Detector.load(tmp_path / f"a.{format_}").class_names == TOY_CLASSES
 
 
 def test_a_file_that_is_not_what_it_should_be_ends_with_1(
@@ -133,7 +140,7 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
             bias[1] -= 0.01
         return description
 
-    monkeypatch.setattr(files, "write_torchscript", write_spoilt)
+    monkeypatch.setattr(export, "write_torchscript", write_spoilt)
     overrides = ["checkpoint=tiny.ckpt", "format=torchscript", "output=a.torchscript", *QUICK]
     with pytest.raises(SystemExit) as end:
         run("export", *overrides)
@@ -146,15 +153,14 @@ def test_a_file_that_is_not_what_it_should_be_ends_with_1(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("toy")
 def test_int8_is_calibrated_on_training_images_and_judged_by_map(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ssd_lightning.inference.export import quantization
-
     given = []
-    quantize = quantization.quantize_int8
+    quantize = export.quantize_int8
     monkeypatch.setattr(
-        quantization, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
+        export, "quantize_int8", lambda *args: (given.append([x.shape for x in args[3]]), quantize(*args))
     )
     overrides = ["checkpoint=tiny.ckpt", "format=onnx", "quantize=int8", "calibration_images=4", "max_map_loss=1"]
     run("export", *overrides, "output=small.onnx", *QUICK, *TOY)
@@ -165,25 +171,36 @@ def test_int8_is_calibrated_on_training_images_and_judged_by_map(
 
 
 @pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        ({"format": "torchscript"}, "output=a.onnx: a file of format=torchscript ends in .torchscript"),
+        ({"format": "tensorrt"}, "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
+        ({"format": "tflite"}, "ends in .tflite"),
+        ({"quantize": "int8"}, "data=voc_folder"),
+        ({"quantize": "int4"}, "quantize is 'int4'"),
+        ({"backend": "openvini"}, "backend is 'openvini'"),
+        ({"format": "torchscript", "output": "a.pt", "backend": "openvino"}, "backend=openvino verifies format=onnx"),
+        ({"format": "torchscript", "output": "a.pt", "quantize": "int8"}, "quantize=int8 needs format=onnx"),
+        ({"layout": "nchw"}, "layout is 'nchw'"),
+        ({"format": "torchscript", "output": "a.pt", "layout": "detectnet"}, "layout=detectnet needs format=onnx"),
+        ({"tolerance": -1}, "tolerance is -1"),
+        ({"max_map_loss": 2}, "max_map_loss is 2"),
+        ({"split": "tset"}, "split is 'tset'"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
+    config = compose_config("export", ["checkpoint=tiny.ckpt", "format=onnx", "output=a.onnx"])
+    with pytest.raises(ConfigurationError, match=re.escape(answer)):
+        export.check_settings(OmegaConf.merge(config, settings))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("overrides", "answer"),
     [
         (["format=onnx", "output=a.pth"], "output=a.pth: a file of format=onnx ends in .onnx"),
-        (["format=torchscript", "output=a.onnx"], "ends in .torchscript"),
-        (["format=tensorrt", "output=a.onnx"], "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
         (["format=onnx", "output=tiny.ckpt/a.onnx"], "tiny.ckpt"),
         (["format=onnx", "output=there.onnx"], "output=there.onnx: there.onnx exists and is not replaced"),
         (["format=ncnn", "output=there.param"], "output=there.param: there.bin exists and is not replaced"),
-        (["format=tflite", "output=a.onnx"], "ends in .tflite"),
-        (["format=onnx", "output=a.onnx", "quantize=int8"], "data=voc_folder"),
-        (["format=onnx", "output=a.onnx", "quantize=int4"], "quantize is 'int4'"),
-        (["format=onnx", "output=a.onnx", "backend=openvini"], "backend is 'openvini'"),
-        (["format=torchscript", "output=a.pt", "backend=openvino"], "verifies format=onnx"),
-        (["format=torchscript", "output=a.pt", "quantize=int8", *TOY], "needs format=onnx"),
-        (["format=onnx", "output=a.onnx", "layout=nchw"], "layout is 'nchw'"),
-        (["format=torchscript", "output=a.pt", "layout=detectnet"], "needs format=onnx"),
-        (["format=onnx", "output=a.onnx", "tolerance=-1"], "tolerance is -1"),
-        (["format=onnx", "output=a.onnx", "max_map_loss=2"], "max_map_loss is 2"),
-        (["format=onnx", "output=a.onnx", "split=tset"], "split is 'tset'"),
         (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
         (["format=onnx", "output=a.onnx", "nms=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
     ],
@@ -213,11 +230,11 @@ def test_publishing_never_replaces(tmp_path: Path) -> None:
     new, old = tmp_path / "a.unverified.onnx", tmp_path / "a.onnx"
     new.write_bytes(b"new")
     old.write_bytes(b"old")
-    with pytest.raises(command.ConfigurationError, match=r"a\.onnx exists"):
-        command.publish(new, old)
+    with pytest.raises(ConfigurationError, match=r"a\.onnx exists"):
+        export.publish(new, old)
     assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
     old.unlink()
-    command.publish(new, old)
+    export.publish(new, old)
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
 
 

@@ -17,12 +17,14 @@ import gradio as gr
 import httpx
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers.commands import refused, run_command
 from helpers.tiny_nets import tiny_net
-from ssd_lightning import demo
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.commands import demo
+from ssd_lightning.config import compose_config
+from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.inference import app_server
 from ssd_lightning.inference.detector import Detector
 
@@ -39,20 +41,16 @@ def test_what_cannot_be_served_is_reported_in_a_sentence(
 ) -> None:
     foreign = tmp_path / "foreign.pth"
     torch.save({"model": {"weight": torch.zeros(3)}}, foreign)
-    good = f"checkpoint={checkpoint}"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        cases = {
-            ("port=0",): "checkpoint is required",
-            ("checkpoint=none.ckpt", "port=0"): "none.ckpt",
-            (f"checkpoint={foreign}", "port=0"): "does not describe a detector",
-            (good, f"port={port}"): "port=0 takes a free one",
-            (good, "port=web"): "port is 'web'",
-            (good, "port=0", f"examples={tmp_path / 'none'}"): "no image",
-            (good, "port=0", "score_threshold=2"): "score_threshold is 2",
-        }
-        for arguments, overrides in cases.items():
-            assert overrides in refused(capsys, tmp_path, "demo", *arguments), arguments
+    assert "checkpoint is required" in refused(capsys, tmp_path, "demo", "port=0")
+    assert "does not describe a detector" in refused(capsys, tmp_path, "demo", f"checkpoint={foreign}", "port=0")
+    config = compose_config("demo", [f"checkpoint={checkpoint}", "port=0"])
+    for settings, answer in (
+        ({"checkpoint": "none.ckpt"}, r"none\.ckpt"),
+        ({"examples": str(tmp_path / "none")}, "no image"),
+        ({"score_threshold": 2}, "score_threshold is 2"),
+    ):
+        with pytest.raises(UserError, match=answer):
+            demo.demo(OmegaConf.merge(config, settings))
 
 
 def test_a_space_shows_the_same_detector_and_its_examples(
@@ -145,12 +143,21 @@ def test_a_models_name_has_no_folders_of_the_machine(checkpoint: str, name: str)
         ("127.0.0.1", 70000, "port is 70000"),
         ("127.0.0.1", -1, "port is -1"),
         ("127.0.0.1", True, "port is True"),
+        ("127.0.0.1", "web", "port is 'web'"),
         ("192.0.2.1", 0, "host=192.0.2.1"),  # an address of no machine (RFC 5737)
     ],
 )
 def test_an_address_that_cannot_be_taken(host: str, port: int, overrides: str) -> None:
     with pytest.raises(ConfigurationError, match=overrides):
         demo.find_address(host, port)
+
+
+def test_a_port_that_is_taken() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(ConfigurationError, match="port=0 takes a free one"),
+    ):
+        demo.find_address("127.0.0.1", taken.getsockname()[1])
 
 
 def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Images of a training in the run's directory. `report.html` has its curves, tables and plots."""
+"""Places where a dashboard is shown, and the one in the run's directory."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,18 +8,36 @@ from PIL import Image
 
 from ssd_lightning.run_files import written_whole
 from ssd_lightning.training.callbacks.dashboard.contents import Validation
-from ssd_lightning.training.callbacks.dashboard.sink import Sink
 from ssd_lightning.visualization.training_plots import LevelCount
 
 MOST_SHEETS = 24
 JPEG_QUALITY = 88
 
 
+class Sink:
+    """A place where a dashboard is shown. Subclasses override what they can show."""
+
+    def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
+        """Show the first training batch with its matched priors, uint8 `[H, W, 3]`."""
+
+    def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
+        """Show the number of matched priors per level, as numbers and as a drawing, uint8 `[H, W, 3]`."""
+
+    def show_validation(self, validation: Validation) -> None:
+        """Show a validation."""
+
+    def show_best_score(self, score: float, *, step: int) -> None:
+        """Show the score of a new best checkpoint."""
+
+    def keep_model(self, path: Path, *, epoch: int, monitor: str, score: float, is_last: bool) -> None:
+        """Keep the best checkpoint so far, of an epoch counted from 0. `is_last` is true at the end of training."""
+
+
 class FileSink(Sink):
     """Writes PNG and JPEG files to a folder, which is created when something is written.
 
-    Sheets of images are kept for several validations. If there are more than `MOST_SHEETS`, every second one is
-    removed.
+    `report.html` has the curves, tables and plots. Sheets of images are kept for several validations. If there are more
+    than `MOST_SHEETS`, every second one is removed.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,0 +1,262 @@
+"""Check a data set and the first training steps before a run."""
+
+import json
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ssd_lightning.analysis.dataset_check.opening import open_splits
+from ssd_lightning.analysis.dataset_check.priors import FITTED, judge_priors
+from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, decode_images, judge_split
+from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
+from ssd_lightning.analysis.dry_run import run_estimate
+from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
+from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
+from ssd_lightning.assembly import make_net
+from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
+from ssd_lightning.checks import require_number
+from ssd_lightning.command_line import CommandLine
+from ssd_lightning.config import find_folder
+from ssd_lightning.data.detection_data import spare_workers
+from ssd_lightning.data.overlap import copies_across
+from ssd_lightning.data.sampler import EpochSampler, repeat_factors
+from ssd_lightning.devices import choose_device
+from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.memory import keep_freed_memory
+from ssd_lightning.models import SSD
+from ssd_lightning.models.config import to_config
+from ssd_lightning.training.batch_scaling import split_optimizer
+from ssd_lightning.training.budget import parse_budget
+from ssd_lightning.training.compilation import compile_network
+from ssd_lightning.training.devices import check_devices, device_batch_size
+from ssd_lightning.training.optim import call_factory
+from ssd_lightning.visualization.health_tables import print_report
+
+log = logging.getLogger(__name__)
+
+OWN_SETTINGS = ("decode", "images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
+"""Settings of the check only; all others are those of the run."""
+MOST_ON_A_PROCESSOR = 8
+NO_RECIPE = "ssd"
+"""`name` of a run without `experiment=`."""
+
+
+def doctor(config: DictConfig) -> dict[str, Any]:
+    """Check what a run would train on.
+
+    Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Exits with
+    code 1 if something would spoil the run.
+
+    Args:
+        config: the composed `conf/doctor.yaml`.
+
+    Returns:
+        The content of `doctor.json`.
+
+    Raises:
+        UserError: a setting is not usable, or there are no data.
+    """
+    check_settings(config)
+    hydra_config = HydraConfig.get()
+    directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
+    # Before objects are built from the configuration, since building resolves it.
+    command = training_command(
+        config, CommandLine.current().overrides, choice=hydra_config.runtime.choices.get("priors"), directory=directory
+    )
+    report = check_dataset(config, directory)
+    if report["priors"] is not None:
+        report["priors"]["command"] = command
+    (directory / "doctor.json").write_text(json.dumps(report, indent=2) + "\n")
+    print_report(report, lines=config.lines, directory=directory)
+    if report["spoils_the_run"]:
+        sys.exit(1)
+    return report
+
+
+def check_settings(config: DictConfig) -> None:
+    """Check the settings that only this command has.
+
+    Raises:
+        ConfigurationError: a value is not usable.
+    """
+    if config.images != "all":
+        require_number("images", config.images, 1, whole=True)
+    require_number("tiny_px", config.tiny_px, 0)
+    require_number("lines", config.lines, 0, whole=True)
+    require_number("trial_steps", config.trial_steps, 0, whole=True)
+    if config.trial_batch_size is not None:
+        require_number("trial_batch_size", config.trial_batch_size, 1, whole=True)
+    for name in ("decode", "fit"):
+        if not isinstance(config[name], bool):
+            raise ConfigurationError(f"{name} is {config[name]!r}; it must be true or false")
+
+
+def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
+    """Run the whole check, and write the plot and the fitted priors.
+
+    Args:
+        config: the composed `conf/doctor.yaml`.
+        directory: output directory.
+
+    Returns:
+        The report in plain values.
+    """
+    data = instantiate(config.data.module, _convert_="all")
+    data.prepare_data()
+    stated = list(config.data.class_names) if config.data.class_names else None
+    check = open_splits(data, class_names=stated, decode=config.decode, needs_test=bool(config.test))
+    report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
+    report["on_error"] = check.on_error
+    report |= {"coverage": None, "priors": None, "trial": None}
+    net = None
+    if check.class_names:
+        torch.manual_seed(config.seed)
+        try:
+            net = make_net(config, len(check.class_names), pretrained=not config.init_from)
+        except WeightsError as error:
+            check.issues.append(Issue("error", "weights", "train", str(error)))
+            net = make_net(config, len(check.class_names), pretrained=False)
+    image_size = None if net is None else net.image_size
+    if config.decode:
+        decode_images(check, None if config.images == "all" else config.images, config.seed)
+    else:
+        paths = {split: list(dataset.annotations.image_paths) for split, dataset in check.datasets.items()}
+        check.issues += duplicate_issues(copies_across(paths))
+    for split in check.datasets:
+        report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
+    report["images_decoded"] = len(check.facts)
+    if "train" in report["splits"]:
+        check.issues += background_issues(
+            images=report["splits"]["train"]["images"],
+            without_objects=report["splits"]["train"]["images_without_objects"],
+            min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
+        )
+        check.issues += few_images_issues(
+            images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
+        )
+    if net is not None and check.training_objects:
+        if config.priors.fit:
+            net = with_fitted_priors(check, config, net)
+        report["coverage"], report["priors"] = judge_priors(
+            check,
+            net.levels,
+            image_size=net.image_size,
+            clip=net.clip_priors,
+            iou_threshold=config.loss.matcher.iou_threshold,
+            directory=directory,
+            data=str(config.data.get("root", "the training split")),
+            fit=config.fit and not config.priors.fit,
+            seed=config.seed,
+        )
+        if config.trial_steps and config.decode:
+            if config.auto_augmentation:
+                bound_augmentation(config, training_boxes(check.datasets["train"], check.resize, net.image_size))
+            report["trial"] = try_steps(check, config, net)
+    report["spoils_the_run"] = spoils_the_run(check.issues)
+    report["issues"] = grouped(check.issues)
+    for group in report["issues"]:
+        if group["kind"] == "outside" and check.on_error != "clip":
+            group["advice"] += "; data.on_error=clip keeps what is inside"
+        if group["kind"] == "rare_class" and not config.data.repeat_rare:
+            group["advice"] += "; data.repeat_rare=true shows their images more often"
+    return report
+
+
+def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD:
+    """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
+    choice = fit_priors(net, check.datasets["train"], check.resize)
+    OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
+    fitted = make_net(config, net.num_classes, pretrained=False)
+    fitted.load_state_dict(net.state_dict())
+    return fitted
+
+
+def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, Any] | None:
+    """Run a few training steps to get the first loss and an estimate of the whole run; None if not possible."""
+    num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
+    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    accumulate = config.trainer.accumulate_grad_batches
+    share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
+    batch_size = config.trial_batch_size or share
+    keep_freed_memory(device)
+    if device.type == "cpu":
+        batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
+    batches = sound_batches(
+        check,
+        instantiate(config.augmentation, _convert_="all"),
+        batch_size=batch_size,
+        steps=config.trial_steps,
+        num_workers=spare_workers(1) if config.data.num_workers is None else config.data.num_workers,
+        seed=config.seed,
+    )
+    if batches is None:
+        return None
+    net = net.to(device)
+    if config.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    compile_network(net, config.compile)
+    settings, _ = split_optimizer(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
+    log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
+    trial = take_steps(
+        check,
+        net,
+        instantiate(config.loss, _convert_="all").to(device).train(),
+        call_factory("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
+        batches,
+        steps=config.trial_steps,
+        device=device,
+        precision=str(config.trainer.precision),
+    )
+    if trial is None:
+        return None
+    estimate = run_estimate(
+        seconds_a_step=trial.seconds_a_step,
+        measured_batch_size=batch_size,
+        batch_size=config.data.batch_size,
+        num_images=samples_of_epoch(check, config),
+        num_devices=num_devices,
+        max_epochs=None if config.budget else config.trainer.max_epochs,
+        max_steps=config.trainer.max_steps,
+        budget_s=parse_budget(config.budget) if config.budget else None,
+        batches_a_step=accumulate,
+        activations_mib=trial.activations_mib,
+        fixed_mib=trial.fixed_mib,
+    )
+    return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
+
+
+def samples_of_epoch(check: DatasetCheck, config: DictConfig) -> int:
+    """Count the training samples of an epoch; images of rare classes may be repeated."""
+    annotations = check.datasets["train"].annotations
+    factors = repeat_factors(annotations, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
+    return EpochSampler(size=len(annotations), pad=True, repeats=factors).samples
+
+
+def training_command(config: DictConfig, overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:
+    """Return the command that trains with the fitted priors.
+
+    Args:
+        config: composed configuration of this command.
+        overrides: overrides of this command.
+        choice: value of `priors=`.
+        directory: directory that contains `priors/`.
+    """
+    left_out = (*OWN_SETTINGS, "priors", "priors.fit", "model.levels", "hydra.run.dir")
+    kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
+    arguments = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]
+    path = find_folder("conf") / "priors" / f"{choice}.yaml"
+    # A recipe is merged after the groups, so its priors would be merged into the fitted ones.
+    as_stated = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
+    priors = {key: value for key, value in OmegaConf.to_container(config.priors).items() if key != "fit"}  # type: ignore[union-attr]
+    if priors != as_stated:
+        arguments.append("model.levels=${priors.fitted}")
+    return shlex.join(arguments)

@@ -1,0 +1,178 @@
+"""Score a trained detector on annotated images."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.progress import track
+from torch.utils.data import DataLoader
+
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.checks import require_choice
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.images import read_image
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.resize import placements_of, undo_targets
+from ssd_lightning.data_settings import use_data_settings
+from ssd_lightning.devices import choose_device
+from ssd_lightning.errors import ConfigurationError, DataError, listed
+from ssd_lightning.inference.checkpoints import find_checkpoint
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.names import UniqueNames
+from ssd_lightning.memory import keep_freed_memory
+from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
+from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.visualization.draw import draw_comparison
+from ssd_lightning.visualization.sheet import Panel, lay_out
+from ssd_lightning.visualization.tables import print_scores
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: DictConfig) -> dict[str, Any]:
+    """Score one detector on one split.
+
+    Args:
+        config: the composed `conf/evaluate.yaml`.
+
+    Returns:
+        The scores, as written to `output`.
+
+    Raises:
+        UserError: the checkpoint, the data or a setting is not usable.
+    """
+    if config.get("data") is None:
+        raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
+    require_choice("split", config.split, ("train", "val", "test"))
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    detector = Detector.load(config.checkpoint, device, backend=config.backend)
+    data = open_data(config, detector)
+    voc = VOCMeanAveragePrecision(len(detector.class_names))
+    scores = score(detector, data.evaluation_loader(config.split), voc)
+    per_class = {column: scores[key] for column, key in COLUMNS.items()}
+    print_scores(f"{config.split}: {scores['images']} images", per_class, {k: scores[k] for k in SUMMARY})
+    print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
+    if config.visualizations:
+        folder = Path(config.visualizations)
+        draw_comparisons(detector, data.dataset(config.split), folder, count=config.num_visualizations)
+        print(f"images:     {folder / 'overview.jpg'} (true boxes dashed in white)")
+    if config.output:
+        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
+        print(f"scores:     {config.output}")
+    if config.record:
+        dataset = data.dataset(config.split)
+        record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
+        record.save(config.record)
+        print(f"record:     {config.record}")
+    return scores
+
+
+def open_data(config: DictConfig, detector: Detector) -> DetectionData:
+    """Open the split `split=` of the data `data=`, with the classes of a detector and the settings of its training.
+
+    Raises:
+        DataError: the data cannot be read, all objects were skipped, or the detector has none of their classes.
+    """
+    use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
+    OmegaConf.update(config, "image_size", list(detector.image_size))
+    # In place of its Lightning subclass, whose import takes longer than all others together.
+    plain = f"{DetectionData.__module__}.{DetectionData.__qualname__}"
+    data: DetectionData = instantiate(config.data.module, _target_=plain, _convert_="all")
+    data.use_class_names(detector.class_names)
+    data.use_resize(detector.resize)
+    data.prepare_data()
+    splits = data.arguments(config.split)["splits"]
+    _require_common_class(detector.class_names, data.opener, splits, split=config.split)
+    dataset = data.dataset(config.split)
+    if dataset.dropped:
+        require_objects(dataset, config.split)
+    objects = dataset.annotations.objects()
+    num_objects = len(objects.labels)
+    if num_objects and objects.difficult.all():
+        log.warning(
+            "all %d objects of the %s split are crowds or difficult: the metrics ignore them, and no class has a score",
+            num_objects,
+            config.split,
+        )
+    return data
+
+
+def _require_common_class(
+    class_names: Sequence[str], opener: DatasetOpener, splits: Sequence[Mapping[str, Any]], *, split: str
+) -> None:
+    """Raise `DataError` if a detector knows no class of a split, once and not for each object."""
+    found = opener.read(splits)
+    others = [name for name in map(opener.classes, found.names[: found.num_declared]) if name is not None]
+    if others and not found.is_numbered and not set(others) & set(class_names):
+        raise DataError(
+            f"the model knows {listed(class_names)}; the annotations of the {split} split have {listed(others)}: "
+            "they share none"
+        )
+
+
+COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
+LEAST_DRAWN_SCORE = 0.4
+SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
+
+
+def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision | None = None) -> dict[str, Any]:
+    """Run a detector over a loader and return VOC and COCO scores in plain values; `voc` stores the detections."""
+    voc = VOCMeanAveragePrecision(len(detector.class_names)) if voc is None else voc
+    coco = COCOMeanAveragePrecision()
+    num_images = 0
+    for images, targets in track(loader, description="detecting", transient=True):
+        detections, targets = detector.detect(images, placements_of(targets)), undo_targets(targets)
+        voc.update(detections, targets)
+        coco.update(detections, targets)
+        num_images += len(images)
+    scores, summary = voc.compute(), coco.compute()
+    return {
+        "images": num_images,
+        **{name: float(scores[name]) for name in ("map_11point", "map_area")},
+        **{name: float(summary[name]) for name in ("map", "map_50", "map_75")},
+        **{
+            name: dict(zip(detector.class_names, scores[name].tolist(), strict=True))
+            for name in ("ap_11point", "ap_area")
+        },
+    }
+
+
+def draw_comparisons(detector: Detector, dataset: DetectionDataset, folder: Path, *, count: int) -> None:
+    """Draw detections next to ground truth, for images spread over the data set.
+
+    Args:
+        detector: the detector.
+        dataset: images and ground truth.
+        folder: output folder for the images, and for `overview.jpg` with all of them.
+        count: number of images.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    panels, names = [], UniqueNames()
+    names.take("overview")
+    for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
+        record = dataset.annotations[index]
+        image = read_image(record.image_path, record.size_px)
+        found = detector(image).select(LEAST_DRAWN_SCORE)
+        to_px = np.array([*record.size_px[::-1], *record.size_px[::-1]])
+        drawn = draw_comparison(
+            image,
+            true_boxes_xyxy=record.boxes_xyxy_px / to_px,
+            difficult=record.difficult,
+            boxes_xyxy=found.boxes_xyxy_px / to_px,
+            labels=found.labels,
+            scores=found.scores,
+            class_names=detector.class_names,
+        )
+        panels.append(Panel(drawn))
+        Image.fromarray(drawn).save(folder / f"{names.take(record.image_path.stem)}.jpg", quality=92)
+    if panels:
+        Image.fromarray(lay_out(panels, columns=4)).save(folder / "overview.jpg", quality=92)

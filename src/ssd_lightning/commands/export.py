@@ -1,0 +1,325 @@
+"""Export a network and verify the file, or convert its weight names."""
+
+import logging
+import math
+import sys
+import tempfile
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+
+from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.commands import evaluate
+from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.images import read_image
+from ssd_lightning.data.resize import Letterbox
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.inference.detector import Backend, Detector
+from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
+from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
+from ssd_lightning.inference.export.graph import DETECTNET
+from ssd_lightning.inference.export.quantization import quantize_int8
+from ssd_lightning.inference.export.verify_export import (
+    Batch,
+    Seconds,
+    drawn_images,
+    in_batches,
+    verification_table,
+    verify_export,
+)
+from ssd_lightning.inference.runtime.description import companions
+from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
+from ssd_lightning.models.weights import export_weights
+from ssd_lightning.timing import seconds_of, time_pairs
+from ssd_lightning.visualization.tables import print_table
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {
+    "onnx": (".onnx",),
+    "torchscript": (".torchscript", ".pt"),
+    "safetensors": (".safetensors",),
+    "tflite": (".tflite",),
+    "ncnn": (".param",),
+}
+"""Formats of whole detectors. `Detector.load` recognises them by the suffix."""
+GRAPHS = ("onnx", "torchscript")
+"""Formats that may contain the post-processing."""
+FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
+"""Projects whose weight names are supported."""
+FORMATS = (*SUFFIXES, *FOREIGN)
+
+
+def export(config: DictConfig) -> None:
+    """Write a checkpoint's network in another format.
+
+    A whole detector is first written as `NAME.unverified.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
+    that name for inspection, and the command exits with code 1.
+
+    Raises:
+        UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
+    """
+    check_settings(config)
+    output = Path(config.output)
+    files = [output, *companions(output)]
+    for file in files:
+        if file.exists():
+            raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
+    if config.format in FOREIGN:
+        write_foreign(Detector.load(config.checkpoint), config.format, output)
+        return
+    unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
+    for left in (unverified, *companions(unverified)):
+        if left.exists():
+            raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
+    checkpoint = Detector.load(config.checkpoint)
+    checkpoint.network  # noqa: B018  raises for an exported file
+    if config.format in GRAPHS and contents_of(config)["nms"]:
+        use_hard_nms(checkpoint)
+    if config.layout and isinstance(checkpoint.resize, Letterbox):
+        raise ConfigurationError("layout=detectnet: detectNet stretches images, but this detector letterboxes them")
+    data = open_data(config, checkpoint)
+    make_parent(output)
+    write(config, checkpoint, data, unverified)
+    failures = verify_file(config, checkpoint, data, unverified)
+    if failures:
+        print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
+        sys.exit(1)
+    for new, file in zip([unverified, *companions(unverified)], files, strict=True):
+        publish(new, file)
+    kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
+    print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
+    if config.layout:
+        print_detectnet(checkpoint, output)
+    elif others := companions(output):
+        height, width = checkpoint.image_size
+        print(
+            f"{', '.join(map(str, others))}: keep them beside it. It takes one RGB image of {width} x {height} px, "
+            f"colours from 0 to 255, as {others[-1].name} describes, and leaves NMS to the program."
+        )
+    else:
+        print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
+
+
+def contents_of(config: DictConfig) -> dict[str, Any]:
+    """Return what a graph contains, as arguments of `describe_export`."""
+    return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
+
+
+def use_hard_nms(checkpoint: Detector) -> None:
+    """Replace soft-NMS, which a graph cannot contain, by NMS, with a warning. The verification uses NMS too."""
+    method = checkpoint.postprocess.soft_nms
+    if method is not None:
+        checkpoint.use_postprocess(soft_nms=None)
+        log.warning(
+            "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "
+            "nms=false leaves it to the program that reads the file",
+            method,
+        )
+
+
+def make_parent(output: Path) -> None:
+    """Create the parent folder of a file."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"output={output}: {error.strerror}: '{error.filename}'") from error
+
+
+def check_settings(config: DictConfig) -> None:
+    """Check the settings that need no checkpoint."""
+    require_choice("format", config.format, FORMATS)
+    suffixes = SUFFIXES.get(config.format)
+    if suffixes and Path(config.output).suffix not in suffixes:
+        raise ConfigurationError(f"output={config.output}: a file of format={config.format} ends in {suffixes[0]}")
+    require_number("tolerance", config.tolerance, 0)
+    require_number("max_map_loss", config.max_map_loss, 0, 1)
+    require_number("images", config.images, 1, whole=True)
+    if config.quantize is not None:
+        require_choice("quantize", config.quantize, ("null", "int8"))
+        require_number("calibration_images", config.calibration_images, 1, whole=True)
+        if config.format != "onnx":
+            raise ConfigurationError(f"quantize={config.quantize} needs format=onnx, not format={config.format}")
+        if config.get("data") is None:
+            raise ConfigurationError(
+                "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
+                "data.root=FOLDER"
+            )
+    require_choice("backend", config.backend, get_args(Backend))
+    if config.layout is not None:
+        require_choice("layout", config.layout, ("null", "detectnet"))
+        if config.format != "onnx":
+            raise ConfigurationError(f"layout={config.layout} needs format=onnx, not format={config.format}")
+        if labels_file(Path(config.output)).exists():
+            raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
+    if config.backend != "onnx" and config.format != "onnx":
+        raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
+    require_choice("split", config.split, ("train", "val", "test"))
+
+
+def open_data(config: DictConfig, checkpoint: Detector) -> DetectionData | None:
+    """Open the data `data=`, if any, with the checkpoint's classes."""
+    if config.get("data") is None:
+        return None
+    data = evaluate.open_data(config, checkpoint)
+    # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
+    require_objects(data.dataset(config.split), config.split)
+    return data
+
+
+def write(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> None:
+    """Write the file that will be verified."""
+    contents = contents_of(config)
+    if config.format == "safetensors":
+        write_safetensors(checkpoint, path)
+    elif config.format == "torchscript":
+        write_torchscript(checkpoint, path, **contents)
+    elif config.format == "tflite":
+        write_tflite(checkpoint, path)
+    elif config.format == "ncnn":
+        write_ncnn(checkpoint, path)
+    elif config.quantize is None:
+        write_onnx(checkpoint, path, **contents)
+    else:
+        assert data is not None
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "float32.onnx"
+            description = write_onnx(checkpoint, source, **contents)
+            dataset = data.dataset("train")
+            step = max(1, len(dataset) // config.calibration_images)
+            chosen = range(0, len(dataset), step)[: config.calibration_images]
+            images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
+            quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
+
+
+def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> list[str]:
+    """Load the file, run it next to the checkpoint, and print the table.
+
+    Returns:
+        The values that exceed their limit.
+    """
+    exported = Detector.load(path, backend=config.backend)
+    batches, images = material(config, checkpoint, data)
+    verification = verify_export(checkpoint, exported, batches, images)
+    tolerance = None if config.quantize else float(config.tolerance)
+    weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
+    source = "drawn images" if data is None else f"images of the {config.split} split"
+    print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
+    print_table(
+        verification_table(
+            verification,
+            tolerance=tolerance,
+            max_map_loss=config.max_map_loss,
+            seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
+            bytes_of=(weights, sum(file.stat().st_size for file in (path, *companions(path)))),
+        )
+    )
+    print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
+    if verification.whole is not None:
+        print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
+    if verification.parity.detections + verification.parity.others == 0:
+        print("Nothing was detected on either side, which shows little; give images with data=, or lower thresholds.")
+    return verification.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
+
+
+def material(
+    config: DictConfig, checkpoint: Detector, data: DetectionData | None
+) -> tuple[Iterable[Batch], list[np.ndarray]]:
+    """Return batches of the network's size for the verification, and some images as stored on disk."""
+    if data is None:
+        drawn = drawn_images(config.images, checkpoint.image_size)
+        return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
+    records = data.dataset(config.split).annotations
+    some = islice(records, 0, None, math.ceil(len(records) / config.images))
+    loader = data.evaluation_loader(config.split)
+    return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
+
+
+def time_both(checkpoint: Detector, exported: Detector) -> dict[int, Seconds]:
+    """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
+    drawn, seconds = drawn_images(8, checkpoint.image_size), {}
+    for batch in (1, 8):
+        images, _ = next(iter(in_batches(drawn, checkpoint.image_size, batch, checkpoint.resize)))
+        sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
+        once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
+        pairs = min(15, max(3, int(10 / once)))
+        seconds[batch] = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=2)
+    return seconds
+
+
+def publish(unverified: Path, output: Path) -> None:
+    """Rename a verified file to its final name.
+
+    Raises:
+        ConfigurationError: another file has taken the name meanwhile.
+    """
+    try:
+        output.hardlink_to(unverified)
+    except FileExistsError as error:
+        raise ConfigurationError(
+            f"output={output} exists; it is not replaced, and the new file is {unverified}"
+        ) from error
+    except OSError:  # a file system without hard links
+        unverified.rename(output)
+    unverified.unlink(missing_ok=True)
+
+
+def print_input(checkpoint: Detector, *, is_prepared: bool) -> None:
+    """Describe how to resize images, unless they are stretched, and how to normalise them, unless the file does it."""
+    if is_letterboxed := isinstance(checkpoint.resize, Letterbox):
+        print(
+            "Images are letterboxed, which `predict` and `evaluate` do automatically: scaled to fit, in the top left "
+            f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
+        )
+    if is_prepared:
+        size = "so prepared" if is_letterboxed else "of any size"
+        print(f"It takes uint8 images [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
+        return
+    preset = checkpoint.network.normalization
+    print(
+        f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
+        f"{_numbers(preset.std)}, and classes numbered from 1."
+    )
+
+
+def labels_file(output: Path) -> Path:
+    """Return the file of class names beside an export for detectNet."""
+    return output.with_suffix(".labels.txt")
+
+
+def print_detectnet(checkpoint: Detector, output: Path) -> None:
+    """Write the list of classes that detectNet reads, and print its command."""
+    labels = labels_file(output)
+    labels.write_text("".join(f"{name}\n" for name in ("BACKGROUND", *checkpoint.class_names)), encoding="utf-8")
+    print(
+        f"{labels}: its classes. It takes one RGB image of {checkpoint.image_size[1]} x {checkpoint.image_size[0]} px, "
+        "colours from -1 to 1, and leaves NMS to the program:\n"
+        f"  detectnet --model={output} --labels={labels} --input-blob=input_0 --output-cvg=scores --output-bbox=boxes"
+    )
+
+
+def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
+    """Write the weights with another project's names."""
+    net = checkpoint.network
+    weights: dict[str, Any] = export_weights(net, project)
+    make_parent(output)
+    torch.save(weights, output)
+    print(f"{output}: {len(net.state_dict())} tensors, {project}")
+    print_input(checkpoint, is_prepared=False)
+    origin = recognise(weights, str(output))
+    if distance_of_priors(origin, net.priors_cxcywh) > 1e-5:
+        print(f"Its priors are not those of {origin.overrides}: boxes have to be decoded with this network's own.")
+    if project == "torchvision":
+        preset = net.normalization
+        mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
+        print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)

@@ -1,0 +1,63 @@
+"""Write an HTML page for one run, or a comparison of several."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from ssd_lightning.checks import require_number
+from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.reporting.comparison import COMPARISON, write_comparison
+from ssd_lightning.reporting.output import require_own_page
+from ssd_lightning.reporting.page import REPORT, write_live_report, write_report
+from ssd_lightning.reporting.run import read_run, runs_below
+from ssd_lightning.reporting.summary import evaluation_command
+
+
+def report(config: DictConfig) -> Path:
+    """Write the page for one run or several.
+
+    Args:
+        config: the composed `conf/report.yaml`.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        UserError: a directory is not a run, a file in it is damaged, the page cannot be written, or it would replace
+            a file that is not an earlier page of these runs.
+    """
+    named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
+    if not named:
+        raise ConfigurationError("run=[] is empty; give a run directory, or several: run=[A,B]")
+    runs = [run for path in named for run in runs_below(path)]
+    # The page of all runs of a sweep is written next to them.
+    folder = named[0] if len(named) == 1 else Path()
+    default = runs[0] / REPORT if len(runs) == 1 else folder / COMPARISON
+    output = Path(str(config.output)) if config.output else default
+    if output.resolve() != default.resolve():
+        require_own_page(output, runs)
+    if config.live and len(runs) > 1:
+        raise ConfigurationError(f"live=true follows one run, and run={config.run} is {len(runs)}")
+    if len(runs) == 1:
+        if config.live:
+            require_number("interval_s", config.interval_s, 1, whole=True)
+            path = write_live_report(runs[0], output, interval_s=config.interval_s)
+        else:
+            path = write_report(runs[0], output)
+        require_evaluation(runs[0], path)
+    else:
+        path = write_comparison(runs, output)
+    print(f"report: {path}")
+    return path
+
+
+def require_evaluation(run_dir: Path, page: Path) -> None:
+    """Check that a page has scores to show.
+
+    Raises:
+        DataError: the run was never evaluated. The page exists nevertheless.
+    """
+    run = read_run(run_dir)
+    if not run.evaluations and run.best_validation() is None:
+        how = f"; {evaluation_command(run, 'val')} adds the rest" if run.checkpoint else ""
+        raise DataError(f"{run_dir}: this run was never evaluated, so {page} shows no more than its training{how}")
