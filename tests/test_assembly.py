@@ -97,7 +97,7 @@ def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) 
         ({"trainer": {"devices": 4096}}, "trainer.devices=4096: this machine has"),
         ({"trainer": {"accelerator": "abacus"}}, "abacus"),
         ({"trainer": {"precision": "16-mixed", "gradient_clip_val": 1}}, "needs optimizer.fused=false"),
-        ({"compile": "fast"}, "compile is 'fast'; it can be null, default"),
+        ({"compile": "fast"}, "compile is 'fast'; it can be null, default, reduce-overhead, max"),
     ],
 )
 def test_what_the_machine_cannot_do_is_refused_before_anything_else(settings: dict[str, Any], answer: str) -> None:

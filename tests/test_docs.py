@@ -1,5 +1,6 @@
 """What the pages tell people: commands that exist, links that lead somewhere, and all of it tried (slowly)."""
 
+import functools
 import pkgutil
 import re
 import shutil
@@ -49,11 +50,15 @@ def test_every_word_of_a_command_exists(line: Line, monkeypatch: pytest.MonkeyPa
     groups = known_groups(find_folder("conf"))
 
     def compose_choices(overrides: list[str]) -> DictConfig:
-        """Compose what many lines have in common; each composition takes a second."""
-        choices = [text for text in overrides if text.partition("=")[0] in groups]
-        return compose_config(line.command, choices, return_hydra_config=True)
+        return compose_common(line.command, *(text for text in overrides if text.partition("=")[0] in groups))
 
     check_each(words, groups, compose_choices)
+
+
+@functools.cache
+def compose_common(command: str, *choices: str) -> DictConfig:
+    """Compose what many lines have in common; each composition takes a second."""
+    return compose_config(command, list(choices), return_hydra_config=True)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -29,12 +29,16 @@ def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 
 def test_the_wheel_is_what_runs(unpacked_wheel: Path, tmp_path: Path) -> None:
-    code = "import ssd_lightning.config as c; print(c.PACKAGE, c.find_folder('conf'), c.find_folder('experiments'))"
-    places = run(unpacked_wheel, tmp_path, "-c", code).stdout.split()
-    assert len(places) == 3
-    assert all(Path(place).is_relative_to(unpacked_wheel) for place in places)
-    composed = run(unpacked_wheel, tmp_path, "-m", "ssd_lightning.train", "experiment=toy_tiny", "--cfg", "job")
-    assert "name: toy_tiny" in composed.stdout
+    code = (
+        "import ssd_lightning.config as c; print(c.PACKAGE, c.find_folder('conf'), c.find_folder('experiments'));"
+        "from ssd_lightning.train import main; main()"
+    )
+    places, *composed = run(unpacked_wheel, tmp_path, "-c", code, "experiment=toy_tiny", "--cfg", "job").stdout.split(
+        "\n"
+    )
+    assert len(places.split()) == 3
+    assert all(Path(place).is_relative_to(unpacked_wheel) for place in places.split())
+    assert "name: toy_tiny" in composed
 
 
 def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_wheel: Path) -> None:
@@ -45,11 +49,7 @@ def test_the_wheel_holds_every_configuration_and_the_demo_s_images(unpacked_whee
     images = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "demo_data").rglob("*.*")}
     assert len(images) > 364
     assert all((unpacked_wheel / "ssd_lightning" / path).is_file() for path in images)
-    for path in (
-        "demo_data/LICENSE",
-        "py.typed",
-        "reporting/templates/style.css",
-    ):
+    for path in ("demo_data/LICENSE", "py.typed", "reporting/templates/style.css"):
         assert (unpacked_wheel / "ssd_lightning" / path).is_file()
 
 
@@ -65,9 +65,7 @@ def test_the_version_is_that_of_the_tag_and_a_tree_without_git_has_one_too(tmp_p
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
 
     assert version_after() == "0.1.0.dev0"
-    assert version_after(("init",), ("add", "."), ("commit", "-m", "first")).startswith("0.1.0.dev1+g")
-    assert version_after(("tag", "v1.2.3")) == "1.2.3"
-    assert version_after(("commit", "--allow-empty", "-m", "second")).startswith("1.2.4.dev1+g")
+    assert version_after(("init",), ("add", "."), ("commit", "-m", "first"), ("tag", "v1.2.3")) == "1.2.3"
 
 
 @pytest.mark.slow

@@ -7,22 +7,25 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from helpers.commands import SMALL, refused, run_command
-from helpers.exported_networks import tiny_detector
+from helpers.exported_networks import check_same, noise, tiny_detector
 from ssd_lightning.commands import export
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export import files
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.coder import decode
 
 TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
 QUICK = ["latency=false", "images=3"]
@@ -73,18 +76,30 @@ def test_onnx_is_written_verified_and_used_like_a_checkpoint(
         assert found["images"][0]["detections"]
 
 
-def test_a_file_for_detectnet_has_a_list_of_its_classes(
+def test_a_file_for_detectnet_has_what_it_expects_and_a_list_of_its_classes(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """jetson-inference's detectNet.cpp, `preProcess` and `postProcessSSD_ONNX`; TensorRT wants fixed shapes."""
     run("export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx", *QUICK)
     printed = capsys.readouterr().out
     assert "0 without partner" in printed
     assert "--model=a.onnx --labels=a.labels.txt --input-blob=input_0" in printed
     assert (tmp_path / "a.labels.txt").read_text().splitlines() == ["BACKGROUND", *TOY_CLASSES]
+    session, detector = onnxruntime.InferenceSession(tmp_path / "a.onnx"), Detector.load(checkpoint)
+    assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
+        ("input_0", "tensor(float)", [1, 3, 32, 48])
+    ]
+    images = noise(1, (32, 48))
+    scores, boxes = session.run(["scores", "boxes"], {"input_0": ((images / 255 - 0.5) / 0.5).numpy()})
+    raw = detector.network(images)
+    np.testing.assert_allclose(scores, raw.class_logits.softmax(2).detach(), atol=1e-5)
+    expected = cxcywh_to_xyxy(decode(raw.box_offsets, raw.priors_cxcywh, detector.postprocess.variances))
+    np.testing.assert_allclose(boxes, expected.detach(), atol=1e-5)
+    for backend in get_args(Backend):
+        check_same(detector, tmp_path / "a.onnx", backend=backend)
     (tmp_path / "a.onnx").unlink()
     again = ["export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx"]
     assert "a.labels.txt exists" in refused(capsys, tmp_path, *again)
-    detector = Detector.load(checkpoint)
     Detector(detector.network, class_names=TOY_CLASSES, resize=Letterbox()).save(tmp_path / "boxed.ckpt")
     again = ["export", "checkpoint=boxed.ckpt", "format=onnx", "layout=detectnet", "output=b.onnx"]
     assert "letterboxes" in refused(capsys, tmp_path, *again)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,10 @@ import pytest
 
 from helpers.commands import refused, run_command
 from helpers.evaluation_records import planted_record
+from ssd_lightning.commands import report
+from ssd_lightning.config import compose_config
+from ssd_lightning.errors import ConfigurationError, UserError
+from ssd_lightning.reporting.output import require_own_page
 
 Run = Callable[..., None]
 
@@ -116,25 +119,40 @@ def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -
     ("arguments", "said"),
     [
         ([], "run is required"),
-        (["run=[]"], "run=[] is empty"),
-        (["run=nowhere"], "there is no run directory nowhere"),
-        (["run=empty"], "empty is not a run directory"),
-        (["run=[sweep/0,sweep/1,sweep/0]"], "sweep/0 is given twice"),
         (["run=sweep/0", "output=sweep/0/run.json/x.html"], "cannot be written to"),
-        (["run=sweep/0", "outptu=x"], "outptu"),
-        (["run=nowhere", "live=true"], "there is no run directory nowhere"),
+        (["run=sweep", "output=mine.html"], "output=mine.html already exists and is not a page of this command"),
         (["run=sweep", "live=true"], "live=true follows one run"),
         (["run=sweep/0", "live=true", "interval_s=0"], "interval_s is 0"),
         (["run=damaged"], "line 2 has 1 values for 2 columns"),
     ],
 )
-def test_what_cannot_be_shown_is_said_in_one_sentence(
-    run: Run, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_what_cannot_be_shown_is_said_in_one_sentence_and_changes_no_file(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "metrics.csv").write_text("epoch,step\n1\n2,2\n")
+    (tmp_path / "mine.html").write_text("<!doctype html><title>mine</title>")
+    before = files_below(tmp_path)
     assert said in refused(capsys, tmp_path, "report", *arguments)
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("[]", r"run=\[\] is empty"),
+        ("nowhere", "there is no run directory nowhere"),
+        ("empty", "empty is not a run directory"),
+        ("[sweep/0,sweep/1,sweep/0]", "sweep/0 is given twice"),
+    ],
+)
+def test_what_is_no_run(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=said):
+        report.report(compose_config("report", [f"run={named}"]))
 
 
 def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
@@ -150,75 +168,42 @@ def test_a_run_that_was_never_evaluated_is_said_beside_its_page(
 
 
 @pytest.mark.parametrize(
-    ("output", "content", "said"),
+    ("output", "said"),
     [
-        ("sweep/0/config.yaml", None, "does not end in .html"),
-        ("sweep", None, "does not end in .html"),
-        (".html", None, "does not end in .html"),
-        ("mine.html", "<!doctype html><title>mine</title>", "is not a page of this command"),
-        ("link.html", None, "is not a page of this command"),
+        ("sweep/0/config.yaml", "does not end in .html"),
+        ("sweep", "does not end in .html"),
+        (".html", "does not end in .html"),
+        ("link.html", ".* is not a page of this command"),
     ],
 )
 def test_a_file_that_is_no_page_is_never_written_over(
-    run: Run,
-    runs: list[Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    output: str,
-    content: str | None,
-    said: str,
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, said: str
 ) -> None:
-    (tmp_path / "link.html").symlink_to(runs[0] / "config.yaml")
-    if content is not None:
-        (tmp_path / output).write_text(content)
-    before = files_below(tmp_path)
-    for named in ("run=sweep/0", "run=sweep"):
-        with pytest.raises(SystemExit) as end:
-            run(named, f"output={output}")
-        message = capsys.readouterr().err.strip()
-        assert (end.value.code, len(message.splitlines())) == (2, 1)
-        assert f"output={output}" in message
-        assert said in message
-    assert files_below(tmp_path) == before
+    monkeypatch.chdir(tmp_path)
+    Path("link.html").symlink_to(runs[0] / "config.yaml")
+    with pytest.raises(ConfigurationError, match=f"output={output} {said}"):
+        require_own_page(Path(output), runs)
 
 
 def test_a_page_of_its_own_runs_is_rewritten_and_one_of_others_is_not(
-    run: Run, runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, runs: list[Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "sweep" / "1").rename(tmp_path / "later")
-    run("run=[sweep/0,later]", "output=both.html")
-    (tmp_path / "later").rename(tmp_path / "sweep" / "1")
+    one, sweep, later = tmp_path / "one.html", tmp_path / "sweep.html", tmp_path / "later"
     run("run=sweep/0", "output=one.html")
     run("run=sweep", "output=sweep.html")
-    shutil.copytree(runs[1], tmp_path / "sweep" / "2")
-    before = files_below(tmp_path)
-    for overrides in (
-        ["run=sweep/1", "output=one.html"],
-        ["run=sweep", "output=one.html"],
-        ["run=sweep/0", "output=sweep.html"],
-        ["run=[sweep/0,sweep/2]", "output=sweep.html"],
-        ["run=sweep", "output=both.html"],
-    ):
-        with pytest.raises(SystemExit) as end:
-            run(*overrides)
-        assert end.value.code == 2
-        assert "is a page of other runs" in capsys.readouterr().err
-    assert files_below(tmp_path) == before
-    run(f"run={runs[0]}", "output=one.html")
-    run("run=sweep", "output=sweep.html")  # which has grown
-    assert "3 runs" in (tmp_path / "sweep.html").read_text()
+    for output, named in ((one, runs[1:]), (one, runs), (sweep, runs[:1]), (sweep, [runs[0], later])):
+        with pytest.raises(ConfigurationError, match=f"output={output} is a page of other runs"):
+            require_own_page(output, named)
+    require_own_page(one, runs[:1])
+    require_own_page(sweep, [*runs, later])  # which has grown
 
 
-def test_the_default_place_is_rewritten_whatever_lies_there(run: Run, runs: list[Path], tmp_path: Path) -> None:
-    places = (runs[0] / "report.html", tmp_path / "sweep" / "comparison.html")
-    for named, place, output in (
-        ("run=sweep/0", places[0], "sweep/0/report.html"),
-        ("run=sweep", places[1], "sweep/comparison.html"),
-    ):
-        for overrides in ([named], [named, f"output={output}"]):
-            place.write_text("of an older version")
-            run(*overrides)
-            assert "Written by ssd_lightning" in place.read_text()
+@pytest.mark.parametrize("output", [[], ["output=sweep/0/report.html"]])
+def test_the_default_place_is_rewritten_whatever_lies_there(run: Run, runs: list[Path], output: list[str]) -> None:
+    place = runs[0] / "report.html"
+    place.write_text("of an older version")
+    run("run=sweep/0", *output)
+    assert "Written by ssd_lightning" in place.read_text()
 
 
 def files_below(folder: Path) -> dict[Path, bytes]:

@@ -16,9 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from helpers.no_warnings import no_warnings
 from ssd_lightning.data.augmentation import MIN_SIDE, SSDAugmentation
-from ssd_lightning.data.augmentation_steps import DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.resize import Resize, resize_image
 from ssd_lightning.errors import ConfigurationError
 
@@ -58,13 +56,10 @@ def no_boxes() -> np.ndarray:
 @pytest.mark.parametrize(
     "steps",
     [
-        NOTHING,
-        {**NOTHING, "expand": True},
-        {**NOTHING, "crop": True},
         {"photometric": False, "vertical_flip": True},
         {"photometric": False, "vertical_flip": True, "resize": "letterbox"},
     ],
-    ids=["warp", "expand", "crop", "all", "letterbox"],
+    ids=["all", "letterbox"],
 )
 def test_boxes_follow_the_pixels(steps):
     image, boxes = scene()
@@ -146,61 +141,6 @@ def test_steps_do_not_share_their_coins():
     assert min(outcomes.values()) > 50
 
 
-WHOLE_PX = (0, 0, 500, 375)
-
-
-def random_iou_crop(**settings) -> RandomIoUCrop:
-    defaults = {
-        "min_ious": PAPER_IOUS,
-        "rule": "any",
-        "scale": (0.3, 1.0),
-        "aspect_ratio": (0.5, 2.0),
-        "trials": 50,
-        "allow_empty": True,
-    }
-    return RandomIoUCrop(**{**defaults, **settings})
-
-
-def test_each_candidate_is_as_likely_as_the_whole_image():
-    # Crops of at most .81 of the image meet all conditions but .9: 4 + free + whole = 6 candidates.
-    search = random_iou_crop(scale=(0.3, 0.9))
-    random, rng = Random(0), np.random.default_rng(0)
-    boxes = np.array([[0.0, 0.0, 1.0, 1.0]])
-    whole = sum(search.choose(random, rng, boxes, WHOLE_PX, (375, 500)) == WHOLE_PX for _ in range(1400))
-    assert 1400 / 6 * 0.8 < whole < 1400 / 6 * 1.2
-
-
-def warp_step(**settings) -> DistortExpandCropWarp:
-    nothing = {"photometric": None, "max_expand_ratio": None, "fill": MEAN, "crop": None}
-    return DistortExpandCropWarp(**{"image_size": (240, 300), **nothing, **settings})
-
-
-def test_centres_decide_and_boxes_are_clipped():
-    image, boxes = scene()
-    step = warp_step(crop=random_iou_crop())
-    indexed = np.column_stack([boxes.astype(np.float64), np.arange(3)])
-    dropped, clipped = 0, 0
-    for seed in range(80):
-        step.set_random_seed(seed)
-        result = step(image=image, bboxes=indexed)
-        left, top, right, bottom = step.params["window_px"]
-        how = step.params["interpolation"]
-        warped = cv2.resize(image[top:bottom, left:right], (300, 240), interpolation=how)
-        np.testing.assert_array_equal(result["image"], warped)
-        expected = []
-        for x1, y1, x2, y2, index in indexed * [500, 375, 500, 375, 1]:
-            if left <= (x1 + x2) / 2 <= right and top <= (y1 + y2) / 2 <= bottom:
-                inner = [max(x1, left), max(y1, top), min(x2, right), min(y2, bottom)]
-                clipped += inner != [x1, y1, x2, y2]
-                size = np.array([right - left, bottom - top, right - left, bottom - top])
-                expected.append([*(np.subtract(inner, [left, top, left, top]) / size), index])
-            else:
-                dropped += 1
-        np.testing.assert_allclose(result["bboxes"].reshape(-1, 5), np.reshape(expected, (-1, 5)), atol=1e-6)
-    assert dropped > 15
-    assert clipped > 15
-
-
 def test_crops_have_the_scale_and_aspect_that_were_asked_for():
     min_scale, max_aspect_ratio = 0.6, 1.3
     rows, columns = np.mgrid[:250, :250].astype(np.uint8)
@@ -211,10 +151,10 @@ def test_crops_have_the_scale_and_aspect_that_were_asked_for():
         min_crop_scale=min_scale,
         max_crop_aspect_ratio=max_aspect_ratio,
     )
-    samples = [augment(image, no_boxes(), seed)[0].reshape(-1, 3) for seed in range(400)]
+    samples = [augment(image, no_boxes(), seed)[0].reshape(-1, 3) for seed in range(150)]
     sides = np.array([np.ptp(sample[:, :2].astype(int), axis=0) + 1 for sample in samples])
     crops = sides[(sides < 249).all(axis=1)]
-    assert len(crops) > 120
+    assert len(crops) > 45
     assert np.sqrt(crops.prod(axis=1)).min() / 250 == pytest.approx(min_scale, rel=0.05)
     aspects = crops[:, 0] / crops[:, 1]
     assert aspects.max() == pytest.approx(max_aspect_ratio, rel=0.1)

@@ -348,29 +348,26 @@ def test_nothing_is_fetched_unasked(tmp_path: Path, server: Server) -> None:
 BANANAS = ("bananas_train", "bananas_val")
 
 
-def zip_of(*extra: zipfile.ZipInfo, names: tuple[str, ...] = ("0.png", "1.png")) -> bytes:
+def zip_of_images() -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for split in BANANAS:
             archive.writestr(f"banana-detection/{split}/label.csv", "img_name,label,xmin\n0.png,0,1\n1.png,0,1\n")
-            for name in names:
+            for name in ("0.png", "1.png"):
                 archive.writestr(f"banana-detection/{split}/images/{name}", b"image")
         archive.writestr("__MACOSX/banana-detection/._x", b"")
-        for info in extra:
-            archive.writestr(info, b"/etc/passwd")
     return stream.getvalue()
 
 
-def put(root: Path, content: bytes, sha1: str | None = None) -> Archive:
-    root.mkdir(exist_ok=True)
+def put(root: Path) -> Archive:
+    content = zip_of_images()
     (root / ARCHIVES["bananas"].filename).write_bytes(content)
     missing = (root / "no server").as_uri()
-    checksum = f"sha1:{sha1 or hashlib.sha1(content).hexdigest()}"
-    return replace(ARCHIVES["bananas"], checksum=checksum, urls=(missing,))
+    return replace(ARCHIVES["bananas"], checksum=f"sha1:{hashlib.sha1(content).hexdigest()}", urls=(missing,))
 
 
 def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
-    archive = put(tmp_path, zip_of())
+    archive = put(tmp_path)
 
     fetch(tmp_path, archive)
     (tmp_path / ARCHIVES["bananas"].filename).unlink()
@@ -383,31 +380,9 @@ def test_an_archive_that_lies_there_is_unpacked_once(tmp_path: Path) -> None:
 
 
 def test_a_lost_image_is_noticed(tmp_path: Path) -> None:
-    archive = put(tmp_path, zip_of())
+    archive = put(tmp_path)
     fetch(tmp_path, archive)
     (tmp_path / BANANAS[1] / "images/1.png").unlink()
 
     with pytest.raises(DataError, match=r"data\.download=true fetches them"):
         fetch(tmp_path, archive, download=False)
-
-
-def test_an_archive_of_another_checksum_is_not_unpacked(tmp_path: Path) -> None:
-    archive = put(tmp_path, zip_of(), sha1="0" * 40)
-
-    with pytest.raises(DataError, match="could not be downloaded"):
-        fetch(tmp_path, archive)
-    assert not (tmp_path / BANANAS[0]).exists()
-
-
-def test_an_archive_that_lacks_images(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the archive lacks files"):
-        fetch(tmp_path, put(tmp_path, zip_of(names=("0.png",))))
-
-
-def test_what_is_no_zip_or_reaches_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be unpacked"):
-        fetch(tmp_path, put(tmp_path, b"<html>"))
-    outside = zipfile.ZipInfo("banana-detection/../../x")
-    with pytest.raises(DataError, match="leads outside"):
-        fetch(tmp_path, put(tmp_path, zip_of(outside)))
-    assert not (tmp_path / BANANAS[0]).exists()

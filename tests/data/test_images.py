@@ -126,14 +126,6 @@ def test_the_zoo_has_every_format_of_the_table() -> None:
     assert {FORMAT_OF_SUFFIX[suffix] for suffix in suffixes if suffix} == {*FORMAT_OF_SUFFIX.values()}
 
 
-def test_grey_is_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "grey.png"
-    grey = gradient()[..., 1]
-    Image.fromarray(grey).save(path)
-
-    np.testing.assert_array_equal(read_image(path), np.stack([grey] * 3, axis=-1))
-
-
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
     path = tmp_path / "bits.png"
     bits = gradient()[..., 0] > 100
@@ -211,12 +203,6 @@ def test_annotated_pixels_are_as_stored_where_the_size_says_so(tmp_path: Path, o
 
     np.testing.assert_array_equal(read_image(path, (24, 40)), gradient())
     assert image_size_px(path, upright=False) == (24, 40)
-
-
-def test_annotated_pixels_are_turned_where_the_size_says_so(tmp_path: Path) -> None:
-    path = save_with_orientation(tmp_path / "phone.png", gradient(), 6)  # 6: turn a quarter clockwise
-
-    np.testing.assert_array_equal(read_image(path, (40, 24)), np.rot90(gradient(), -1))
 
 
 @pytest.mark.parametrize(("orientation", "stated"), [(1, (20, 30)), (6, (20, 30)), (1, (40, 24))])

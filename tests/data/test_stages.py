@@ -39,8 +39,11 @@ def write_splits(form: Format, root: Path, *splits: str) -> None:
         form.write(root, split, [image])
 
 
-@pytest.mark.parametrize("name", ["val", "validation", "eval", "dev"])
-@every_format
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [*((form, "val") for form in ALL.values()), *((ALL["voc"], name) for name in ("validation", "eval", "dev"))],
+    ids=[*ALL, "validation", "eval", "dev"],
+)
 def test_a_validation_split_is_found_where_there_is_a_test_split_too(tmp_path: Path, form: Format, name: str) -> None:
     write_splits(form, tmp_path, "train", name, "test")
 
@@ -77,7 +80,7 @@ def test_no_validation_split_of_its_own_holds_a_share_of_training_out(tmp_path: 
     assert module.split_names["val"] == ["train"]
 
 
-@every_format
+@pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "csv")])
 def test_the_split_that_is_tested_on_is_not_validated_on(tmp_path: Path, form: Format) -> None:
     write_splits(form, tmp_path, "train", "valid", "test")
     chosen = choose_splits(form.files, **stages(tmp_path, test="valid"))

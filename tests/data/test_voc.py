@@ -594,24 +594,6 @@ def test_reading_annotations_opens_no_image(tmp_path: Path, monkeypatch: pytest.
     assert found.problems == []
 
 
-def test_real_blood_cells(shared_dir: Path) -> None:
-    root = shared_dir / "data" / "bccd"
-    if not root.is_dir():
-        pytest.skip(f"no real images at {root}")
-    splits = [{"root": str(root), "split": name} for name in ("trainval", "test")]
-
-    dataset = open_voc(splits=splits[:1], on_error="skip")
-    everything = open_voc(splits=splits, on_error="skip")
-
-    assert dataset.class_names == ("Platelets", "RBC", "WBC")
-    assert len(dataset) == 292
-    assert len(everything) == 364
-    assert len(dataset.dropped) == 2  # the two boxes without area
-    assert all("'RBC' has no area" in text for text in map(str, dataset.dropped))
-    with pytest.raises(DataError, match="has no area"):
-        open_voc(splits=splits)
-
-
 @pytest.mark.parametrize(
     ("encoding", "name"),
     [

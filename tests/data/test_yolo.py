@@ -102,11 +102,14 @@ def test_separators_of_another_system(tmp_path: Path, stated: str) -> None:
     assert [(record.image_id, len(record.labels)) for record in read(tmp_path).annotations] == [("a", 1)]
 
 
-FOREIGN = ("/home/me/set/train/images", "C:\\Users\\me\\set\\train\\images", "/home/me/set/train/images/")
-
-
-@pytest.mark.parametrize("stated", FOREIGN)
-@pytest.mark.parametrize("base", ["", "path: /home/me/set\n", "path: 'C:\\Users\\me\\set'\n"])
+@pytest.mark.parametrize(
+    ("stated", "base"),
+    [
+        ("/home/me/set/train/images", ""),
+        ("C:\\Users\\me\\set\\train\\images", "path: 'C:\\Users\\me\\set'\n"),
+        ("/home/me/set/train/images/", "path: /home/me/set\n"),
+    ],
+)
 def test_folders_of_another_machine_are_found_by_their_last_parts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stated: str, base: str
 ) -> None:
@@ -127,8 +130,9 @@ def test_folders_of_another_machine_are_found_by_their_last_parts(
     assert f"no '{stated}', which its line 'train' states" in str(caught.value)
 
 
-@pytest.mark.parametrize("folder", ["/home/me/set/", "C:\\Users\\me\\set\\"])
-@pytest.mark.parametrize("list_file", ["list.txt", "lists/list.txt"])
+@pytest.mark.parametrize(
+    ("folder", "list_file"), [("/home/me/set/", "lists/list.txt"), ("C:\\Users\\me\\set\\", "list.txt")]
+)
 def test_images_of_another_machine_are_found_by_their_last_parts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, folder: str, list_file: str
 ) -> None:
@@ -371,15 +375,15 @@ def test_a_bad_line(tmp_path: Path, line: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "keypoints",
+    ("keypoints", "shape"),
     [
-        ".5 .5 1",  # an even number of values
-        ".5 .5 2 .1 .1 1",  # 2 is no fraction
-        "0 0 0 .5 .5 1 .6 .6 2",
-        ".5 .5 0 0 .6 .6 0 0",  # no outline is at one place twice
+        (".5 .5 1", ""),  # an even number of values
+        (".5 .5 2 .1 .1 1", ""),  # 2 is no fraction
+        (".5 .5 2 .1 .1 1", "kpt_shape: [2, 3]\n"),
+        ("0 0 0 .5 .5 1 .6 .6 2", ""),
+        (".5 .5 0 0 .6 .6 0 0", ""),  # no outline is at one place twice
     ],
 )
-@pytest.mark.parametrize("shape", ["", "kpt_shape: [2, 3]\n"])
 def test_a_box_with_keypoints(tmp_path: Path, caplog: pytest.LogCaptureFixture, keypoints: str, shape: str) -> None:
     write(tmp_path, f"1 .5 .5 .2 .4 .1 .1 .2 .2\n1 .5 .5 .2 .4 {keypoints}\n", YAML + shape)
     assert read(tmp_path).annotations[0].boxes_xyxy_px.round(3).tolist() == [[80, 30, 120, 70]] * 2

@@ -242,7 +242,6 @@ def test_damage_anywhere_is_one_clear_error_or_none(zipped: bool, tmp_path: Path
 
 
 LINEAR = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
-CODE = {"_target_": "os.system", "command": "true"}
 
 
 def with_detector(content: dict, **entries: object) -> dict:
@@ -260,10 +259,6 @@ def with_detector(content: dict, **entries: object) -> dict:
         *(
             (lambda content, network=network: with_detector(content, network=network), "")
             for network in ({}, 3, LINEAR)
-        ),
-        (
-            lambda content: with_detector(content, network={**content["detector"]["network"], "backbone": CODE}),
-            "os.sys",
         ),
         (
             lambda content: with_detector(content, class_names=list("abcd")),

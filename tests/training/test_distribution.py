@@ -1,5 +1,6 @@
 """Two real processes compute what one does."""
 
+import multiprocessing
 import os
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,11 @@ CPU = torch.device("cpu")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What two gloo processes give."""
     folder = tmp_path_factory.mktemp("ranks")
-    # Not by a fork: threads of autograd, which another test may have begun, do not outlive it.
-    mp.spawn(partial(run_rank, world_size=2, folder=folder, backend="gloo"), nprocs=2)
+    # Not by a fork of this process: threads of autograd, which another test may have begun, do not outlive it. The
+    # server of forks has none and imports once for both.
+    multiprocessing.set_forkserver_preload(["ssd_lightning.training"])
+    rank = partial(run_rank, world_size=2, folder=folder, backend="gloo")
+    mp.start_processes(rank, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -25,7 +25,6 @@ from ssd_lightning.losses import (
     SmoothL1Loss,
 )
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.ops.priors import SSD300_VOC, make_priors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.devices import check_precision
 from ssd_lightning.training.schedules import multistep
@@ -99,18 +98,6 @@ def test_other_precisions_pass_unless_float16_is_clipped_and_fused() -> None:
         check_precision(precision, clips_gradients=False, fused=True)
         with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} needs optimizer.fused=false"):
             check_precision(precision, clips_gradients=True, fused=True)
-
-
-def test_half_precision_of_everything_would_match_other_priors() -> None:
-    """Why it is refused: what Lightning rounds, priors and boxes, decides which priors are positive."""
-    generator = torch.Generator().manual_seed(0)
-    priors, loss = make_priors(SSD300_VOC, 300), MultiBoxLoss()
-    corners = torch.rand(200, 2, generator=generator) * 0.8
-    boxes = torch.cat((corners, corners + 0.03 + 0.17 * torch.rand(200, 2, generator=generator)), dim=1)
-    whole, rounded = make_target(boxes, size_px=300), make_target(boxes.bfloat16().float(), size_px=300)
-    exact = loss.matcher([whole], priors).labels > 0
-    other = loss.matcher([rounded], priors.bfloat16().float()).labels > 0
-    assert (exact != other).sum() > 0.02 * exact.sum()
 
 
 @pytest.mark.parametrize(

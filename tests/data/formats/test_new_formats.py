@@ -5,6 +5,7 @@ import re
 import runpy
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,13 @@ def test_boxes_classes_and_sizes_of_all_images(case: Case, with_size: bool, tmp_
 
 
 @with_each_format
-@pytest.mark.parametrize("name", ["a b #1 (2).jpg", "猫, Ёж;é.JPG", "100%25.v2.jpg"])
-def test_hostile_names(case: Case, name: str, tmp_path: Path) -> None:
-    image = replace(A, name=name)
-    case.write(tmp_path, [image, EMPTY])
-    assert objects_of(case.format.read(tmp_path, case.split)) == expected(image, EMPTY)
+def test_hostile_names(case: Case, tmp_path: Path) -> None:
+    images = [replace(A, name=name) for name in ("a b #1 (2).jpg", "猫, Ёж;é.JPG", "100%25.v2.jpg")]
+    case.write(tmp_path, [*images, EMPTY])
+    assert objects_of(case.format.read(tmp_path, case.split)) == expected(*images, EMPTY)
 
 
-@with_each_format
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize(("case", "encoding"), zip(CASES.values(), cycle(["utf-16", "utf-8-sig"])), ids=list(CASES))
 def test_a_byte_order_mark_says_the_encoding(case: Case, encoding: str, tmp_path: Path) -> None:
     image = replace(A, name="猫.jpg")
     case.write(tmp_path, [image, EMPTY])
@@ -468,10 +467,10 @@ def test_a_task_whose_image_was_rotated_is_a_problem(tmp_path: Path) -> None:
         "a.jpg",
     ],
 )
-@pytest.mark.parametrize("key", ["image", "photo"])
-def test_label_studio_links(link: str, key: str, tmp_path: Path) -> None:
-    found = read_tasks(tmp_path, task(data={"text": "a cat", key: link}))
-    assert objects_of(found) == {"a.jpg": []}
+def test_label_studio_links(link: str, tmp_path: Path) -> None:
+    for key in ("image", "photo"):
+        found = read_tasks(tmp_path, task(data={"text": "a cat", key: link}))
+        assert objects_of(found) == {"a.jpg": []}
 
 
 def test_images_in_a_folder_of_any_name_but_a_split(tmp_path: Path) -> None:
@@ -530,8 +529,7 @@ def test_darknet_with_folders_of_its_own_and_splits(tmp_path: Path) -> None:
         ("path: .\ntrain: images/train", "images/train"),
     ],
 )
-@pytest.mark.parametrize("file", ["data.yaml", "my set.yml"])
-def test_yolo_settings(settings: str, place: str, file: str, tmp_path: Path) -> None:
+def test_yolo_settings(settings: str, place: str, tmp_path: Path) -> None:
     paint(tmp_path / place, [A])
     (tmp_path / "more/images").mkdir(parents=True)
     labels = tmp_path / place.replace("images", "labels")
@@ -540,8 +538,10 @@ def test_yolo_settings(settings: str, place: str, file: str, tmp_path: Path) -> 
     (tmp_path / "list.txt").write_text("./images/train/a.jpg\n")
     if "names" not in settings:
         (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    (tmp_path / file).write_text(settings.replace("{root}", str(tmp_path)))
-    assert objects_of(YOLO().read(tmp_path, "train")) == expected(A)
+    for file in (tmp_path / "data.yaml", tmp_path / "my set.yml"):
+        file.write_text(settings.replace("{root}", str(tmp_path)))
+        assert objects_of(YOLO().read(tmp_path, "train")) == expected(A)
+        file.unlink()
 
 
 def test_yolo_names_next_to_the_labels(tmp_path: Path) -> None:

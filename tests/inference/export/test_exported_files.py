@@ -25,11 +25,9 @@ from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors
-from ssd_lightning.inference.export.graph import DETECTNET, ExportGraph, describe_export
+from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
 from ssd_lightning.models.weights import load_pretrained
-from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.coder import decode
 
 SUFFIXES = (".onnx", ".torchscript")
 TINY = {
@@ -155,25 +153,6 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
     model = onnx.load(faithful)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
-
-
-def test_detectnet_gets_the_names_colours_and_shapes_that_it_expects(tmp_path: Path) -> None:
-    """jetson-inference's detectNet.cpp, `preProcess` and `postProcessSSD_ONNX`; TensorRT wants fixed shapes."""
-    detector = tiny_detector()
-    path = exported(detector, tmp_path, ".onnx", **DETECTNET)
-    session = onnxruntime.InferenceSession(path)
-    assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
-        ("input_0", "tensor(float)", [1, 3, 32, 48])
-    ]
-    images = noise(1, (32, 48))
-    scores, boxes = session.run(["scores", "boxes"], {"input_0": ((images / 255 - 0.5) / 0.5).numpy()})
-    raw = detector.network(images)
-    priors = detector.network.priors_cxcywh
-    np.testing.assert_allclose(scores, raw.class_logits.softmax(2).detach(), atol=1e-5)
-    expected = cxcywh_to_xyxy(decode(raw.box_offsets, priors, detector.postprocess.variances))
-    np.testing.assert_allclose(boxes, expected.detach(), atol=1e-5)
-    for backend in get_args(Backend):
-        check_same(detector, path, backend=backend)
 
 
 def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:

@@ -264,25 +264,20 @@ def test_gathered_gradients_are_not_lost_at_the_end(tmp_path: Path) -> None:
     assert place["samples_seen"] % 2 == 0
 
 
-def test_a_run_that_was_cut_off_uses_the_rest_of_its_budget(tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_uses_the_rest_of_its_budget_and_no_more(tmp_path: Path) -> None:
     run, clock = tmp_path / "run", Clock(5.0)
     with pytest.raises(PowerCut):
         budgeted(run, 60.0, clock=clock, cut=("on_train_batch_end", 23), every_n_steps=1)
     used = saved(run)["callbacks"]["BudgetCallback"]["used_seconds"]
-    ticks, callback = budgeted(run, 60.0, clock=Clock(4.0), resume=run / "checkpoints" / "last.ckpt")
+    last = run / "checkpoints" / "last.ckpt"
+    ticks, callback = budgeted(run, 60.0, clock=Clock(4.0), resume=last)
     assert used + ticks.clock.now == pytest.approx(60, abs=1)
     assert callback.budget.images == 2 * callback.budget.steps
-
-
-def test_a_spent_budget_leaves_nothing_to_train(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    _, callback = budgeted(run, 30.0)
-    last = run / "checkpoints" / "last.ckpt"
-    ticks, again = budgeted(run, 30.0, resume=last)
+    ticks, again = budgeted(run, 60.0, resume=last)
     assert (ticks.rates, ticks.validations, again.budget.steps) == ([], [], callback.budget.steps)
-    with pytest.raises(WeightsError, match=r"has trained for \d+ s, and budget=30s leaves nothing; raise it"):
-        check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=30.0)
-    check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=60.0)
+    with pytest.raises(WeightsError, match=r"has trained for \d+ s, and budget=60s leaves nothing; raise it"):
+        check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=60.0)
+    check_work_is_left(last, max_epochs=-1, max_steps=-1, budget=120.0)
 
 
 def test_a_start_that_takes_longer_than_the_budget_leaves_one_step(
