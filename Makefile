@@ -29,7 +29,7 @@ demo: install  ## train a detector on real images of blood cells, score it, draw
 		output=$(DEMO)/scores.json visualizations=$(DEMO)/visualizations
 
 test: install  ## run the tests (about 10 minutes on two cores, no network)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: install  ## run the slow tests too (an hour or more on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''

@@ -80,6 +80,15 @@ def anchor_of(title: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    """A line may name a file of an older commit, or one that the reader will write."""
+    for line in (REPOSITORY / page).read_text().splitlines():
+        for path in re.findall(r"(?<![\w/])(?:tools|benchmarks|tests|examples|experiments)/[\w/]+\.\w+", line):
+            is_known = (REPOSITORY / path).exists() or "commit" in line or "NAME" in path
+            assert is_known, f"{page} names {path}"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_python_on_the_pages_is_python(page: str) -> None:
     for block in re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()):
         compile(textwrap.dedent(block), page, "exec")

@@ -86,7 +86,7 @@ def compose_config(
     """Compose a configuration as the given command does, without running the command.
 
     Args:
-        config_name: `train`, `evaluate`, `predict`, `export` or `convert`.
+        config_name: name of the command, such as `train`.
         overrides: `key=value` and `group=choice`, as on the command line.
         folder: folder of the configurations; None for `conf`.
         return_hydra_config: include Hydra's own settings as `hydra`.

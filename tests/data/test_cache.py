@@ -25,7 +25,7 @@ from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.cache import ImageCache, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import REDUCED_TO
-from ssd_lightning.data.free_space import free_memory
+from ssd_lightning.data.free_memory import free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule

@@ -95,11 +95,12 @@ def test_training_samples_lie_where_those_of_evaluation_do():
 class Perfect(Detector):
     """Finds what is there, in the coordinates of the network's input."""
 
-    truth: list
-
-    def _detect_in_input(self, images):
-        found = [self.truth.pop(0) for _ in images]
-        return [Detections(boxes=t["boxes"], labels=t["labels"], scores=torch.ones(len(t["labels"]))) for t in found]
+    def __init__(self, truth: list, **settings):
+        super().__init__(**settings)
+        self.run = lambda images: [truth.pop(0) for _ in images]
+        self.postprocess = lambda found: [
+            Detections(boxes=t["boxes"], labels=t["labels"], scores=torch.ones(len(t["labels"]))) for t in found
+        ]
 
 
 def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
@@ -114,9 +115,9 @@ def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
     transform = Resize(image_size=(32, 48), resize="letterbox")
     dataset = DetectionDataset(annotations=records, class_names=("a", "b"), transform=transform)
     dataset.least_size_px = (24, 40)
-    detector = Perfect(tiny_net(num_classes=2), class_names=("a", "b"), resize=Letterbox())
-    detector.truth = [dataset[index][1] for index in range(4)]
-    assert "placement" in detector.truth[0]
+    truth = [dataset[index][1] for index in range(4)]
+    assert "placement" in truth[0]
+    detector = Perfect(truth, net=tiny_net(num_classes=2), class_names=("a", "b"), resize=Letterbox())
     voc = VOCMeanAveragePrecision(2)
     scores = score(detector, DataLoader(dataset, batch_size=3, collate_fn=collate), voc)
     assert (scores["images"], scores["map_area"], scores["map"]) == (4, 1, 1)

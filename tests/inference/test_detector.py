@@ -184,7 +184,7 @@ def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     folder = run / "checkpoints"
     folder.mkdir(parents=True)
-    with pytest.raises(WeightsError, match=r"run contains neither checkpoints/best\.ckpt"):
+    with pytest.raises(WeightsError, match=r"run contains no checkpoint: no checkpoints/best\.ckpt"):
         Detector.load(run)
     with pytest.raises(WeightsError, match=r"there is no checkpoint .*nothing\.ckpt"):
         Detector.load(tmp_path / "nothing.ckpt")

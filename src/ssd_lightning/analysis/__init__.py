@@ -1,1 +1,1 @@
-"""Analysis of a data set and of evaluations: its health, its priors and its first training steps."""
+"""Analysis of a data set (faults, priors, the first training steps) and of evaluations."""

@@ -1,1 +1,1 @@
-"""The work of each command. A module here is imported after the command line was checked, so `--help` is fast."""
+"""What each command does, except train. These modules are imported after the check of the command line."""

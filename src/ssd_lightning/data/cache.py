@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.free_space import free_memory
+from ssd_lightning.data.free_memory import free_memory
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)

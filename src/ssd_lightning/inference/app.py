@@ -1,4 +1,4 @@
-"""The demo page: a gradio app around a detector. Needs the extra `demo`, so only the command imports this module."""
+"""The demo page: a gradio app around a detector. Needs the extra `demo`: only the command and Spaces import it."""
 
 import base64
 import binascii

@@ -35,20 +35,22 @@ def detector_spec(
     }
 
 
-def find_checkpoint(path: Path, order: Sequence[str] = ("best", "last")) -> Path:
-    """Resolve a checkpoint file, or a run directory, where the first existing name in `order` is used.
+def find_checkpoint(path: Path) -> Path:
+    """Resolve a checkpoint file, or a run directory, where the best checkpoint is used, else the last one.
 
     Raises:
         WeightsError: there is no checkpoint.
     """
     if path.is_dir():
         candidates = [
-            *(path / "checkpoints" / f"{name}.ckpt" for name in order),
+            *(path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")),
             *sorted(path.glob("*.ckpt")),
         ]
         found = next((candidate for candidate in candidates if candidate.is_file()), None)
         if found is None:
-            raise WeightsError(f"{path} contains neither checkpoints/best.ckpt nor checkpoints/last.ckpt")
+            raise WeightsError(
+                f"{path} contains no checkpoint: no checkpoints/best.ckpt, checkpoints/last.ckpt or *.ckpt"
+            )
         return found
     if not path.is_file():
         raise WeightsError(f"there is no checkpoint {path}")

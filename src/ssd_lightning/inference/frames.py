@@ -1,4 +1,4 @@
-"""Reads the images and frames of all sources one by one, with only one in memory."""
+"""Reads the images and frames of all sources one by one, with only one in memory; fetches images from the web."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,1 +1,1 @@
-"""Layer 0: tensors in, tensors out. Imports only torch and torchvision.ops."""
+"""Pure functions on tensors. Outside of this package, they need only torch, torchvision.ops and the errors."""

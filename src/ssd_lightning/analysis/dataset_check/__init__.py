@@ -1,1 +1,1 @@
-"""The check of a data set before a run: read by `data`, analysed by `analysis`, tried with `training`."""
+"""The check of a data set before a run: images and boxes, splits, priors, and a few training steps."""

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError, listed
-from ssd_lightning.inference.checkpoints import fitting_weights
+from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import RESULT, written_whole
@@ -36,9 +36,7 @@ def find_resumable(path: Path) -> Path | None:
         WeightsError: the given file is missing or damaged, or all checkpoints of the directory are damaged.
     """
     if not path.is_dir():
-        if not path.is_file():
-            raise WeightsError(f"there is no checkpoint {path}")
-        check_intact(path)
+        check_intact(find_checkpoint(path))
         read_checkpoint(path)
         return path
     damaged = []
