@@ -169,7 +169,7 @@ class Unconfigured(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "message"), [(Stranger(), "Stranger' is not a network class of"), (Unconfigured(), "ConfigMixin")]
+    ("backbone", "message"), [(Stranger(), "Stranger is not a class of"), (Unconfigured(), "ConfigMixin")]
 )
 def test_a_part_that_no_checkpoint_could_rebuild_is_refused(backbone: nn.Module, message: str) -> None:
     levels = [PriorLevel(None, None, 20, 30, ())] * 3
