@@ -228,3 +228,11 @@ def test_without_a_test_split_the_error_says_what_can_be_scored(tmp_path: Path) 
     )
     with pytest.raises(DataError, match=r"no test split: split=val .* data\.test_fraction"):
         data.arguments("test")
+
+
+@pytest.mark.parametrize("layout", ["auto", "voc_folder", "yolo_folder"])
+def test_a_folder_that_is_missing_is_no_missing_split(tmp_path: Path, layout: str) -> None:
+    overrides = [f"data={layout}", f"data.root={tmp_path / 'gone'}"]
+    data = instantiate(compose_config("train", overrides).data.module, _convert_="all")
+    with pytest.raises(DataError, match=r"gone: there is no such folder; set data\.root="):
+        data.arguments("test")

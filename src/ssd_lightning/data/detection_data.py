@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
+from ssd_lightning.data.formats.files import check_root
+from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.overlap import SPLIT_TITLES, warn_of_training_images
@@ -176,10 +178,12 @@ class DetectionData:
         """Return the arguments of a split's data set.
 
         Raises:
-            DataError: there is no such split.
+            DataError: there is no such split, or not even the folder of the training split.
         """
         arguments = self._splits[stage]
         if arguments is None:
+            for root in absolute_roots((self._splits["train"] or {}).get("splits", ())):
+                check_root(root)
             raise DataError(f"this data set has no {stage} split{WITHOUT_SPLIT.get(stage, '')}")
         return dict(arguments)
 
