@@ -60,7 +60,7 @@ def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
         return [Issue("error", "first_loss", "train", f"the first loss is not finite: {', '.join(broken)}")]
     if measured["loss_cls"] <= MOST_TIMES_EXPECTED * expected["loss_cls"]:
         return []
-    sentence = f"the first class loss is {measured['loss_cls']:.1f}, where a network that knows nothing has "
+    sentence = f"the first class loss is {measured['loss_cls']:.1f}; that of a network whose logits are all 0 is "
     return [Issue("warning", "first_loss", "train", f"{sentence}{expected['loss_cls']:.1f}")]
 
 
