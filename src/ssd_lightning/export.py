@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.export`: export a network and verify the file, or convert its weight names."""
+"""`python -m ssd_lightning.export`: write a trained detector in another format, and verify the file."""
 
 from ssd_lightning.config import run_command
 

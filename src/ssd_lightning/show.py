@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.show`: draw the priors, augmentation and matches of a run."""
+"""`python -m ssd_lightning.show`: draw priors, augmented images, and the priors that are matched to each object."""
 
 from ssd_lightning.config import run_command
 

@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.train`: compose a run, train it, record it."""
+"""`python -m ssd_lightning.train`: train a detector, and write its checkpoints, scores and report."""
 
 from functools import partial
 from pathlib import Path

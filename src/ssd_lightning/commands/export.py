@@ -1,4 +1,4 @@
-"""Export a network and verify the file, or convert its weight names."""
+"""Write a trained detector in another format and verify the file, or write its weights with another project's names."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Draw the priors, augmentation and matches of a run."""
+"""Draw priors, augmented images, and the priors that are matched to each object."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice

@@ -42,7 +42,7 @@ class WandbSink(Sink):
         """Log `train/batch`."""
         import wandb
 
-        caption = "the first batch; dashed: the priors that answer for an object, in its colour"
+        caption = "the first batch; dashed: the priors that are matched to an object, in its colour"
         self._log({"train/batch": wandb.Image(drawing, caption=caption, file_type="jpg")}, step)
 
     def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
