@@ -1,4 +1,4 @@
-# `make help` lists the verbs. Everything runs in .venv, which `make install` builds from uv.lock.
+# `make help` lists the targets. Everything runs in .venv, which `make install` builds from uv.lock.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -10,7 +10,7 @@ GPU    := outputs/gpu
 # Processes that share the tests, a file at a time; each takes up to 4 GB.
 WORKERS ?= 2
 
-# uv.lock holds what PyPI has.
+# uv.lock has the wheels of PyPI.
 ifdef CPU
 $(error CPU=$(CPU): PyPI has no CPU wheels of torch. README.md says how to install the package with those of PyTorch)
 endif
@@ -21,7 +21,7 @@ endif
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.synced  ## build .venv from uv.lock (uv is fetched by pip if it is not there)
+install: $(VENV)/.synced  ## build .venv from uv.lock (pip installs uv if it is missing)
 
 demo: install  ## train a detector on real images of blood cells, score it, draw what it finds (about 4 minutes)
 	@$(BIN)/python -m ssd_lightning.train experiment=demo hydra.run.dir=$(DEMO)
@@ -34,10 +34,10 @@ test: install  ## run the tests (about 8 minutes on two cores, no network)
 test-all: install  ## run the slow tests too (an hour or more on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
 
-gpu: install  ## measure and test on a CUDA card, beside torchvision (6 minutes; data as docs/performance.md has it)
+gpu: install  ## test on a CUDA card, and compare with torchvision (6 minutes; docs/performance.md says which data)
 	$(BIN)/python benchmarks/gpu.py --out $(GPU)
 
-docs: install  ## build the pages and the API reference into site/; stops at a broken link (no network)
+docs: install  ## build the pages and the API reference into site/; a broken link is an error (no network)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: install  ## check style, and that imports go downwards
@@ -45,7 +45,7 @@ lint: install  ## check style, and that imports go downwards
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 
-format: install  ## mend style
+format: install  ## fix style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -57,7 +57,7 @@ check: lint types  ## check style and types
 build: install  ## build the wheel and the source archive into dist/
 	$(UV) build
 
-clean:  ## remove the environment, caches and builds; data sets and runs stay
+clean:  ## remove the environment, caches and builds, but no data sets and runs
 	rm -rf $(VENV) .tools dist build site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 

@@ -1,4 +1,4 @@
-"""Conversions between box formats, all of them in the package, and the overlap of boxes."""
+"""Conversions between box formats (all of the package are here), and the overlap of boxes."""
 
 import torch
 from torch import Tensor
