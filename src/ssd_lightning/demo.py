@@ -1,4 +1,4 @@
-"""`python -m ssd_lightning.demo`: a local web page and a JSON endpoint for a detector."""
+"""`python -m ssd_lightning.demo`: start a local web page and a JSON endpoint for a detector."""
 
 from ssd_lightning.config import run_command
 
