@@ -219,3 +219,10 @@ def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Pat
     none = compose_config("train", [*SMALL, *toy, "auto_augmentation=true", "augmentation=none"])
     with pytest.raises(ConfigurationError, match="goes with augmentation=paper"):
         resolve_augmentation(none, data)
+
+
+def test_a_rate_scales_with_the_images_that_a_step_has() -> None:
+    """The split has 99 images, fewer than `data.batch_size`."""
+    config = compose_config("train", [*SMALL, "data.batch_size=198", "optimizer.scale_with_batch=33"])
+    scaling: Any = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None).batch_scaling
+    assert scaling.keywords == {"reference": 33, "batch_size": 99}

@@ -157,7 +157,7 @@ def make_module(
     if config.channels_last:
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
-    optimizer, own_settings = split_optimizer(config.optimizer, config.data.batch_size)
+    optimizer, own_settings = split_optimizer(config.optimizer, share * ranks * accumulate)
     return SSDModule(
         net=net,
         loss=loss,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,16 @@ def check_same(detector: Detector, path: Path, **settings: Any) -> None:
     assert found.unmatched == 0
     assert found.boxes < 1e-5
     assert found.scores < 1e-5
+
+
+def check_threads(detector: Detector) -> None:
+    """Assert that threads which detect at the same time get what one gets alone."""
+    images = [noise(1, detector.image_size, seed=seed) for seed in range(3)]
+    alone = [detector.detect(image)[0]["scores"] for image in images]
+
+    def often(place: int) -> bool:
+        found = (detector.detect(images[place])[0]["scores"] for _ in range(30))
+        return all(scores.shape == alone[place].shape and scores.allclose(alone[place]) for scores in found)
+
+    with ThreadPoolExecutor(len(images)) as pool:
+        assert all(pool.map(often, range(len(images))))

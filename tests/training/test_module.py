@@ -15,7 +15,7 @@ from helpers.targets import make_target
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss
+from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss, SmoothL1Loss
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
@@ -202,7 +202,9 @@ def test_training_compares_every_prior_only_where_the_numbers_are_written(
 
 def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:
     """All background and no offsets: the share of positives is wrong, and their offsets are the error."""
-    model = module()
+    variances = (1.0, 0.5)
+    loss = MultiBoxLoss(box_loss=SmoothL1Loss(variances=variances))
+    model = module(loss=loss, postprocess=PostProcess(variances=variances))
     targets = [target([0.1, 0.1, 0.6, 0.6]), target([0.2, 0.3, 0.9, 0.9], [0.0, 0.0, 0.4, 0.4], name="b")]
     for weight in model.net.head.parameters():
         weight.data.zero_()
@@ -213,7 +215,7 @@ def test_errors_of_the_priors_are_logged_from_the_same_matching() -> None:
     (assignment,) = matchings
     positive = assignment.labels > 0
     boxes, priors = assignment.matched_boxes(model.net.priors_cxcywh)
-    offsets = encode(xyxy_to_cxcywh(boxes), priors).view(*positive.shape, 4)
+    offsets = encode(xyxy_to_cxcywh(boxes), priors, variances).view(*positive.shape, 4)
     assert scores["val/class_error"] == pytest.approx(positive.float().mean().item())
     assert scores["val/box_mae"] == pytest.approx(offsets[positive].abs().sum().item() / (4 * positive.numel()))
     fit = trainer(max_steps=1)

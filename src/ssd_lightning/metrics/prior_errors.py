@@ -4,13 +4,15 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
-from ssd_lightning.ops.coder import encode
+from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.types import SSDOutput
 
 
 @torch.no_grad()
-def prior_errors(output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
+def prior_errors(
+    output: SSDOutput, assignment: Assignment, variances: tuple[float, float] = VARIANCES
+) -> dict[str, Tensor]:
     """Compare the output with the target of every prior.
 
     Both errors are means over all priors. Nearly all priors are background, so an error of .001 is not small. Compare
@@ -19,6 +21,7 @@ def prior_errors(output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]
     Args:
         output: output of the network for B images.
         assignment: target of each prior.
+        variances: scales of the centre and size offsets.
 
     Returns:
         `class_error`: fraction of priors with a wrong highest-scoring class. `box_mae`: sum of absolute offset errors
@@ -26,7 +29,7 @@ def prior_errors(output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]
     """
     labels = assignment.labels
     boxes_xyxy, priors_cxcywh = assignment.matched_boxes(output.priors_cxcywh)  # [B * K, 4]
-    offsets = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh).view_as(output.box_offsets)
+    offsets = encode(xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh, variances).view_as(output.box_offsets)
     wrong = output.class_logits.argmax(dim=-1) != labels  # [B, K]
     distance = (output.box_offsets.float() - offsets).abs().sum(dim=-1)
     num_priors = max(1, labels.numel())

@@ -125,7 +125,7 @@ class SSDModule(pl.LightningModule):
         losses = self.loss.compare(output, assignment)
         total = spread_non_finite(losses["loss_box"] + losses["loss_cls"])
         if is_logged(self.trainer, batch_index, before_step=True):
-            errors = prior_errors(output, assignment)
+            errors = prior_errors(output, assignment, self.postprocess.variances)
             values = {f"train/{name}": value for name, value in {**losses, **errors}.items()}
             self._log_step({"loss": total, **values}, batch_size=len(images))
         return total
@@ -206,7 +206,8 @@ class SSDModule(pl.LightningModule):
         images, targets = batch
         output = self.net(images)
         assignment = self.loss.matcher(targets, output.priors_cxcywh)
-        values = self.loss.compare(output, assignment) | prior_errors(output, assignment)
+        errors = prior_errors(output, assignment, self.postprocess.variances)
+        values = self.loss.compare(output, assignment) | errors
         detections = undo_detections(self.postprocess(output), placements_of(targets))
         targets = undo_targets(targets)
         for metric in self.metrics[stage].values():  # type: ignore[operator]

@@ -13,7 +13,7 @@ import torch
 
 from helpers.commands import refused, run_command
 from helpers.docs_commands import REPOSITORY
-from helpers.exported_networks import check_same, composed_detector, noise, tiny_detector
+from helpers.exported_networks import check_same, check_threads, composed_detector, noise, tiny_detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
@@ -43,6 +43,7 @@ def test_ncnn_sees_the_same(neck: str, tmp_path: Path) -> None:
 
 def test_litert_sees_the_same() -> None:
     check_same(Detector.load(TINY_FILES / "tiny.safetensors"), TINY_FILES / "tiny.tflite")
+    check_threads(Detector.load(TINY_FILES / "tiny.tflite"))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import torch
 from helpers.exported_networks import (
     CLASS_NAMES,
     check_same,
+    check_threads,
     composed_detector,
     exported,
     noise,
@@ -59,7 +60,9 @@ def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, nms: 
 @pytest.mark.parametrize("backend", get_args(Backend))
 def test_onnx_with_all_inside_sees_the_same(backend: Backend, faithful: Path) -> None:
     check_same(tiny_detector(), faithful, backend=backend)
-    assert Detector.load(faithful, backend=backend).detect(noise(0, tiny_detector().image_size)) == []
+    loaded = Detector.load(faithful, backend=backend)
+    assert loaded.detect(noise(0, loaded.image_size)) == []
+    check_threads(loaded)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "opencv"])

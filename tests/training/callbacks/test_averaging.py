@@ -37,6 +37,15 @@ def test_one_kernel_gives_what_a_loop_gives(warmup: bool) -> None:
     torch.testing.assert_close(dict(average.module.state_dict()), expected)
 
 
+class Save(pl.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.path)
+
+
 def fit(epochs: int, resume: Path | None = None, *, warmup: bool = False) -> pl.Trainer:
     trainer = quiet_trainer(max_epochs=epochs, callbacks=[MovingAverage(decay=0.5, warmup=warmup)])
     trainer.fit(Linear(), DataLoader(torch.arange(12.0).view(6, 2), batch_size=2), ckpt_path=resume)
@@ -64,16 +73,29 @@ def test_an_average_goes_on_where_it_stopped(tmp_path: Path, warmup: bool) -> No
     stop = tmp_path / "first.ckpt"
     first = Linear()
 
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            if trainer.current_epoch == 0:
-                trainer.save_checkpoint(stop)
-
-    trainer = quiet_trainer(max_epochs=2, callbacks=[MovingAverage(decay=0.5, warmup=warmup), Save()])
+    trainer = quiet_trainer(max_epochs=2, callbacks=[MovingAverage(decay=0.5, warmup=warmup), Save(stop)])
     trainer.fit(first, DataLoader(torch.arange(12.0).view(6, 2), batch_size=2))
     saved = torch.load(stop, weights_only=True)
     assert not torch.equal(saved["state_dict"]["layer.weight"], saved["current_model_state"]["layer.weight"])
     assert torch.equal(fit(2, resume=stop, warmup=warmup).lightning_module.layer.weight, straight)
+
+
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_what_is_scored_after_the_training_is_the_average(tmp_path: Path, stage: str) -> None:
+    class Scored(Linear):
+        def test_step(self, batch: torch.Tensor, batch_index: int) -> None:
+            self.scored = self.layer.weight.detach().clone()
+
+        validation_step = test_step
+
+    kept, model = tmp_path / "kept.ckpt", Scored()
+    batches = DataLoader(torch.arange(12.0).view(6, 2), batch_size=2)
+    trainer = quiet_trainer(max_epochs=2, callbacks=[MovingAverage(decay=0.5), Save(kept)])
+    trainer.fit(model, batches)
+    getattr(trainer, stage)(model, batches, ckpt_path=kept, verbose=False)
+    saved = torch.load(kept, weights_only=True)
+    assert not torch.equal(saved["state_dict"]["layer.weight"], saved["current_model_state"]["layer.weight"])
+    assert torch.equal(model.scored, saved["state_dict"]["layer.weight"])
 
 
 def test_the_average_lies_where_the_network_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

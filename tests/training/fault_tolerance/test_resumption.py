@@ -11,10 +11,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.interrupted import PowerCut, also, everything, first_difference, fit, module
+from helpers.interrupted import EPOCHS, PowerCut, also, everything, first_difference, fit, module
 from helpers.small_network import small_net
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
+from ssd_lightning.train import best_checkpoint
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.resumption import (
@@ -107,8 +108,25 @@ def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
 def test_a_run_that_goes_on_elsewhere_knows_the_best_score(tmp_path: Path, whole: Path) -> None:
     with pytest.raises(PowerCut):
         fit(tmp_path / "run", cut=("on_train_batch_end", 12), every_n_steps=1)
+    (tmp_path / "other").mkdir()
+    begin_directory(tmp_path / "other", tmp_path / "run" / LAST)
     fit(tmp_path / "other", resume=tmp_path / "run" / LAST)
     assert first_difference(everything(tmp_path / "other"), everything(whole)) is None
+
+
+def test_a_best_checkpoint_that_was_left_behind_does_not_count(
+    tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if only `last.ckpt` was copied from another machine, of a run that no later score can beat."""
+    state = torch.load(whole / LAST, weights_only=True)
+    (best,) = (kept for key, kept in state["callbacks"].items() if key.startswith("BestCheckpoint"))
+    perfect = torch.tensor(1.0)
+    best |= {"best_model_score": perfect, "kth_value": perfect, "best_k_models": {best["best_model_path"]: perfect}}
+    torch.save(state, tmp_path / "last.ckpt")
+    trainer = fit(tmp_path / "run", resume=tmp_path / "last.ckpt", max_epochs=EPOCHS + 1)
+    assert best_checkpoint(trainer) == str(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert Detector.load(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert "best.ckpt is missing" in caplog.text
 
 
 def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:

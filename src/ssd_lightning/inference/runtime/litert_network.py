@@ -39,8 +39,9 @@ class LiteRTNetwork(ExportedNetwork):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
-            self._interpreter.set_tensor(self._input, inputs.numpy())
-            self._interpreter.invoke()
+            with self.turn:
+                self._interpreter.set_tensor(self._input, inputs.numpy())
+                self._interpreter.invoke()
+                return [torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs]
         except (RuntimeError, ValueError) as error:
             raise WeightsError(f"{self.path} failed in LiteRT: {str(error)[:200]}") from error
-        return [torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs]

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ class ExportedNetwork(nn.Module):
         self.device = device
         self.image_size = description.image_size
         self.num_classes = len(description.class_names)
+        # For runtimes that keep the inputs and outputs of one call: threads that share a detector would mix them.
+        self.turn = Lock()
 
     @abstractmethod
     def run(self, inputs: Tensor) -> Sequence[Tensor]:

@@ -102,10 +102,11 @@ class OpenVinoNetwork(_OnnxFile):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
-            results = self._model({self.description.layout.input_name: inputs.numpy()})
+            with self.turn:
+                results = self._model({self.description.layout.input_name: inputs.numpy()})
+                return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
         except RuntimeError as error:
             raise WeightsError(f"{self.path} failed in OpenVINO: {str(error)[:200]}") from error
-        return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
 
 
 class OpenCVNetwork(_OnnxFile):
@@ -120,11 +121,12 @@ class OpenCVNetwork(_OnnxFile):
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
         try:
-            self._net.setInput(inputs.numpy(), self.description.layout.input_name)
-            outputs = self._net.forward(list(self.description.output_names))
+            with self.turn:
+                self._net.setInput(inputs.numpy(), self.description.layout.input_name)
+                outputs = self._net.forward(list(self.description.output_names))
+                return [torch.from_numpy(np.array(output)) for output in outputs]
         except cv2.error as error:
             raise WeightsError(f"{self.path} failed in OpenCV {cv2.__version__}: {str(error)[:200]}") from error
-        return [torch.from_numpy(np.array(output)) for output in outputs]
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -85,12 +86,24 @@ class MovingAverage(WeightAveraging):
             averaged = checkpoint["current_model_state"]
             checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore weights and average to go on training. A test after the training scores the average alone.
+
+        Lightning has loaded the average by now, and also calls this in a test, where it would load the weights.
+        """
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Validate the average."""
-        super().on_validation_epoch_start(trainer, pl_module)
-        self._is_swapped = True
+        """Validate the average. Outside of training, the module has it already."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+            self._is_swapped = True
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Train the weights again."""
-        super().on_validation_epoch_end(trainer, pl_module)
-        self._is_swapped = False
+        if self._is_swapped:
+            super().on_validation_epoch_end(trainer, pl_module)
+            self._is_swapped = False

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from ssd_lightning.checks import require_number
@@ -42,8 +43,17 @@ class BestCheckpoint(ModelCheckpoint):
         return trainer.strategy.reduce_boolean_decision(is_kept)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the score, with the file's path moved to the new directory."""
-        folder = Path(str(self.dirpath))
+        """Restore the score, with the file's path moved to the new directory.
+
+        Without that file, the score is not restored: it would keep every later checkpoint from being the best.
+        """
+        folder, path = Path(str(self.dirpath)), state_dict["best_model_path"]
+        if path and not (folder / Path(path).name).is_file():
+            rank_zero_only(log.warning)(
+                "%s is missing, so the best score before this resume, %.4f, does not count",
+                *(folder / Path(path).name, float(state_dict["best_model_score"])),
+            )
+            return
         moved = {**state_dict, "dirpath": self.dirpath}
         moved["best_k_models"] = {
             str(folder / Path(path).name): score for path, score in moved["best_k_models"].items()
