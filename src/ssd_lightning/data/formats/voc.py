@@ -144,8 +144,9 @@ def lists_in(root: Path) -> dict[str, Path] | None:
 
 
 def list_folder(root: Path) -> Path:
-    """Return the folder of lists: `ImageSets/Main` or `ImageSets` if there is one, else the root."""
-    return next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), root)
+    """Return the folder of lists: `ImageSets/Main` or `ImageSets` if it has any, else the root."""
+    folders = (root / "ImageSets" / "Main", root / "ImageSets")
+    return next((path for path in folders if _visible_texts(path)), root)
 
 
 def _visible_texts(folder: Path) -> list[Path]:
