@@ -62,6 +62,11 @@ def voc_folders_of_each_kind(root: Path) -> None:
         (root / "annotations" / folder / "a.xml").write_text(XML)
 
 
+def voc_folders_in_others(root: Path) -> None:
+    voc_folders_of_each_kind(root)
+    (root / "images").rename(root / "Images")
+
+
 def voc_folders_of_coco(root: Path) -> None:
     voc_folders(root)
     (root / "train").rename(root / "train2017")
@@ -166,6 +171,7 @@ def kaggle(root: Path) -> None:
     [
         (voc_folders, VOC, ("train", "valid", "test")),
         (voc_folders_of_each_kind, VOC, ("train", "val", None)),
+        (voc_folders_in_others, VOC, ("annotations/train", "annotations/val", None)),
         (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
         (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
         (voc_folders_of_coco, VOC, ("train2017", "val2017", None)),

@@ -194,6 +194,11 @@ def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
     raise MissingSplitError(root / split, split, others)
 
 
+def has_xml(root: Path, split: str) -> bool:
+    """Tell whether a split of a root without lists has XML files."""
+    return bool(_place_in(root, split).xml_names())
+
+
 def _place_in(root: Path, split: str) -> Place:
     """Find the XML files and images of a split: side by side, or in two folders."""
     image_kinds = ("JPEGImages", "images")
