@@ -204,9 +204,10 @@ def test_one_word_trains_at_many_sizes() -> None:
     assert data._multiscale.sizes == ((64, 64), (96, 96), (128, 128))
 
 
-def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["[64,64]", "64"])
+def test_augmentation_scales_as_far_as_the_training_boxes_stand_it(tmp_path: Path, side: str) -> None:
     toy = ["data=toy", f"data.root={tmp_path}", "data.num_train=6", "data.num_val=2", "data.num_test=2"]
-    config = compose_config("train", [*SMALL, *toy, "auto_augmentation=true"])
+    config = compose_config("train", [*SMALL, *toy, "auto_augmentation=true", f"image_size={side}"])
     data = assembly.make_data(config)
     resolve_augmentation(config, data)
     settled = config.augmentation

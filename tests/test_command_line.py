@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd_lightning.command_line import CONFIG_PATH_FLAGS, CommandLine
+from ssd_lightning.command_line import CONFIG_PATH_FLAGS, CommandLine, spell_out
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -56,3 +56,18 @@ def test_a_run_is_repeated_by_the_folder_that_hydra_left(tmp_path: Path) -> None
     assert line("seed=1").repeated_run is None
     with pytest.raises(ConfigurationError, match=f"--config-path={kept}"):
         line(f"-cp {tmp_path}").with_absolute_config_path("train")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("data.root=~/my images", "data.root=/home/me/my images"),
+        ("+output='~/a=b'", "+output='/home/me/a=b'"),
+        ('source="~/größe"', 'source="/home/me/größe"'),
+        ("output=a~/b", "output=a~/b"),
+        ("~callbacks.dashboard", "~callbacks.dashboard"),
+    ],
+)
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, given: str, expected: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert spell_out([given]) == [expected]

@@ -1,6 +1,7 @@
 """A checkpoint keeps the settings that choose images and classes, and its evaluation uses them."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def test_the_same_data_are_opened_as_in_training(
     assert line.startswith("best.ckpt: ")
     assert "data.fold=1" in line
     assert "data.val_fraction" not in line  # it is the default in both
+
+
+@pytest.mark.parametrize("root", ["{start}/photos", "../photos", "photos"])  # the last as in a project that was moved
+def test_the_same_data_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    kept = data_settings(composed("train", *TRAINED))
+    start = Path.cwd()
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    root = root.replace("..", os.path.relpath(start)).format(start=start)
+    assert used(composed("evaluate", root=root), kept, monkeypatch)["fold"] == 1
 
 
 def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import check_overrides, compose_config
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.overrides import refuse_sweep
+from ssd_lightning.overrides import refuse_epochs_with_budget, refuse_sweep
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: py
 )  # fmt: skip
 def test_right_overrides_pass(overrides: list[str]) -> None:
     check_overrides("train", overrides)
+
+
+def test_epochs_have_no_effect_beside_a_budget() -> None:
+    def check(*overrides: str) -> None:
+        refuse_epochs_with_budget(overrides, compose_config("train", ["data=toy", *overrides]))
+
+    for overrides in (["experiment=finetune"], ["budget=1h"]):
+        check(*overrides, "trainer.max_steps=9")
+        check(*overrides, "trainer.max_epochs=-1")
+        check(*overrides, "budget=null", "trainer.max_epochs=9")
+        with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs=9 .*budget=1\w+; budget=null"):
+            check(*overrides, "trainer.max_epochs=9")

@@ -87,7 +87,7 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
 def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
     """Replace `auto_augmentation` by numbers, see `bound_augmentation`, and rebuild the augmentation of the data."""
     if config.auto_augmentation:
-        image_size = as_height_width(list(config.image_size))
+        image_size = as_height_width(config.image_size)
         bound_augmentation(config, training_boxes(data.dataset("train"), data.resize, image_size))
         data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
 
@@ -107,7 +107,7 @@ def bound_augmentation(config: DictConfig, boxes_xyxy: np.ndarray) -> None:
     settings = config.augmentation
     bounds = choose_scale_bounds(
         boxes_xyxy,
-        as_height_width(list(config.image_size)),
+        as_height_width(config.image_size),
         max_expand_ratio=settings.max_expand_ratio if settings.expand else 1.0,
         min_crop_scale=settings.min_crop_scale if settings.crop else None,
     )

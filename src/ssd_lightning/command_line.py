@@ -1,6 +1,7 @@
 """The command line: its flags and overrides, before Hydra reads it. This module does not import torch."""
 
 import os
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ REPEATED = "repeated_run"
 
 
 def spell_out(arguments: Collection[str]) -> list[str]:
-    """Replace abbreviations in arguments."""
-    return [ABBREVIATIONS.get(argument, argument) for argument in arguments]
+    """Replace abbreviations in arguments, and the `~` of the home folder, which shells keep after a `=`."""
+    home, words = os.path.expanduser("~/"), (ABBREVIATIONS.get(argument, argument) for argument in arguments)
+    return [re.sub(r"^([^=]+=[\"']?)~/", lambda found: found[1] + home, word) for word in words]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,13 @@ OF_IMAGES = (*OF_SPLITS, "on_error")
 
 
 def data_settings(config: DictConfig) -> dict[str, Any]:
-    """Return the settings to keep, as plain containers; `root` and `format` tell which data they are for."""
+    """Return the settings to keep, as plain containers; `root`, `folder` and `format` tell which data they are for."""
     data: Any = OmegaConf.to_container(config.data, resolve=True)
     kept = {name: data[name] for name in ("root", *OF_CLASSES, *OF_IMAGES) if name in data}
-    return {"format": OmegaConf.select(config, "data.module.dataset.format._target_"), **kept}
+    rules = {name: kept[name] for name in OF_CLASSES if isinstance(kept.get(name), dict)}
+    kept |= {name: {str(key): value for key, value in rule.items()} for name, rule in rules.items()}  # as `ClassRules`
+    format_name = OmegaConf.select(config, "data.module.dataset.format._target_")
+    return {"format": format_name, "folder": _path(kept), **kept}
 
 
 def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None:
@@ -49,7 +52,8 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         given |= set(OF_VALIDATION)
     here = data_settings(config)
     others = {name: value for name, value in kept.items() if name in here and value != here[name] and name not in given}
-    is_same = kept.get("format") == here["format"] and _path(kept) == _path(here)
+    is_there = here["folder"] in (kept.get("folder"), _path(kept))  # the latter for a project that was moved
+    is_same = kept.get("format") == here["format"] and is_there
     used = {name: others[name] for name in (*OF_CLASSES, *(OF_IMAGES if is_same else ())) if name in others}
     for name, value in used.items():
         OmegaConf.update(config, f"data.{name}", value, merge=False)

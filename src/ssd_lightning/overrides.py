@@ -29,6 +29,24 @@ def refuse_sweep(overrides: Sequence[str]) -> None:
             raise ConfigurationError(_explain_sweep(override))
 
 
+def refuse_epochs_with_budget(overrides: Sequence[str], config: DictConfig) -> None:
+    """Reject a number of epochs on the command line of a run that a time limits, for example that of a recipe.
+
+    Args:
+        overrides: `key=value` as on the command line.
+        config: composed configuration of the run.
+
+    Raises:
+        ConfigurationError: `trainer.max_epochs` would have no effect.
+    """
+    is_given = any(override.lstrip("+").startswith("trainer.max_epochs=") for override in overrides)
+    if is_given and config.budget is not None and config.trainer.max_epochs not in (None, -1):
+        raise ConfigurationError(
+            f"trainer.max_epochs={config.trainer.max_epochs} has no effect beside budget={config.budget}; budget=null "
+            "counts epochs instead"
+        )
+
+
 def check_each(
     overrides: list[str],
     groups: Mapping[str, Sequence[str]],

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -417,6 +418,19 @@ def test_images_inside_the_root_come_before_those_outside(
     (root / folder / "a.jpg").unlink()
     assert reader(splits=splits).annotations[0].image_path.samefile(outside)
     assert f"1 of the 1 images lie outside of {root}; the first: {outside}" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["coco", "csv", "voc"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_a_letter_with_an_accent_is_one_or_two_characters(
+    tmp_path: Path, form: str, stored: Literal["NFC", "NFD"]
+) -> None:
+    image = replace(IMAGES[0], name="größe한")
+    ALL[form].open(tmp_path, [image])
+    (path,) = (path for path in tmp_path.rglob("gr*") if path.suffix in (".jpg", ".png"))
+    path.rename(path.with_name(normalize(stored, path.name)))
+    (record,) = ALL[form].reopen(tmp_path).annotations
+    assert record.image_path.name == normalize(stored, path.name)
 
 
 CAMERAS = tuple(

@@ -19,6 +19,7 @@ from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
 from ssd_lightning.data.held_out import HeldOut
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError
 
 NAMES = [f"image_{i:05}" for i in range(4000)]
@@ -184,6 +185,21 @@ def test_classes_are_excluded_merged_and_renamed(
     assert dataset.dropped == []
 
 
+def test_a_class_that_is_called_as_a_number_has_rules(tmp_path: Path) -> None:
+    write_csv(tmp_path, ["a.jpg,7,1,2,30,40,0", "a.jpg,10,5,5,60,70,0", "b.jpg,cat,9,9,50,60,0"])
+    given = ["data=csv_folder", f"data.root={tmp_path}", "data.val_fraction=0"]
+    for rule, expected in {
+        "data.rename_classes={7: lorry}": ("10", "cat", "lorry"),
+        "data.merge_classes={8: [7, cat], 9: 10}": ("8", "9"),
+    }.items():
+        config = compose_config("train", [*given, rule])
+        data = instantiate(config.data.module, _convert_="all")
+        assert data.dataset("train").class_names == expected
+        used = compose_config("evaluate", given)
+        use_data_settings(used, data_settings(config), checkpoint="best.ckpt")
+        assert data_settings(used) == data_settings(config)
+
+
 def test_bad_objects_of_an_excluded_class_are_no_problem(tmp_path: Path) -> None:
     rules = ClassRules(exclude=["cat"])
     dataset = DatasetOpener(format=CSV(), classes=rules)(splits=write_csv(tmp_path, ROWS[:3]))
@@ -247,9 +263,9 @@ def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> 
         open_csv(splits=splits, **setting)
 
 
-@pytest.mark.parametrize("root", [None, 5])
-def test_a_root_is_a_path(root: object) -> None:
-    with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root="):
+@pytest.mark.parametrize(("root", "advice"), [(None, ""), (2024, "./2024")])
+def test_a_root_is_a_path(root: object, advice: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root={advice}$"):
         open_csv(splits=[{"root": root, "split": "train"}])
 
 

@@ -262,6 +262,28 @@ def test_folders_with_capitals(tmp_path: Path, settings: str | None, labels: str
     assert (list(found.columns.labels), list(found.notes)) == ([2], [])
 
 
+def test_folders_with_capitals_around_the_splits(tmp_path: Path) -> None:
+    (tmp_path / "Labels").mkdir()
+    for split in ("Train", "Val"):
+        write(tmp_path, settings=None, folder=f"Images/{split}")
+    for split in ("train", "val"):
+        (path,) = Auto().read(tmp_path, split).columns.image_paths
+        assert path == f"{tmp_path}/Images/{split.title()}/a.jpg"
+
+
+@pytest.mark.parametrize("beside", ["scripts/a.py", "notes.csv"])
+def test_a_set_in_a_folder_beside_other_files(tmp_path: Path, beside: str) -> None:
+    for split in ("train", "val"):
+        write(tmp_path, settings=None, folder=f"mine/images/{split}")
+    (tmp_path / "mine/classes.txt").write_text("cat\ndog\n")
+    (tmp_path / beside).parent.mkdir(exist_ok=True)
+    (tmp_path / beside).write_text("x = 1\n")
+    for split in ("train", "val"):
+        found = Auto().read(tmp_path, split)
+        assert list(found.columns.image_paths) == [f"{tmp_path}/mine/images/{split}/a.jpg"]
+        assert (list(found.names), list(found.columns.labels)) == (["cat", "dog"], [2])
+
+
 def test_a_count_of_classes_that_is_not_that_of_the_names_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -342,6 +364,18 @@ def test_settings_that_cannot_be(tmp_path: Path, names: str) -> None:
 def test_labels_take_the_place_of_the_last_images() -> None:
     assert label_path(Path("images/x/images/train/a.b.jpg")) == Path("images/x/labels/train/a.b.txt")
     assert label_path(Path("flat/a.jpg")) == Path("flat/a.txt")
+
+
+@pytest.mark.parametrize(
+    ("above", "folder"), [("", "images"), ("", "images/train"), ("images", "train"), ("", "Images")]
+)
+def test_labels_next_to_their_images(tmp_path: Path, above: str, folder: str) -> None:
+    root = tmp_path / above / "set"
+    write(root, settings=None, folder=folder)
+    label_path(root / folder / "a.jpg").rename(root / folder / "a.txt")
+    (root / folder / "classes.txt").write_text("cat\ndog\n")
+    found = Auto().read(root, "train")
+    assert (list(found.names), list(found.columns.labels), list(found.notes)) == (["cat", "dog"], [2], [])
 
 
 def test_a_split_without_any_label_file_is_no_split_of_empty_images(tmp_path: Path) -> None:

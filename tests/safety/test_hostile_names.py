@@ -13,6 +13,7 @@ from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.inference.names import output_names
 from ssd_lightning.inference.sources import find_images
+from ssd_lightning.metrics.detection_state import image_key
 from ssd_lightning.visualization.tables import print_scores
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
@@ -93,6 +94,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert len(dataset) == 1
     assert dataset[0][0].shape == (3, 24, 32)
     one_line(dataset.annotations[0].image_id).encode()
+    assert isinstance(image_key(dataset.annotations[0].image_id), int)  # by which metrics know the image
 
 
 @pytest.mark.parametrize("name", LINE_FEEDS)

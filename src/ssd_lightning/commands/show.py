@@ -87,7 +87,7 @@ def show_batch(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw images as annotated, and as augmented in the first epochs."""
     if config.checkpoint is not None:
         read_network(config)  # which sets the input size
-    height, width = image_size = checked_size(list(config.image_size))
+    height, width = image_size = checked_size(config.image_size)
     data = open_training_data(config)
     dataset = data.dataset("train")
     rows = []

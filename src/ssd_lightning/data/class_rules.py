@@ -45,16 +45,20 @@ class ClassRules:
         """Return the name under which a class is used; None if it is excluded."""
         if name in (self.exclude or ()):
             return None
-        new_names = {**(self.rename or {}), **{name: new for new, name in self._merged()}}
-        return new_names.get(name, name)
+        return {**self._renamed(), **{name: new for new, name in self._merged()}}.get(name, name)
 
     def _ruled(self) -> list[str]:
-        return [*(self.exclude or ()), *(self.rename or {}), *(name for _, name in self._merged())]
+        return [*(self.exclude or ()), *self._renamed(), *(name for _, name in self._merged())]
+
+    def _renamed(self) -> dict[str, str]:
+        """Return the new names by class. Keys on the command line cannot be quoted: the class "7" is a number there."""
+        return {str(name): new for name, new in (self.rename or {}).items()}
 
     def _merged(self) -> list[tuple[str, str]]:
         """List each new name with a class that it replaces."""
         given = (self.merge or {}).items()
-        return [(new, name) for new, names in given for name in ([names] if isinstance(names, str) else names)]
+        listed = ((str(new), names if isinstance(names, list | tuple) else [names]) for new, names in given)
+        return [(new, str(name)) for new, names in listed for name in names]
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Describe each rule for a class that is none of `names`."""

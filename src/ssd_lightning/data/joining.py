@@ -21,7 +21,9 @@ def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
     """
     for split in splits:
         if not isinstance(split.get("root"), str | Path):
-            raise ConfigurationError(f"root={split.get('root')!r}: it is the folder of a data set; set data.root=")
+            root = split.get("root")
+            advice = f"./{root}" if isinstance(root, int) else ""  # a folder that is called 2024
+            raise ConfigurationError(f"root={root!r}: it is the folder of a data set; set data.root={advice}")
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
 
 

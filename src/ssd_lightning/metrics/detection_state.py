@@ -124,7 +124,8 @@ class DetectionMetric(Metric):
 
 def image_key(image_id: str) -> int:
     """Return a 64-bit hash of a name. Unlike that of `hash`, it is the same in every process."""
-    return int.from_bytes(hashlib.blake2b(image_id.encode(), digest_size=8).digest(), "big", signed=True)
+    digest = hashlib.blake2b(image_id.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _columns(images: Sequence[Mapping[str, Any]], *names: str) -> Tensor:

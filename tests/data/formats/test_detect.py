@@ -62,6 +62,11 @@ def voc_folders_of_each_kind(root: Path) -> None:
         (root / "annotations" / folder / "a.xml").write_text(XML)
 
 
+def voc_folders_in_others(root: Path) -> None:
+    voc_folders_of_each_kind(root)
+    (root / "images").rename(root / "Images")
+
+
 def voc_folders_of_coco(root: Path) -> None:
     voc_folders(root)
     (root / "train").rename(root / "train2017")
@@ -80,6 +85,12 @@ def voc_lists(*names: str) -> Callable[[Path], None]:
             (root / f"ImageSets/Main/{name}.txt").write_text(lines.get(name, name))
 
     return write
+
+
+def voc_without_lists(root: Path) -> None:
+    voc_lists("a", "b")(root)
+    for path in (root / "ImageSets/Main").iterdir():
+        path.unlink()
 
 
 def coco(*paths: str) -> Callable[[Path], None]:
@@ -160,10 +171,12 @@ def kaggle(root: Path) -> None:
     [
         (voc_folders, VOC, ("train", "valid", "test")),
         (voc_folders_of_each_kind, VOC, ("train", "val", None)),
+        (voc_folders_in_others, VOC, ("annotations/train", "annotations/val", None)),
         (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
         (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
         (voc_folders_of_coco, VOC, ("train2017", "val2017", None)),
         (voc_lists("default"), VOC, ("default", None, None)),
+        (voc_without_lists, VOC, (".", None, None)),
         (coco("train/_annotations.coco.json", "valid/_annotations.coco.json"), COCO, ("train", "valid", None)),
         (
             coco(
@@ -249,6 +262,15 @@ def test_nothing_fits(tmp_path: Path) -> None:
     (tmp_path / "notes.json").write_text("{}")
     with pytest.raises(DataError, match=r"data\.yaml.*labelme.*CSV.*a\.jpg, notes\.json"):
         detect_format(tmp_path)
+
+
+def test_an_empty_list_of_a_split_is_named(tmp_path: Path) -> None:
+    voc_lists("train", "val")(tmp_path)
+    (tmp_path / "ImageSets/Main/val.txt").write_text("\n")
+    (note,) = detect_format(tmp_path).notes
+    assert "the split 'val' is not used" in note
+    assert "list is empty" in note
+    assert "YOLO" not in note
 
 
 def test_links_to_a_folder_around_them_are_not_followed(tmp_path: Path) -> None:

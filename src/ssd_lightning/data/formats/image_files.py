@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import NamedTuple
+from unicodedata import normalize
 
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.formats.files import FileError, is_within
@@ -71,12 +72,22 @@ def find_image(folder: Path, stated: str, *, root: Path, keep: int = 1) -> Path 
 
 
 def image_with_suffix(path: Path) -> Path | None:
-    """Find the image of a path without suffix, or with one in another case; one in a supported format first."""
+    """Find the image of a path without suffix, or with one in another case; one in a supported format first.
+
+    An accent may be a character of its own, as macOS writes file names, or not.
+    """
     images = images_in(str(path.parent))
+    found = _of_name(images, path)
+    if not found and images and not path.name.isascii():
+        composed = _list_composed(str(path.parent), os.stat(path.parent).st_mtime_ns)
+        found = _of_name(composed, path.with_name(normalize("NFC", path.name)))
+    return path.parent / found[0] if found else None
+
+
+def _of_name(images: Mapping[str, Sequence[str]], path: Path) -> Sequence[str]:
     number = whole_number(path.name) if path.name.endswith(".0") else None  # tables of numbers write 17 like this
     same_suffix = [name for name in images.get(path.stem, ()) if _suffix(name) == path.suffix.lower()]
-    found = same_suffix or images.get(path.name) or images.get("" if number is None else str(number))
-    return path.parent / found[0] if found else None
+    return same_suffix or images.get(path.name) or images.get("" if number is None else str(number)) or ()
 
 
 def refuse_unreadable(path: PurePath | str) -> None:
@@ -148,6 +159,11 @@ def images_in(folder: str) -> Mapping[str, Sequence[str]]:
         return _list_images(folder, os.stat(folder).st_mtime_ns)
     except (OSError, ValueError):
         return {}
+
+
+@lru_cache(maxsize=16)
+def _list_composed(folder: str, changed_ns: int) -> Mapping[str, Sequence[str]]:
+    return {normalize("NFC", stem): names for stem, names in _list_images(folder, changed_ns).items()}
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
 from ssd_lightning.data.formats.via import VIA
-from ssd_lightning.data.formats.voc import VOC, list_folder, lists_in
+from ssd_lightning.data.formats.voc import VOC, has_xml, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
@@ -167,7 +167,8 @@ def _voc(root: Path, paths: Sequence[str]) -> Candidate | None:
     found = _folders(VOC(), paths, "XML files")
     if found is None:
         return None
-    return found._replace(splits=[re.sub("^(annotations|labels)/", "", split, flags=re.I) for split in found.splits])
+    bare = {split: re.sub("^(annotations|labels)/", "", split, flags=re.I) for split in found.splits}
+    return found._replace(splits=[name if has_xml(root, name) else split for split, name in bare.items()])
 
 
 def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) -> Candidate | None:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.formats.merged_folders import SPLIT_NAMES, kind_of, split_words
 from ssd_lightning.data.formats.recognize import Files, folder_of
+from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
@@ -15,7 +16,6 @@ NO_IMAGES = (
     "there are no images of these labels; labels of YOLO belong next to their images, or into a folder 'labels' beside "
     "the folder 'images'"
 )
-"""Only YOLO lists images as the files of a split."""
 
 
 def distinct_splits(
@@ -44,7 +44,8 @@ def distinct_splits(
         elif files:
             found[name] = files
         else:
-            errors[name] = DataError(f"{root / name}: {NO_IMAGES}")
+            is_yolo = isinstance(annotation_format, YOLO)
+            errors[name] = DataError(f"{root / name}: {NO_IMAGES if is_yolo else 'its list is empty'}")
     if not found:
         raise next(iter(errors.values()), None) or DataError(f"{root}: there is no split")
     return found, twins, {name: str(error) for name, error in errors.items()}

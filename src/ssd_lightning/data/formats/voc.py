@@ -144,8 +144,9 @@ def lists_in(root: Path) -> dict[str, Path] | None:
 
 
 def list_folder(root: Path) -> Path:
-    """Return the folder of lists: `ImageSets/Main` or `ImageSets` if there is one, else the root."""
-    return next((path for path in (root / "ImageSets" / "Main", root / "ImageSets") if path.is_dir()), root)
+    """Return the folder of lists: `ImageSets/Main` or `ImageSets` if it has any, else the root."""
+    folders = (root / "ImageSets" / "Main", root / "ImageSets")
+    return next((path for path in folders if _visible_texts(path)), root)
 
 
 def _visible_texts(folder: Path) -> list[Path]:
@@ -191,6 +192,11 @@ def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
     if not others:
         raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
     raise MissingSplitError(root / split, split, others)
+
+
+def has_xml(root: Path, split: str) -> bool:
+    """Tell whether a split of a root without lists has XML files."""
+    return bool(_place_in(root, split).xml_names())
 
 
 def _place_in(root: Path, split: str) -> Place:

@@ -10,7 +10,14 @@ from pathlib import Path, PurePosixPath
 from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, number_of, whole_number
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, MissingLabelsError, in_threads, read_lines, visible_below
+from ssd_lightning.data.formats.files import (
+    FileError,
+    MissingLabelsError,
+    in_threads,
+    is_within,
+    read_lines,
+    visible_below,
+)
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -50,21 +57,22 @@ class YOLO:
         places = settings.places(split)
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
         images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
-        labels = [label_path(image.path) for image in images]
+        labels = [image.labels for image in images]
         if (there := _unlabelled(images)) is not None:
             text = f"none of the {len(images)} images of split '{split}' has a file there"
-            raise MissingLabelsError(f"{label_path(there)}: the labels are missing: {text}")
+            raise MissingLabelsError(f"{there.labels}: the labels are missing: {text}")
         near = [folder for place in places for folder in (place, place.parent, label_path(place / "any.jpg").parent)]
+        near += [folder for place in places for folder in place.parents if is_within(root, folder)]
         names_file = names_file_of(root, near)
         names = settings.class_names(names_file)
         count = settings.get("nc")
         if count is not None and names and whole_number(count) != len(names):
             text = f"'nc' is {count}, but the number of names is {len(names)}; the names are taken"
             notes.append(f"{settings.path}: {text}")
-        users = Counter(map(label_path, {image.path for image in images}))
+        users = Counter({image.path: image.labels for image in images}.values())
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
-        if bare := [one.path for one in images if os.path.isfile(one.path) and not label_path(one.path).is_file()]:
+        if bare := [one.path for one in images if os.path.isfile(one.path) and not one.labels.is_file()]:
             text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
             notes.append(f"{root}: {text}; the first is {bare[0]}")
         try:
@@ -96,6 +104,7 @@ class _Image:
     name: str
     """Path below the folder that all images share."""
     path: Path
+    labels: Path
     stated: str
     """Source for error messages: the path, or file, line and text of a list."""
 
@@ -123,7 +132,7 @@ def _build(
         if isinstance(found, FileError):
             builder.add_image(image_id, found)
             continue
-        path = label_path(image.path)
+        path = image.labels
         repeated += [f"{path}: line {one.item}" for one in _drop_repeated(found)]
         objects = [one for _, one in found]
         builder.add_image(image_id, FoundImage(image.path, None, path, objects))
@@ -172,7 +181,7 @@ def _read_labels(
     if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
-    path = label_path(image.path)
+    path = image.labels
     try:
         lines = read_lines(path, "labels")
     except FileError as error:
@@ -267,7 +276,7 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
         if described:
             notes.append(f"{place}: skipped {described}; convert them to .jpg or .png")
         paths = [path for path in files if is_image_name(path) or path in labelled]
-        return [_Image(path.relative_to(place).as_posix(), path, stated=str(path)) for path in paths]
+        return [_Image(path.relative_to(place).as_posix(), path, label_path(path), stated=str(path)) for path in paths]
     texts = {number: line.strip() for number, line in enumerate(read_lines(place), start=1) if line.strip()}
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
@@ -288,24 +297,32 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
     shared = 0
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
         shared += 1  # folders that all names share
+    paths = [path or base / name for name, path in zip(names, found, strict=True)]
     return [
-        _Image("/".join(of_name[shared:]), path or base / name, stated=f"{place}: line {number} '{text}'")
-        for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True)
+        _Image("/".join(of_name[shared:]), path, label_path(path), stated=f"{place}: line {number} '{text}'")
+        for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True)
     ]
 
 
-def _unlabelled(images: Sequence[_Image]) -> Path | None:
+def _unlabelled(images: Sequence[_Image]) -> _Image | None:
     """Return the first image if none has a label file; missing images are reported later."""
-    there = next((image.path for image in images if os.path.isfile(image.path)), None)
-    has_labels = there is not None and any(label_path(image.path).is_file() for image in images)
+    there = next((image for image in images if os.path.isfile(image.path)), None)
+    has_labels = there is not None and any(image.labels.is_file() for image in images)
     return None if has_labels else there
 
 
 def label_path(image_path: Path) -> Path:
-    """Return the label file of an image: the last `images` becomes `labels`, else it is next to the image.
+    """Return the label file of an image: the last `images` of its path becomes `labels`.
 
-    In a folder `Images`, with another case, it is in `Labels` or `labels` if there is one.
+    If there is no such file, but one next to the image, it is that one.
     """
+    usual = _usual_label_path(image_path)
+    beside = image_path.with_name(usual.name)
+    return beside if not os.path.isfile(usual) and os.path.isfile(beside) else usual
+
+
+def _usual_label_path(image_path: Path) -> Path:
+    """Replace `images`; in a folder `Images`, with another case, it is in `Labels` or `labels` if there is one."""
     folders = list(image_path.parent.parts)
     name = f"{image_path.stem}.txt"
     if "images" in folders:

@@ -1,7 +1,7 @@
 """`data.yaml`, or what stands for it: where the images of YOLO's splits are, and what the classes are called."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ssd_lightning.data.formats.image_files import find_image, path_tails, porta
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.errors import DataError
 
-IMAGE_FOLDERS = ("images/{split}", "{split}/images", "{split}")
+IMAGES = ("images", "Images")
 LISTS = {"train": ("train.txt",), "val": ("val.txt", "valid.txt"), "test": ("test.txt",)}
 """Lists of images in the root, which are the splits if there are no settings."""
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -55,9 +55,9 @@ class Settings:
         found = [place for place in places if place is not None]
         if found:
             return self._apart_from_evaluation(found) if split == "train" else found
-        for pattern in IMAGE_FOLDERS:
-            if (self.root / pattern.format(split=split)).is_dir():
-                return [self.root / pattern.format(split=split)]
+        for folder in _image_folders(split):
+            if (self.root / folder).is_dir():
+                return [self.root / folder]
         others = {key for key in ("train", "val", "test") if self.get(key)}
         others |= {folder.name for folder in (self.root / "images").glob("*") if folder.is_dir()}
         raise MissingSplitError(self.path if self.values else self.root / "images" / split, split, others)
@@ -128,6 +128,14 @@ class Settings:
                 )
             numbers[name] = number
         return names
+
+
+def _image_folders(split: str) -> Iterator[str]:
+    """Yield the folders below the root where the images of a split may be: `a/b` may be `a/images/b`."""
+    parts = split.split("/")
+    for name in IMAGES:
+        yield from ("/".join([*parts[:place], name, *parts[place:]]) for place in range(len(parts) + 1))
+    yield split
 
 
 def read_settings(root: Path) -> Settings:
