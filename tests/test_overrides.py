@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import check_overrides, compose_config
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.overrides import refuse_epochs_with_budget, refuse_sweep
+from ssd_lightning.overrides import let_epochs_replace_budget, refuse_sweep
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,14 @@ def test_right_overrides_pass(overrides: list[str]) -> None:
     check_overrides("train", overrides)
 
 
-def test_epochs_have_no_effect_beside_a_budget() -> None:
-    def check(*overrides: str) -> None:
-        refuse_epochs_with_budget(overrides, compose_config("train", ["data=toy", *overrides]))
+def test_epochs_on_the_command_line_replace_the_budget_of_a_recipe() -> None:
+    def budget(*overrides: str) -> str | None:
+        config = compose_config("train", ["data=toy", *overrides])
+        let_epochs_replace_budget(config, overrides)
+        return config.budget
 
-    for overrides in (["experiment=finetune"], ["budget=1h"]):
-        check(*overrides, "trainer.max_steps=9")
-        check(*overrides, "trainer.max_epochs=-1")
-        check(*overrides, "budget=null", "trainer.max_epochs=9")
-        with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs=9 .*budget=1\w+; budget=null"):
-            check(*overrides, "trainer.max_epochs=9")
+    recipe = "experiment=finetune"
+    assert {budget(recipe), budget(recipe, "trainer.max_steps=9"), budget(recipe, "trainer.max_epochs=-1")} == {"10min"}
+    assert budget(recipe, "trainer.max_epochs=9") is budget(recipe, "trainer.max_epochs=9", "budget=null") is None
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs=9 .*budget=1h"):
+        budget("budget=1h", "trainer.max_epochs=9")

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import logging
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from ssd_lightning.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 
 def refuse_sweep(overrides: Sequence[str]) -> None:
@@ -29,22 +32,24 @@ def refuse_sweep(overrides: Sequence[str]) -> None:
             raise ConfigurationError(_explain_sweep(override))
 
 
-def refuse_epochs_with_budget(overrides: Sequence[str], config: DictConfig) -> None:
-    """Reject a number of epochs on the command line of a run that a time limits, for example that of a recipe.
+def let_epochs_replace_budget(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Drop the `budget` of a recipe if the command line has a number of epochs, which has no effect beside a budget.
 
     Args:
+        config: composed configuration of the run; its `budget` may become None.
         overrides: `key=value` as on the command line.
-        config: composed configuration of the run.
 
     Raises:
-        ConfigurationError: `trainer.max_epochs` would have no effect.
+        ConfigurationError: the command line has both.
     """
-    is_given = any(override.lstrip("+").startswith("trainer.max_epochs=") for override in overrides)
-    if is_given and config.budget is not None and config.trainer.max_epochs not in (None, -1):
-        raise ConfigurationError(
-            f"trainer.max_epochs={config.trainer.max_epochs} has no effect beside budget={config.budget}; budget=null "
-            "counts epochs instead"
-        )
+    keys = {override.lstrip("+").partition("=")[0] for override in overrides}
+    epochs = config.trainer.max_epochs
+    if "trainer.max_epochs" not in keys or epochs in (None, -1) or config.budget is None:
+        return
+    if "budget" in keys:
+        raise ConfigurationError(f"trainer.max_epochs={epochs} has no effect beside budget={config.budget}; give one")
+    log.info("trainer.max_epochs=%s takes the place of budget=%s", epochs, config.budget)
+    config.budget = None
 
 
 def check_each(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssd_lightning.config import run_command
-from ssd_lightning.overrides import refuse_epochs_with_budget
+from ssd_lightning.overrides import let_epochs_replace_budget
 from ssd_lightning.run_dirs import command_start
 from ssd_lightning.sweeps.plan import plan_sweep
 from ssd_lightning.sweeps.processes import end_with_sweep
@@ -39,7 +39,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
-    refuse_epochs_with_budget(hydra.overrides.task, config)
+    let_epochs_replace_budget(config, hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
         from ssd_lightning.sweeps.task import run_as_job
 

@@ -34,6 +34,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import to_config
+from ssd_lightning.overrides import let_epochs_replace_budget
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.budget import parse_budget
 from ssd_lightning.training.compilation import compile_network
@@ -67,6 +68,7 @@ def doctor(config: DictConfig) -> dict[str, Any]:
     """
     check_settings(config)
     hydra_config = HydraConfig.get()
+    let_epochs_replace_budget(config, hydra_config.overrides.task)
     directory = Path(os.path.relpath(hydra_config.runtime.output_dir))
     # Before objects are built from the configuration, since building resolves it.
     command = training_command(
