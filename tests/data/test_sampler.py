@@ -29,7 +29,9 @@ def test_evaluation_covers_every_sample_once_and_training_gives_every_rank_as_ma
     counts = Counter(key.image for rank in ranks for key in rank)
     assert counts.keys() == set(range(size))
     assert max(map(len, ranks)) - min(map(len, ranks)) <= (0 if pad else 1)
-    assert counts.total() - size <= (world_size - 1 if pad else 0)
+    # Lightning ends a run in which a rank has no images to validate.
+    assert not size or min(map(len, ranks))
+    assert counts.total() - size <= (world_size - 1 if pad or size < world_size else 0)
     assert not size or max(counts.values()) - min(counts.values()) <= 1
 
 

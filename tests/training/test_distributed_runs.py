@@ -38,7 +38,7 @@ ENDS_WITHIN_S = 60
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Few to train on and more to validate, so that a run can be met in either."""
     root = tmp_path_factory.mktemp("toy")
-    counts = {"num_train": 32, "num_val": 64, "num_test": 4}
+    counts = {"num_train": 32, "num_val": 64, "num_test": 1}
     write_toy_dataset(root=root, image_size_px=(96, 96), **counts)
     return [f"data.root={root}", *(f"data.{key}={count}" for key, count in counts.items())]
 
@@ -126,10 +126,12 @@ def test_processes_that_others_started_make_one_run(
 ) -> None:
     port = free_port()
     for rank in range(2):
-        run.start([*TRAIN, *SETTINGS, *images, "trainer.max_epochs=1"], **launcher(rank, port))
+        run.start([*TRAIN, *SETTINGS, *images, "trainer.max_epochs=1", "test=true"], **launcher(rank, port))
     assert run.wait_for_all(STARTS_WITHIN_S) == [0, 0], run.output(0) + run.output(1)
     (result,) = (run.folder / "outputs").rglob("result.json")  # one directory
-    assert json.loads(result.read_text())["status"] == "finished"
+    content = json.loads(result.read_text())
+    assert content["status"] == "finished"
+    assert "test/map_11point" in content["scores"]  # of one image for two ranks
 
 
 def test_two_processes_fill_one_dashboard(run: Run, images: list[str]) -> None:

@@ -56,7 +56,9 @@ class EpochSampler(Sampler[SampleKey]):
         world_size: number of processes; None as above.
         pad: for training: all ranks get the same number of samples, and so the same number of steps. The order is
             cut to whole batches, so an epoch has the same steps on any number of ranks. A set smaller than a batch is
-            repeated instead. Without it, for evaluation, every sample comes once, and ranks may differ by one.
+            repeated instead. Without it, for evaluation, every sample comes once, and ranks may differ by one. A set
+            smaller than the number of ranks is repeated, because Lightning ends a run in which a rank has no samples.
+            The metrics count an image once.
         batch_size: with `pad`: number of samples of a step over all ranks.
         multiscale: with `pad`: gives the size of each step; None yields no size.
         repeats: mean number of times that each sample comes in an epoch, for instance `repeat_factors`: at least its
@@ -132,9 +134,7 @@ class EpochSampler(Sampler[SampleKey]):
 
     def __len__(self) -> int:
         rank, world_size = self._place()
-        if self.pad:
-            return self._padded_size(world_size) // world_size
-        return len(range(rank, self.samples, world_size))
+        return len(range(rank, self._size(world_size), world_size))
 
     def __iter__(self) -> Iterator[SampleKey]:
         _, world_size = self._place()
@@ -153,10 +153,12 @@ class EpochSampler(Sampler[SampleKey]):
         draws = np.stack([order, np.zeros_like(order)], axis=1)
         if self.repeats is not None:
             draws = _repeated(order, self.repeats[order], rng)
-        size = self._padded_size(world_size) if self.pad else self.samples
-        return np.resize(draws, (size, 2))[rank::world_size]
+        return np.resize(draws, (self._size(world_size), 2))[rank::world_size]
 
-    def _padded_size(self, world_size: int) -> int:
+    def _size(self, world_size: int) -> int:
+        """Return the number of samples of an epoch, over all ranks."""
+        if not self.pad:
+            return max(self.samples, world_size) if self.samples else 0
         wanted = self.samples // self.batch_size * self.batch_size or self.samples
         return -(-wanted // world_size) * world_size
 
