@@ -302,12 +302,15 @@ def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(assembly, "monotonic", lambda: next(readings))
     monkeypatch.setattr(train, "command_start", lambda *programs: 0.0)
     overrides = [item for item in SMALL if not item.startswith("trainer.check_val")]
+    overrides += ["callbacks.best.monitor=val/loss_cls", "test=true"]  # the highest loss is an early one
     run_command(tmp_path, "train", *overrides, "budget=10s", "hydra.run.dir=run", "logger=none")
     record = read(tmp_path / "run" / "run.json")["budget"]
     assert record["seconds"] == 10
     assert 8 < record["used_seconds"] < 12
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     kept = saved["callbacks"]["BudgetCallback"]
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] < saved["global_step"]  # what the test restores is not recorded
     assert record["steps"] == kept["steps"] == saved["global_step"] > 6
     assert record["images"] == kept["images"] == 8 * record["steps"]
     assert saved["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-3  # of .005: the schedule has come to its end

@@ -201,7 +201,7 @@ class Run:
         checkpoint: str | None,
         *,
         class_names: Sequence[str],
-        budget: TrainingBudget | None,
+        spent: dict[str, Any] | None,
     ) -> None:
         """Print the scores of the last evaluation, and write the result and the report.
 
@@ -209,12 +209,12 @@ class Run:
             scores: last value of everything that was logged.
             checkpoint: path of the best checkpoint, if any was written.
             class_names: names of the classes 1..C.
-            budget: time budget of the run, if any.
+            spent: record of the time budget at the end of the training, if there is one.
         """
         if not self.is_first:
             return
-        if budget is not None:
-            write_json(self.directory / RECORD, read_record(self.directory) | {"budget": budget.record})
+        if spent is not None:
+            write_json(self.directory / RECORD, read_record(self.directory) | {"budget": spent})
         print_summary(scores, class_names)
         if checkpoint:
             print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)

@@ -77,6 +77,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     ):
         trainer.fit(module, datamodule=data, ckpt_path=run.resume)
     checkpoint = best_checkpoint(trainer)
+    spent = None if budget is None else budget.record  # a test restores what the best checkpoint had spent
     scores = logged_values(trainer)
     if config.test and data.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
@@ -85,7 +86,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         trainer.loggers = []
         trainer.validate(module, datamodule=data, ckpt_path=run.resume, verbose=False)
     scores |= logged_values(trainer)  # a test clears the metrics of the training
-    run.finish(scores, checkpoint, class_names=module.class_names, budget=budget)
+    run.finish(scores, checkpoint, class_names=module.class_names, spent=spent)
     return scores
 
 
