@@ -42,7 +42,8 @@ class FiniteSteps(pl.Callback):
     advances. The images of the batch are logged. With a fused optimiser on a GPU, the optimiser's kernel skips the
     step, and the host reads the result one step later, so that nothing waits. Other optimisers wait for the check.
 
-    With float16, Lightning's scaler skips such steps itself while it searches its scale. They are not counted.
+    With float16, Lightning's scaler skips such steps itself while it searches its scale. They are not counted, and the
+    statistics of batch norm are not restored.
 
     Args:
         max_bad_batches: number of skipped steps that are allowed. 0 stops at the first.
