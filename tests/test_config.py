@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
-from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from helpers.choices import CONF
 from ssd_lightning import config as configs
-from ssd_lightning.config import compose_config, find_folder, refused_value
+from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.errors import ConfigurationError, DataError, UserError, find_user_error
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
@@ -162,10 +161,3 @@ def test_help_lists_the_recipes_without_reading_them(monkeypatch: pytest.MonkeyP
     finally:
         configs.register_experiments("train")
     assert store.load("experiment/toy_tiny.yaml").node
-
-
-def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:
-    config = compose_config("train", ["augmentation=none", "+augmentation.photometric=false", "data=toy"])
-    with pytest.raises(InstantiationException) as raised:
-        instantiate(OmegaConf.create({"augmentation": OmegaConf.to_container(config.augmentation, resolve=True)}))
-    assert str(refused_value(raised.value)).endswith("remove it with ~augmentation.photometric")

@@ -76,6 +76,11 @@ class CommandLine:
         return overrides
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there are only overrides, and none that Hydra reads before it composes."""
+        return not any(text.startswith(("-", "hydra.mode=", "hydra.searchpath=")) for text in self.arguments)
+
+    @property
     def is_multirun(self) -> bool:
         """Whether several runs are asked for."""
         return self.has(MULTIRUN_FLAGS) or "hydra.mode=MULTIRUN" in self.arguments
