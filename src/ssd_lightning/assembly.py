@@ -29,7 +29,7 @@ from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.budget import TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks.budget import BudgetCallback
-from ssd_lightning.training.callbacks.progress import LogShortRuns
+from ssd_lightning.training.callbacks.logged_steps import LogShortRuns
 from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import (
     check_devices,
