@@ -11,8 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.analysis.auto import PriorChoice, choose_priors, choose_scale_bounds
 from ssd_lightning.analysis.dataset_check.splits import objects_of
+from ssd_lightning.analysis.prior_choice import PriorChoice, choose_priors
+from ssd_lightning.analysis.scale_bounds import choose_scale_bounds
 from ssd_lightning.assembly import make_net
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.resize import ResizeMode
