@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch, as_resize_mode, plain_mode
 from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.models.files import require_file
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import Normalization
 
@@ -247,8 +248,7 @@ def read_description(path: Path) -> ExportDescription:
     """
     file = description_file(path)
     for needed in (path, *companions(path)):
-        if not needed.is_file():
-            raise WeightsError(f"{path}: there is no file {needed}")
+        require_file(needed)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         metadata = {name: json.dumps(value) for name, value in values.items()}
