@@ -33,7 +33,7 @@ from ssd_lightning.inference.export.verify_export import (
     verification_table,
     verify_export,
 )
-from ssd_lightning.inference.runtime.description import companions
+from ssd_lightning.inference.runtime.description_file import companions
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
 from ssd_lightning.timing import seconds_of, time_pairs
