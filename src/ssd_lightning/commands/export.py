@@ -16,12 +16,13 @@ from ssd_lightning.commands.export_verification import verify_file
 from ssd_lightning.data.detection_data import DetectionData, require_objects
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import Backend, Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 from ssd_lightning.inference.export.graph import DETECTNET
 from ssd_lightning.inference.export.quantization import quantize_int8
 from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
 
