@@ -20,7 +20,7 @@ from ssd_lightning.inference.progress import progress_bar
 from ssd_lightning.inference.results import labels_of
 from ssd_lightning.inference.sources import Source, find_sources
 from ssd_lightning.inference.window import Window
-from ssd_lightning.inference.writers import OUTPUTS, FromFirstShot, Writer, open_writers, refuse_replacing
+from ssd_lightning.inference.writers import OUTPUTS, LazyWriter, Writer, open_writers, refuse_replacing
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.visualization.tables import counted
 
@@ -128,7 +128,7 @@ def _run(
         if outputs:  # may fail, so do it before the work
             folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            writer = FromFirstShot(writers)
+            writer = LazyWriter(writers)
             stack.callback(writer.close)  # also on an early end, so that the files are complete
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(
