@@ -105,14 +105,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
     report["on_error"] = check.on_error
     report |= {"coverage": None, "priors": None, "trial": None}
-    net = None
-    if check.class_names:
-        torch.manual_seed(config.seed)
-        try:
-            net = make_net(config, len(check.class_names), pretrained=not config.init_from)
-        except WeightsError as error:
-            check.issues.append(Issue("error", "weights", "train", str(error)))
-            net = make_net(config, len(check.class_names), pretrained=False)
+    net = build_network(check, config) if check.class_names else None
     image_size = None if net is None else net.image_size
     if config.decode:
         decode_images(check, None if config.images == "all" else config.images, config.seed)
@@ -122,15 +115,13 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     for split in check.datasets:
         report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
     report["images_decoded"] = len(check.facts)
-    if "train" in report["splits"]:
+    if (train := report["splits"].get("train")) is not None:
         check.issues += background_issues(
-            images=report["splits"]["train"]["images"],
-            without_objects=report["splits"]["train"]["images_without_objects"],
+            images=train["images"],
+            without_objects=train["images_without_objects"],
             min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
-        check.issues += few_images_issues(
-            images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
-        )
+        check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
     if net is not None and check.training_objects:
         if config.priors.fit:
             net = with_fitted_priors(check, config, net)
@@ -157,6 +148,16 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
         if group["kind"] == "rare_class" and not config.data.repeat_rare:
             group["advice"] += "; data.repeat_rare=true shows their images more often"
     return report
+
+
+def build_network(check: DatasetCheck, config: DictConfig) -> SSD:
+    """Build the network of the run. Weights that cannot be read are an issue, and random ones take their place."""
+    torch.manual_seed(config.seed)
+    try:
+        return make_net(config, len(check.class_names), pretrained=not config.init_from)
+    except WeightsError as error:
+        check.issues.append(Issue("error", "weights", "train", str(error)))
+        return make_net(config, len(check.class_names), pretrained=False)
 
 
 def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD:
