@@ -20,12 +20,12 @@ from ssd_lightning.analysis.health import background_issues, duplicate_issues, f
 from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
 from ssd_lightning.assembly import make_net
 from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
-from ssd_lightning.checks import require_number
+from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.commands.doctor_trial import try_steps
 from ssd_lightning.config import find_folder
 from ssd_lightning.data.overlap import copies_across
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import to_config
 from ssd_lightning.overrides import let_epochs_replace_budget
@@ -84,8 +84,7 @@ def check_settings(config: DictConfig) -> None:
     if config.trial_batch_size is not None:
         require_number("trial_batch_size", config.trial_batch_size, 1, whole=True)
     for name in ("decode", "fit"):
-        if not isinstance(config[name], bool):
-            raise ConfigurationError(f"{name} is {config[name]!r}; it must be true or false")
+        require_bool(name, config[name])
 
 
 def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:

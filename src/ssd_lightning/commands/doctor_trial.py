@@ -12,13 +12,12 @@ from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
 from ssd_lightning.analysis.dry_run import run_estimate
 from ssd_lightning.data.detection_data import spare_workers
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.devices import choose_device
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.budget import parse_budget
 from ssd_lightning.training.compilation import compile_network
-from ssd_lightning.training.devices import check_devices, device_batch_size
+from ssd_lightning.training.devices import check_devices, device_batch_size, training_device
 from ssd_lightning.training.optim import call_factory
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ MOST_ON_A_PROCESSOR = 8
 def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, Any] | None:
     """Run a few training steps to get the first loss and an estimate of the whole run; None if not possible."""
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    device = training_device(config.trainer.accelerator)
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
     batch_size = config.trial_batch_size or share
