@@ -150,14 +150,21 @@ def test_folders_are_found_beside_the_code_or_inside_it(tmp_path: Path, monkeypa
     assert find_folder("conf") == package / "conf"
 
 
-def test_help_lists_the_recipes_without_reading_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra copies what they say for every group that it lists: three quarters of the time of `--help`."""
+def test_recipes_that_are_not_named_are_listed_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading all takes as long as composing, and Hydra copies what they say for every group that `--help` lists."""
     names = {f"{path.stem}.yaml" for path in find_folder("experiments").glob("*.yaml")}
     store = ConfigStore.instance()
-    try:
-        configs.register_experiments("train", names_only=True)
+
+    def read() -> set[str]:
         assert set(store.list("experiment")) == names
-        assert not store.load("experiment/toy_tiny.yaml").node
-    finally:
-        configs.register_experiments("train")
-    assert store.load("experiment/toy_tiny.yaml").node
+        return {name for name in names if store.load(f"experiment/{name}").node}
+
+    monkeypatch.setattr(configs, "_stored", {})
+    configs.register_experiments("train", [])
+    assert read() == set()
+    configs.register_experiments("train", ["experiment=toy_tiny", "seed=1"])
+    assert read() == {"toy_tiny.yaml"}
+    configs.register_experiments("train")
+    assert read() == names
+    configs.register_experiments("train", [])
+    assert read() == names

@@ -24,7 +24,7 @@ def test_a_command_composes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", count)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.csv").write_text("epoch,loss,step\n0,2.5,9\n")
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,loss,step,val/map_11point\n0,,9,0.25\n")
     run_command(tmp_path, "report", "run=run", "output=page.html")
     assert (tmp_path / "page.html").is_file()
     assert len(composed) == 1

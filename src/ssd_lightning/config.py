@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +38,31 @@ def find_folder(name: str) -> Path:
     raise ConfigurationError(f"the installation is incomplete: no folder {name} in {PACKAGE} or {PACKAGE.parents[1]}")
 
 
-def register_experiments(config_name: str, *, names_only: bool = False) -> None:
+def register_experiments(config_name: str, arguments: Sequence[str] | None = None) -> None:
     """Register every file of `experiments/` as a choice of the group `experiment`, for commands that have this group.
 
     Args:
         config_name: configuration of the command.
-        names_only: register names without content. Hydra copies the content over a hundred times to print its help.
+        arguments: the command line. Only the recipes that it names are read; the others are registered without
+            content. To read all takes as long as to compose. None reads all, if a configuration may name one itself.
     """
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
         return  # predict and others start faster without
-    _store_experiments(find_folder("experiments"), names_only)
+    for path in sorted(find_folder("experiments").glob("*.yaml")):
+        is_read = arguments is None or any(path.stem in text for text in arguments)
+        if path not in _stored or (is_read and not _stored[path]):
+            _stored[path] = is_read
+            node: Any = OmegaConf.load(path) if is_read else {}
+            ConfigStore.instance().store(
+                group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
+            )
 
 
-@lru_cache(maxsize=1)  # the store holds what was registered last
-def _store_experiments(folder: Path, names_only: bool) -> None:
-    for path in sorted(folder.glob("*.yaml")):
-        node: Any = {} if names_only else OmegaConf.load(path)
-        ConfigStore.instance().store(
-            group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
-        )
+_stored: dict[Path, bool] = {}
+"""Registered recipes, and whether they were read. What was read stays."""
 
 
 def compose_config(
@@ -77,10 +80,12 @@ def compose_config(
         folder: folder of the configurations; None for `conf`.
         return_hydra_config: include Hydra's own settings as `hydra`.
     """
-    register_experiments(config_name)
+    packaged, overrides = find_folder("conf"), spell_out(overrides or [])
+    has_own_config = folder not in (None, packaged) or CommandLine(tuple(overrides)).has_own_config
+    register_experiments(config_name, None if has_own_config else overrides)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=os.path.abspath(folder or find_folder("conf")), version_base="1.3"):
-        return compose(config_name, overrides=spell_out(overrides or []), return_hydra_config=return_hydra_config)
+    with initialize_config_dir(config_dir=os.path.abspath(folder or packaged), version_base="1.3"):
+        return compose(config_name, overrides=overrides, return_hydra_config=return_hydra_config)
 
 
 def check_overrides(config_name: str, overrides: list[str]) -> None:

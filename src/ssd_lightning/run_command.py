@@ -51,7 +51,7 @@ def run_command(
     with _exit_at_user_errors():
         line = plan(CommandLine(tuple(spell_out(sys.argv[1:])))).with_absolute_config_path(config_name)
         helps = line.has(HELP_FLAGS)
-        register_experiments(config_name, names_only=helps)
+        register_experiments(config_name, [] if helps else None if line.has_own_config else line.arguments)
         if (run := line.repeated_run) is not None:
             line = store_repeated_run(config_name, line, run)
         elif not (helps or line.is_plain):
