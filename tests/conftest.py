@@ -64,7 +64,7 @@ def _absl_closes_no_stream() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _compositions() -> Iterator[None]:
-    """Compose the packaged configuration from parts that are kept: a command composes it several times.
+    """Compose the packaged configuration from parts that are kept: hundreds of tests need it.
 
     Kept are the content of each file, the merged files of each set of choices (`group=option`), and the result of each
     set of overrides. Hydra applies overrides of values itself, each time.
@@ -106,17 +106,13 @@ def _compositions() -> Iterator[None]:
         is_packaged = paths == {"pkg://hydra.conf", str(REPOSITORY / "conf"), "structured://"}
         if not is_packaged or config_name == REPEATED or any("hydra.searchpath" in text for text in overrides):
             return compose(self, config_name, overrides, run_mode, *more, **flags)
-        # What passed as a single run is as good for several, not the other way round.
-        key, strict = ((config_name, *overrides, mode) for mode in (run_mode, RunMode.RUN))
+        key = (config_name, *overrides, run_mode)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ConfigRepository, "load_config", read_once)
             patch.setattr(CachingConfigRepository, "__init__", share_sources)
             patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
             patch.setattr(config_loader_impl, "create_defaults_list", find_defaults_once)
-            config = remember(
-                strict if strict in kept else key,
-                lambda: compose(self, config_name, overrides, run_mode, *more, **flags),
-            )
+            config = remember(key, lambda: compose(self, config_name, overrides, run_mode, *more, **flags))
         config.hydra.runtime.cwd = os.getcwd()
         return config
 

@@ -23,6 +23,7 @@ from ssd_lightning.initial_weights import check_start, describe_start
 from ssd_lightning.models.files import read_checkpoint, stored_normalization
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import IMAGENET, TORCHVISION_SSD
+from ssd_lightning.training import devices
 from test_choices import BACKBONES
 
 WITHOUT_IMAGENET = {"mobilenet_v1", "tiny"}
@@ -177,7 +178,7 @@ def test_batch_norm_is_synchronised_where_there_is_more_than_one_gpu(monkeypatch
         ({"sync_batchnorm": True}, 1, "cuda", True),
         ({"accelerator": "cpu"}, 4, "cpu", False),
     ]:
-        monkeypatch.setattr(assembly, "choose_device", lambda wanted, device=device: torch.device(device))
+        monkeypatch.setattr(devices, "choose_device", lambda wanted, device=device: torch.device(device))
         config: Any = OmegaConf.merge(small, {"trainer": settings})
         assert synchronizes_batch_norm(config, ranks) == expected, (settings, ranks, device)
 

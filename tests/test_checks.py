@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -28,3 +28,10 @@ def test_choices_are_listed(value: object) -> None:
     require_choice("a.b", "two", ("one", "two"))
     with pytest.raises(ConfigurationError, match=rf"a\.b is '{value}'; it can be one or two"):
         require_choice("a.b", value, ("one", "two"))
+
+
+@pytest.mark.parametrize("value", ["true", None, 1, 0.0])
+def test_what_is_neither_true_nor_false_is_named(value: object) -> None:
+    require_bool("a.b", False)
+    with pytest.raises(ConfigurationError, match=rf"a\.b is {value!r}; it must be true or false"):
+        require_bool("a.b", value)

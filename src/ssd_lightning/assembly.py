@@ -17,7 +17,6 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
-from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import find_user_error
 from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
@@ -29,7 +28,7 @@ from ssd_lightning.training import DetectionDataModule, SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.budget import TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks.budget import BudgetCallback
-from ssd_lightning.training.callbacks.progress import LogShortRuns
+from ssd_lightning.training.callbacks.logged_steps import LogShortRuns
 from ssd_lightning.training.compilation import check_compile, compile_network
 from ssd_lightning.training.devices import (
     check_devices,
@@ -38,6 +37,7 @@ from ssd_lightning.training.devices import (
     check_sync_batchnorm,
     device_batch_size,
     find_launch,
+    training_device,
 )
 from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
@@ -67,7 +67,7 @@ def set_up_machine(config: DictConfig) -> int:
         clips_gradients=bool(config.trainer.gradient_clip_val),
         fused=bool(config.optimizer.get("fused")),
     )
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
+    device = training_device(config.trainer.accelerator)
     check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     keep_freed_memory(device)
@@ -176,7 +176,7 @@ def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
     """Tell whether batch norm uses the statistics of all devices. The default is yes with more than one GPU."""
     if config.trainer.sync_batchnorm is not None:
         return bool(config.trainer.sync_batchnorm)
-    return ranks > 1 and choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto").type == "cuda"
+    return ranks > 1 and training_device(config.trainer.accelerator).type == "cuda"
 
 
 def make_data(config: DictConfig) -> DetectionDataModule:

@@ -11,9 +11,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.analysis.auto import PriorChoice, choose_priors, choose_scale_bounds
 from ssd_lightning.analysis.dataset_check.splits import objects_of
+from ssd_lightning.analysis.prior_choice import PriorChoice, choose_priors
+from ssd_lightning.analysis.scale_bounds import choose_scale_bounds
 from ssd_lightning.assembly import make_net
+from ssd_lightning.checks import require_bool
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.resize import ResizeMode
 from ssd_lightning.errors import ConfigurationError
@@ -55,8 +57,7 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
     Raises:
         UserError: a setting, the training split or the checkpoint is not usable.
     """
-    if not isinstance(config.priors.fit, bool):
-        raise ConfigurationError(f"priors.fit is {config.priors.fit!r}; it must be true or false")
+    require_bool("priors.fit", config.priors.fit)
     if not config.priors.fit:
         return None
     if config.get("ablated"):

@@ -50,6 +50,16 @@ def require_number(
     raise ConfigurationError(f"{name} is {value!r}; it must be {noun} {start}{end}")
 
 
+def require_bool(name: str, value: object) -> None:
+    """Check that a setting is true or false.
+
+    Raises:
+        ConfigurationError: it is neither; the message contains the setting's full name and its value.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is {value!r}; it must be true or false")
+
+
 def require_package(name: str, needed_by: object, install: str) -> Any:
     """Import an optional package.
 

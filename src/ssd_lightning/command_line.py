@@ -76,6 +76,16 @@ class CommandLine:
         return overrides
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there are only overrides, and none that Hydra reads before it composes."""
+        return not any(text.startswith(("-", "hydra.mode=", "hydra.searchpath=")) for text in self.arguments)
+
+    @property
+    def has_own_config(self) -> bool:
+        """Whether there may be configurations of the user's own."""
+        return self.has(OWN_CONFIG_FLAGS) or any(text.startswith("hydra.searchpath=") for text in self.arguments)
+
+    @property
     def is_multirun(self) -> bool:
         """Whether several runs are asked for."""
         return self.has(MULTIRUN_FLAGS) or "hydra.mode=MULTIRUN" in self.arguments

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.convert`: write annotated images in another annotation format."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.demo`: start a local web page and a JSON endpoint for a detector."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import os
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

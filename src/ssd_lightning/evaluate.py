@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.evaluate`: score a trained detector on annotated images."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.export`: write a trained detector in another format, and verify the file."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import logging
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +16,9 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from ssd_lightning.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
+
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+"""What Hydra and OmegaConf raise for overrides and configurations that they do not accept."""
 
 
 def refuse_sweep(overrides: Sequence[str]) -> None:
@@ -77,17 +80,36 @@ def check_each(
         config = compose(composed)
     except REFUSALS as error:
         _explain_refusal(error, parsed, groups, compose)
+    check_references(config, overrides)
     chosen = OmegaConf.select(config, "hydra.runtime.choices", default={})  # includes groups that only Hydra can find
     known = set(_keys(config))
     for override in parsed:
         name = override.key_or_group
         if not (_is_new(override) or override.is_delete() or name in known or name in {*groups, *chosen}):
             raise _unknown(name, known, groups)
-        if "${" in str(override.input_line) and not override.is_sweep_override():
-            _check_reference(config, override)
 
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
+def check_references(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Reject overrides that refer to a setting that does not exist.
+
+    Args:
+        config: composed from the overrides.
+        overrides: `key=value`, as on the command line.
+
+    Raises:
+        ConfigurationError: a value contains `${NAME}`, and there is no setting NAME.
+    """
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if "${" not in value:
+            continue
+        try:
+            OmegaConf.select(config, key.lstrip("+"))
+        except InterpolationKeyError as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(f"{text}: {reason}; ${{NAME}} stands for another setting") from error
+        except REFUSALS:
+            continue  # only known at run time, such as ${hydra:runtime.output_dir}
 
 
 def _parse(text: str, groups: Mapping[str, Sequence[str]], compose: Callable[[list[str]], DictConfig]) -> Override:
@@ -138,16 +160,6 @@ def _items(text: str) -> list[str]:
         else:
             items[-1] += letter
     return items
-
-
-def _check_reference(config: DictConfig, override: Override) -> None:
-    try:
-        OmegaConf.select(config, override.key_or_group)
-    except InterpolationKeyError as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigurationError(f"{override.input_line}: {reason}; ${{NAME}} stands for another setting") from error
-    except REFUSALS:
-        return  # only known at run time, such as ${hydra:runtime.output_dir}
 
 
 def _explain_sweep(override: Override) -> str:

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.predict`: detect objects in images, videos or a camera stream, and save the results."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.report`: write an HTML page for one run, or a comparison of several."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`python -m ssd_lightning.show`: draw priors, augmented images, and the priors that are matched to each object."""
 
-from ssd_lightning.config import run_command
+from ssd_lightning.run_command import run_command
 
 
 def main() -> None:

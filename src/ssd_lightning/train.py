@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssd_lightning.config import run_command
 from ssd_lightning.overrides import let_epochs_replace_budget
+from ssd_lightning.run_command import run_command
 from ssd_lightning.run_dirs import command_start
 from ssd_lightning.sweeps.plan import plan_sweep
 from ssd_lightning.sweeps.processes import end_with_sweep

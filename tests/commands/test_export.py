@@ -22,8 +22,9 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import Backend, Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import files
+from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
 

@@ -162,7 +162,7 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
         (["what=batch", "num=0"], "num is 0"),
         (["what=batch", "draws=1.5"], "draws is 1.5"),
         (["what=matches", "checkpoint=other.ckpt"], "other.ckpt"),
-        (["what=matches", "checkpoint=gone.ckpt"], "there is no checkpoint gone.ckpt"),
+        (["what=matches", "checkpoint=gone.ckpt"], "gone.ckpt: there is no such file"),
     ],
 )
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], said: str) -> None:

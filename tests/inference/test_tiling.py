@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.exported_networks import tiny_detector
-from ssd_lightning.data.image_io import ImageInput, as_rgb
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.tiling import covered_fragments, touches_inner_edge
@@ -28,9 +27,9 @@ class PerfectFinder(Detector):
         self.tiling = None
         self.batches: list[int] = []
 
-    def _detect_batch(self, given: Sequence[ImageInput]) -> list[ImageDetections]:
-        self.batches.append(len(given))
-        return [self._find(as_rgb(one)) for one in given]
+    def _detect_batch(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
+        self.batches.append(len(images))
+        return [self._find(image) for image in images]
 
     def _find(self, image: np.ndarray) -> ImageDetections:
         numbers = [number for number in np.unique(image[..., 1]) if number]

@@ -32,7 +32,7 @@ from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training.batch_scaling import split_optimizer
 from ssd_lightning.training.callbacks.averaging import ForeachAverage
-from ssd_lightning.training.callbacks.progress import is_logged
+from ssd_lightning.training.callbacks.logged_steps import is_logged
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import SSDOutput, Target
 

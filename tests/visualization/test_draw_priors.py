@@ -2,12 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from ssd_lightning.commands.show import split_by_level
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.visualization.colours import Colour
 from ssd_lightning.visualization.draw_priors import (
-    LevelPriors,
     draw_level,
     draw_prior_levels,
     draw_prior_overview,
@@ -15,13 +13,14 @@ from ssd_lightning.visualization.draw_priors import (
     level_caption,
     ratio_colours,
 )
+from ssd_lightning.visualization.level_priors import LevelPriors, split_by_level
 
 SIDE_PX = 630
 GREY = np.full((300, 300, 3), 128, dtype=np.uint8)
 
 
 def levels_of(levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: bool = False) -> list[LevelPriors]:
-    return split_by_level(make_priors(levels, image_size, clip=clip), levels, image_size)
+    return split_by_level(make_priors(levels, image_size, clip=clip).numpy(), levels, image_size)
 
 
 def is_colour(image: np.ndarray, colour: Colour) -> np.ndarray:

@@ -36,6 +36,12 @@ def sides_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     return (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]) * (image_size[1], image_size[0])
 
 
+def median_side_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> float:
+    """Return the median of the square roots of the boxes' areas, in pixels of the network's input; 0 without boxes."""
+    sides = np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1))
+    return float(np.median(sides)) if len(sides) else 0.0
+
+
 def split_summary(objects: Objects, class_names: Sequence[str], *, images: int, left_out: int) -> dict[str, Any]:
     """Describe a split in plain values."""
     classes = {}

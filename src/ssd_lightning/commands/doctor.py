@@ -1,7 +1,6 @@
 """Check a data set and the first training steps before a run."""
 
 import json
-import logging
 import os
 import shlex
 import sys
@@ -17,36 +16,23 @@ from omegaconf import DictConfig, OmegaConf
 from ssd_lightning.analysis.dataset_check.opening import open_splits
 from ssd_lightning.analysis.dataset_check.priors import FITTED, judge_priors
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, decode_images, judge_split
-from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
-from ssd_lightning.analysis.dry_run import run_estimate
 from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
 from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
 from ssd_lightning.assembly import make_net
 from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
-from ssd_lightning.checks import require_number
+from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.command_line import CommandLine
+from ssd_lightning.commands.doctor_trial import try_steps
 from ssd_lightning.config import find_folder
-from ssd_lightning.data.detection_data import spare_workers
 from ssd_lightning.data.overlap import copies_across
-from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.devices import choose_device
-from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.memory import keep_freed_memory
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import to_config
 from ssd_lightning.overrides import let_epochs_replace_budget
-from ssd_lightning.training.batch_scaling import split_optimizer
-from ssd_lightning.training.budget import parse_budget
-from ssd_lightning.training.compilation import compile_network
-from ssd_lightning.training.devices import check_devices, device_batch_size
-from ssd_lightning.training.optim import call_factory
 from ssd_lightning.visualization.health_tables import print_report
-
-log = logging.getLogger(__name__)
 
 OWN_SETTINGS = ("decode", "images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Settings of the check only; all others are those of the run."""
-MOST_ON_A_PROCESSOR = 8
 NO_RECIPE = "ssd"
 """`name` of a run without `experiment=`."""
 
@@ -98,8 +84,7 @@ def check_settings(config: DictConfig) -> None:
     if config.trial_batch_size is not None:
         require_number("trial_batch_size", config.trial_batch_size, 1, whole=True)
     for name in ("decode", "fit"):
-        if not isinstance(config[name], bool):
-            raise ConfigurationError(f"{name} is {config[name]!r}; it must be true or false")
+        require_bool(name, config[name])
 
 
 def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
@@ -119,14 +104,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
     report["on_error"] = check.on_error
     report |= {"coverage": None, "priors": None, "trial": None}
-    net = None
-    if check.class_names:
-        torch.manual_seed(config.seed)
-        try:
-            net = make_net(config, len(check.class_names), pretrained=not config.init_from)
-        except WeightsError as error:
-            check.issues.append(Issue("error", "weights", "train", str(error)))
-            net = make_net(config, len(check.class_names), pretrained=False)
+    net = build_network(check, config) if check.class_names else None
     image_size = None if net is None else net.image_size
     if config.decode:
         decode_images(check, None if config.images == "all" else config.images, config.seed)
@@ -136,15 +114,13 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     for split in check.datasets:
         report["splits"][split] = judge_split(check, split, image_size=image_size, tiny_px=config.tiny_px)
     report["images_decoded"] = len(check.facts)
-    if "train" in report["splits"]:
+    if (train := report["splits"].get("train")) is not None:
         check.issues += background_issues(
-            images=report["splits"]["train"]["images"],
-            without_objects=report["splits"]["train"]["images_without_objects"],
+            images=train["images"],
+            without_objects=train["images_without_objects"],
             min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
-        check.issues += few_images_issues(
-            images=report["splits"]["train"]["images"], has_recipe=config.name != NO_RECIPE
-        )
+        check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
     if net is not None and check.training_objects:
         if config.priors.fit:
             net = with_fitted_priors(check, config, net)
@@ -173,6 +149,16 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     return report
 
 
+def build_network(check: DatasetCheck, config: DictConfig) -> SSD:
+    """Build the network of the run. Weights that cannot be read are an issue, and random ones take their place."""
+    torch.manual_seed(config.seed)
+    try:
+        return make_net(config, len(check.class_names), pretrained=not config.init_from)
+    except WeightsError as error:
+        check.issues.append(Issue("error", "weights", "train", str(error)))
+        return make_net(config, len(check.class_names), pretrained=False)
+
+
 def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD:
     """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
     choice = fit_priors(net, check.datasets["train"], check.resize)
@@ -180,67 +166,6 @@ def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD
     fitted = make_net(config, net.num_classes, pretrained=False)
     fitted.load_state_dict(net.state_dict())
     return fitted
-
-
-def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, Any] | None:
-    """Run a few training steps to get the first loss and an estimate of the whole run; None if not possible."""
-    num_devices = check_devices(config.trainer.accelerator, config.trainer.devices) * config.trainer.num_nodes
-    device = choose_device("cpu" if config.trainer.accelerator == "cpu" else "auto")
-    accumulate = config.trainer.accumulate_grad_batches
-    share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
-    batch_size = config.trial_batch_size or share
-    keep_freed_memory(device)
-    if device.type == "cpu":
-        batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
-    batches = sound_batches(
-        check,
-        instantiate(config.augmentation, _convert_="all"),
-        batch_size=batch_size,
-        steps=config.trial_steps,
-        num_workers=spare_workers(1) if config.data.num_workers is None else config.data.num_workers,
-        seed=config.seed,
-    )
-    if batches is None:
-        return None
-    net = net.to(device)
-    if config.channels_last:
-        net = net.to(memory_format=torch.channels_last)
-    compile_network(net, config.compile)
-    settings, _ = split_optimizer(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
-    log.info("timing steps on %s: %d, of %d images each", device.type, config.trial_steps, batch_size)
-    trial = take_steps(
-        check,
-        net,
-        instantiate(config.loss, _convert_="all").to(device).train(),
-        call_factory("optimizer", instantiate(settings, _convert_="all"), net.parameters()),
-        batches,
-        steps=config.trial_steps,
-        device=device,
-        precision=str(config.trainer.precision),
-    )
-    if trial is None:
-        return None
-    estimate = run_estimate(
-        seconds_a_step=trial.seconds_a_step,
-        measured_batch_size=batch_size,
-        batch_size=config.data.batch_size,
-        num_images=samples_of_epoch(check, config),
-        num_devices=num_devices,
-        max_epochs=None if config.budget else config.trainer.max_epochs,
-        max_steps=config.trainer.max_steps,
-        budget_s=parse_budget(config.budget) if config.budget else None,
-        batches_a_step=accumulate,
-        activations_mib=trial.activations_mib,
-        fixed_mib=trial.fixed_mib,
-    )
-    return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
-
-
-def samples_of_epoch(check: DatasetCheck, config: DictConfig) -> int:
-    """Count the training samples of an epoch; images of rare classes may be repeated."""
-    annotations = check.datasets["train"].annotations
-    factors = repeat_factors(annotations, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
-    return EpochSampler(size=len(annotations), pad=True, repeats=factors).samples
 
 
 def training_command(config: DictConfig, overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:

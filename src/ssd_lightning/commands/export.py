@@ -1,43 +1,30 @@
 """Write a trained detector in another format and verify the file, or write its weights with another project's names."""
 
 import logging
-import math
 import sys
 import tempfile
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich.progress import track
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.commands import evaluate
+from ssd_lightning.commands.export_notes import labels_file, numbers, print_companions, print_detectnet, print_input
+from ssd_lightning.commands.export_verification import verify_file
 from ssd_lightning.data.detection_data import DetectionData, require_objects
-from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.detector import Backend, Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 from ssd_lightning.inference.export.graph import DETECTNET
 from ssd_lightning.inference.export.quantization import quantize_int8
-from ssd_lightning.inference.export.verify_export import (
-    Batch,
-    Seconds,
-    drawn_images,
-    in_batches,
-    verification_table,
-    verify_export,
-)
-from ssd_lightning.inference.runtime.description import companions
+from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
-from ssd_lightning.timing import seconds_of, time_pairs
-from ssd_lightning.visualization.tables import print_table
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +85,7 @@ def export(config: DictConfig) -> None:
     if config.layout:
         print_detectnet(checkpoint, output)
     elif others := companions(output):
-        height, width = checkpoint.image_size
-        print(
-            f"{', '.join(map(str, others))}: keep them beside it. It takes one RGB image of {width} x {height} px, "
-            f"colours from 0 to 255, as {others[-1].name} describes, and leaves NMS to the program."
-        )
+        print_companions(checkpoint, others)
     else:
         print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
 
@@ -198,61 +181,6 @@ def write(config: DictConfig, checkpoint: Detector, data: DetectionData | None, 
             quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
 
 
-def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> list[str]:
-    """Load the file, run it next to the checkpoint, and print the table.
-
-    Returns:
-        The values that exceed their limit.
-    """
-    exported = Detector.load(path, backend=config.backend)
-    batches, images = material(config, checkpoint, data)
-    verification = verify_export(checkpoint, exported, batches, images)
-    tolerance = None if config.quantize else float(config.tolerance)
-    weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
-    source = "drawn images" if data is None else f"images of the {config.split} split"
-    print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
-    print_table(
-        verification_table(
-            verification,
-            tolerance=tolerance,
-            max_map_loss=config.max_map_loss,
-            seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
-            bytes_of=(weights, sum(file.stat().st_size for file in (path, *companions(path)))),
-        )
-    )
-    print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
-    if verification.whole is not None:
-        print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
-    if verification.parity.detections + verification.parity.others == 0:
-        print("Nothing was detected on either side, which shows little; give images with data=, or lower thresholds.")
-    return verification.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
-
-
-def material(
-    config: DictConfig, checkpoint: Detector, data: DetectionData | None
-) -> tuple[Iterable[Batch], list[np.ndarray]]:
-    """Return batches of the network's size for the verification, and some images as stored on disk."""
-    if data is None:
-        drawn = drawn_images(config.images, checkpoint.image_size)
-        return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
-    records = data.dataset(config.split).annotations
-    some = islice(records, 0, None, math.ceil(len(records) / config.images))
-    loader = data.evaluation_loader(config.split)
-    return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
-
-
-def time_both(checkpoint: Detector, exported: Detector) -> dict[int, Seconds]:
-    """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
-    drawn, seconds = drawn_images(8, checkpoint.image_size), {}
-    for batch in (1, 8):
-        images, _ = next(iter(in_batches(drawn, checkpoint.image_size, batch, checkpoint.resize)))
-        sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
-        once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
-        pairs = min(15, max(3, int(10 / once)))
-        seconds[batch] = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=2)
-    return seconds
-
-
 def publish(unverified: Path, output: Path) -> None:
     """Rename a verified file to its final name.
 
@@ -270,40 +198,6 @@ def publish(unverified: Path, output: Path) -> None:
     unverified.unlink(missing_ok=True)
 
 
-def print_input(checkpoint: Detector, *, is_prepared: bool) -> None:
-    """Describe how to resize images, unless they are stretched, and how to normalise them, unless the file does it."""
-    if is_letterboxed := isinstance(checkpoint.resize, Letterbox):
-        print(
-            "Images are letterboxed, which `predict` and `evaluate` do automatically: scaled to fit, in the top left "
-            f"corner, the rest filled with RGB {list(checkpoint.resize.fill)}; boxes are relative to the whole input."
-        )
-    if is_prepared:
-        size = "so prepared" if is_letterboxed else "of any size"
-        print(f"It takes uint8 images [B, H, W, 3], RGB, {size}; its metadata explain inputs and outputs.")
-        return
-    preset = checkpoint.network.normalization
-    print(
-        f"They want {'BGR' if preset.bgr else 'RGB'} images of 0..255 minus {_numbers(preset.mean)} over "
-        f"{_numbers(preset.std)}, and classes numbered from 1."
-    )
-
-
-def labels_file(output: Path) -> Path:
-    """Return the file of class names beside an export for detectNet."""
-    return output.with_suffix(".labels.txt")
-
-
-def print_detectnet(checkpoint: Detector, output: Path) -> None:
-    """Write the list of classes that detectNet reads, and print its command."""
-    labels = labels_file(output)
-    labels.write_text("".join(f"{name}\n" for name in ("BACKGROUND", *checkpoint.class_names)), encoding="utf-8")
-    print(
-        f"{labels}: its classes. It takes one RGB image of {checkpoint.image_size[1]} x {checkpoint.image_size[0]} px, "
-        "colours from -1 to 1, and leaves NMS to the program:\n"
-        f"  detectnet --model={output} --labels={labels} --input-blob=input_0 --output-cvg=scores --output-bbox=boxes"
-    )
-
-
 def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
     """Write the weights with another project's names."""
     net = checkpoint.network
@@ -317,9 +211,5 @@ def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
         print(f"Its priors are not those of {origin.overrides}: boxes have to be decoded with this network's own.")
     if project == "torchvision":
         preset = net.normalization
-        mean, std = (_numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
+        mean, std = (numbers(value / 255 for value in values) for values in (preset.mean, preset.std))
         print(f"torchvision's constructors take this as image_mean=[{mean}], image_std=[{std}].")
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)

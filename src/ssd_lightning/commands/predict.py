@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.tiles import check_tiles
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import DataError, UserError, one_line
@@ -20,7 +20,7 @@ from ssd_lightning.inference.progress import progress_bar
 from ssd_lightning.inference.results import labels_of
 from ssd_lightning.inference.sources import Source, find_sources
 from ssd_lightning.inference.window import Window
-from ssd_lightning.inference.writers import OUTPUTS, FromFirstShot, Writer, open_writers, refuse_replacing
+from ssd_lightning.inference.writers import OUTPUTS, LazyWriter, Writer, open_writers, refuse_replacing
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.visualization.tables import counted
 
@@ -82,7 +82,7 @@ def check_settings(config: DictConfig) -> None:
         require_choice("save", output, OUTPUTS)
     require_choice("on_error", config.on_error, ("skip", "raise"))
     for name in ("recursive", "show", "whole_image"):
-        require_choice(name, str(config[name]).lower(), ("true", "false"))
+        require_bool(name, config[name])
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("batch_size", config.batch_size, 1, whole=True)
     require_number("frame_stride", config.frame_stride, 1, whole=True)
@@ -128,7 +128,7 @@ def _run(
         if outputs:  # may fail, so do it before the work
             folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            writer = FromFirstShot(writers)
+            writer = LazyWriter(writers)
             stack.callback(writer.close)  # also on an early end, so that the files are complete
             bar = stack.enter_context(progress_bar(len(sources)))
             detect_in(

@@ -1,6 +1,6 @@
 """Draw priors, augmented images, and the priors that are matched to each object."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from ssd_lightning.data.sampler import EpochSampler, SampleKey
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.priors import Clip, PriorLevel, make_priors
+from ssd_lightning.ops.priors import Clip, make_priors
 from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.visualization.draw_matches import draw_match_sheet
-from ssd_lightning.visualization.draw_priors import LevelPriors, draw_prior_levels, draw_prior_overview
+from ssd_lightning.visualization.draw_priors import draw_prior_levels, draw_prior_overview
 from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
 from ssd_lightning.visualization.fonts import drawable_names
+from ssd_lightning.visualization.level_priors import split_by_level
 from ssd_lightning.visualization.sheet import save_png
 from ssd_lightning.visualization.tables import TextTable, counted, print_table, share
 
@@ -65,7 +66,7 @@ def show_priors(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw the priors of every level and of all levels, and print a table."""
     net = read_network(config)
     boxes_cxcywh = prior_boxes(net)
-    levels = split_by_level(boxes_cxcywh, net.levels, net.image_size)
+    levels = split_by_level(boxes_cxcywh.numpy(), net.levels, net.image_size)
     resize = as_resize_mode(OmegaConf.select(config, "augmentation.resize"))
     image, _ = resize.apply(_image_below_priors(config), net.image_size)
     clipping = CLIPPING[net.clip_priors]
@@ -183,28 +184,6 @@ def read_network(config: DictConfig) -> SSD:
 def prior_boxes(net: SSD) -> Tensor:
     """Compute the priors of a network, `[K, 4]`, normalised. On the meta device its own have no values."""
     return make_priors(net.levels, net.image_size, clip=net.clip_priors)
-
-
-def split_by_level(
-    priors_cxcywh: Tensor, levels: Sequence[PriorLevel], image_size: tuple[int, int]
-) -> list[LevelPriors]:
-    """Split priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
-    boxes, start, found = priors_cxcywh.numpy(), 0, []
-    for level in levels:
-        rows, columns = level.grid
-        end = start + rows * columns * level.boxes_per_cell
-        squares = tuple(level.squares())
-        shapes = tuple(float(ratio) for ratio in level.aspect_ratios for _ in range(2))
-        found.append(
-            LevelPriors(
-                boxes_cxcywh=boxes[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
-                ratios=(1.0,) * len(squares) + shapes * (2 if level.both_sizes else 1),
-                step_px=level.steps(image_size),
-                sizes_px=squares,
-            )
-        )
-        start = end
-    return found
 
 
 def first_indices(data: DetectionDataModule, count: int, seed: int) -> list[int]:

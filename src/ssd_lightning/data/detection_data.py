@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ssd_lightning.checks import require_number
+from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
 from ssd_lightning.data.formats.files import check_root
@@ -108,8 +108,7 @@ class DetectionData:
         if prefetch_factor is not None:
             require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
         for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
-            if not isinstance(value, bool):
-                raise ConfigurationError(f"data.{name} is {value!r}; it must be true or false")
+            require_bool(f"data.{name}", value)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         if not isinstance(dataset, DatasetOpener):
             raise ConfigurationError(f"data.module.dataset is {dataset!r}; it must be a DatasetOpener")

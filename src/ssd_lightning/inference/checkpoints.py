@@ -11,7 +11,7 @@ from torch import Tensor
 from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, plain_mode
 from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.models.config import from_config, to_config
-from ssd_lightning.models.files import NET_PREFIX, first_line, read_checkpoint
+from ssd_lightning.models.files import NET_PREFIX, first_line, read_checkpoint, require_file
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
@@ -36,25 +36,23 @@ def detector_spec(
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Resolve a checkpoint file, or a run directory, where the best checkpoint is used, else the last one.
+    """Resolve a checkpoint file, or a folder: the best checkpoint of a run, else the last one, else a file in it.
 
     Raises:
         WeightsError: there is no checkpoint.
     """
-    if path.is_dir():
-        candidates = [
-            *(path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")),
-            *sorted(path.glob("*.ckpt")),
-        ]
-        found = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if found is None:
-            raise WeightsError(
-                f"{path} contains no checkpoint: no checkpoints/best.ckpt, checkpoints/last.ckpt or *.ckpt"
-            )
-        return found
-    if not path.is_file():
-        raise WeightsError(f"there is no checkpoint {path}")
-    return path
+    if not path.is_dir():
+        return require_file(path)
+    names = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "*.ckpt")
+    found = next((file for name in names for file in sorted(path.glob(name)) if file.is_file()), None)
+    if found is None:
+        raise no_checkpoint(path, names)
+    return found
+
+
+def no_checkpoint(folder: Path, names: Sequence[str]) -> WeightsError:
+    """Describe that a folder has none of the files that are searched."""
+    return WeightsError(f"there is no checkpoint in {folder}: no {', '.join(names[:-1])} or {names[-1]}")
 
 
 def read_detector(path: Path) -> dict[str, Any]:

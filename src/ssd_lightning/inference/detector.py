@@ -2,12 +2,12 @@
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,12 +17,9 @@ from ssd_lightning.data.resize import ResizeMode, Stretch, undo_detections
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, read_detector
 from ssd_lightning.inference.results import ImageDetections
-from ssd_lightning.inference.runtime.litert_network import LiteRTNetwork
-from ssd_lightning.inference.runtime.ncnn_network import NcnnNetwork
+from ssd_lightning.inference.runtime.exported_files import Backend, open_exported
 from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork, OpenCVNetwork, OpenVinoNetwork
-from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript
-from ssd_lightning.inference.tiling import Tiling, join_views
+from ssd_lightning.inference.tiling import Tiling, detect_in_tiles
 from ssd_lightning.models.files import NET_PREFIX
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
@@ -30,16 +27,6 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Backend = Literal["onnx", "openvino", "opencv"]
-"""What runs an ONNX file: onnxruntime, OpenVINO or OpenCV."""
-RUNTIMES: dict[str, Callable[[Path, torch.device | str], ExportedNetwork]] = {
-    "onnx": OnnxNetwork,
-    "openvino": OpenVinoNetwork,
-    "opencv": OpenCVNetwork,
-    ".tflite": LiteRTNetwork,
-    ".param": NcnnNetwork,
-}
-"""By their `Backend` for ONNX files, by the suffix for others. TorchScript files have no suffix of their own."""
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -156,25 +143,15 @@ class Detector:
         found: list[ImageDetections] = []
         for start in range(0, len(given), batch_size):
             part = given[start : start + batch_size]
-            found += self._detect_batch(part) if self.tiling is None else self._detect_tiled(part, batch_size)
+            pixels = [as_rgb(one) for one in part]
+            if self.tiling is None:
+                detected = self._detect_batch(pixels)
+            else:
+                detected = detect_in_tiles(pixels, self.tiling, self._detect_batch, self.postprocess, batch_size)
+            found += [replace(one, source=_source(source)) for one, source in zip(detected, part, strict=True)]
         return found[0] if is_one else found
 
-    def _detect_tiled(self, given: Sequence[ImageInput], batch_size: int) -> list[ImageDetections]:
-        assert self.tiling is not None
-        images = [as_rgb(one) for one in given]
-        views = [self.tiling.views((image.shape[0], image.shape[1])) for image in images]
-        pairs = zip(images, views, strict=True)
-        crops = [image[y1:y2, x1:x2] for image, windows in pairs for x1, y1, x2, y2 in windows]
-        starts = range(0, len(crops), batch_size)
-        found = iter([one for start in starts for one in self._detect_batch(crops[start : start + batch_size])])
-        return [
-            replace(joined, source=_source(one))
-            for one, image, windows in zip(given, images, views, strict=True)
-            for joined in [join_views(image, windows, list(islice(found, len(windows))), self.postprocess)]
-        ]
-
-    def _detect_batch(self, given: Sequence[ImageInput]) -> list[ImageDetections]:
-        images = [as_rgb(one) for one in given]
+    def _detect_batch(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
         shape = (len(images), *self.image_size, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         placements = []
@@ -195,9 +172,8 @@ class Detector:
                 scores=scores[index].numpy(),
                 labels=labels[index].numpy(),
                 class_names=self.class_names,
-                source=_source(one),
             )
-            for index, (one, image) in enumerate(zip(given, images, strict=True))
+            for index, image in enumerate(images)
         ]
 
     def with_tiles(self, tiles: int, overlap: float = 0.2, *, whole_image: bool = True) -> "Detector":
@@ -310,18 +286,12 @@ class Detector:
             WeightsError: the file is missing, is not a checkpoint of this package, contains more than tensors and plain
                 containers, or its weights do not fit the network that it describes.
         """
-        require_choice("backend", backend, get_args(Backend))
         path = find_checkpoint(Path(path))
-        if backend != "onnx" and path.suffix != ".onnx":
-            raise ConfigurationError(f"backend={backend} runs ONNX files, not {path}; `export format=onnx` writes one")
-        kind = backend if path.suffix == ".onnx" else path.suffix
-        runtime = TorchScriptNetwork if is_torchscript(path) else RUNTIMES.get(kind)
-        if runtime is not None:
+        if (net := open_exported(path, device, backend)) is not None:
             if precision != "float32":
                 raise ConfigurationError(
                     f"precision is '{precision}', but {path} computes in the precision it was exported in"
                 )
-            net = runtime(path, device)
             about = net.description
             return cls(net, class_names=about.class_names, postprocess=about.postprocess, resize=about.resize)
         saved = read_detector(path)

@@ -1,7 +1,8 @@
 """Detection in overlapping tiles of an image, and how the boxes of the tiles are joined."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -47,6 +48,22 @@ class Tiling:
         height, width = size_px
         windows = tile_windows(size_px, self.tiles, self.overlap)
         return [*windows, (0, 0, width, height)] if self.whole_image and len(windows) > 1 else windows
+
+
+def detect_in_tiles(
+    images: Sequence[np.ndarray],
+    tiling: Tiling,
+    detect: Callable[[Sequence[np.ndarray]], list[ImageDetections]],
+    postprocess: PostProcess,
+    batch_size: int,
+) -> list[ImageDetections]:
+    """Detect in the tiles of images, uint8 `[H, W, 3]` RGB, `batch_size` tiles at once, and join what is found."""
+    views = [tiling.views((image.shape[0], image.shape[1])) for image in images]
+    pairs = list(zip(images, views, strict=True))
+    tiles = [image[y1:y2, x1:x2] for image, windows in pairs for x1, y1, x2, y2 in windows]
+    starts = range(0, len(tiles), batch_size)
+    found = iter([one for start in starts for one in detect(tiles[start : start + batch_size])])
+    return [join_views(image, windows, list(islice(found, len(windows))), postprocess) for image, windows in pairs]
 
 
 def join_views(

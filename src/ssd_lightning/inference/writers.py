@@ -71,7 +71,7 @@ def open_writers(
     return writers
 
 
-class FromFirstShot:
+class LazyWriter:
     """Opens writers at the first image, so that a run without readable images leaves no files."""
 
     def __init__(self, open_all: Callable[[], list[Writer]]) -> None:

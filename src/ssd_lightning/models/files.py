@@ -22,6 +22,21 @@ DETECTOR_KEY = "detector"
 """Entry of a checkpoint with the description of the detector; metadata of a safetensors file, as JSON."""
 
 
+def require_file(path: Path, *, setting: str = "") -> Path:
+    """Return the path if there is such a file.
+
+    Args:
+        path: the file.
+        setting: prefix of the path in the error message.
+
+    Raises:
+        WeightsError: there is none; the message names the path.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{setting}{path}: there is no such file")
+    return path
+
+
 def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
     """Read a file of tensors and plain containers, in torch's format or safetensors.
 
@@ -32,8 +47,7 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing or damaged, or reading it would run code.
     """
-    if not path.is_file():
-        raise WeightsError(f"{setting}{path}: there is no such file")
+    require_file(path, setting=setting)
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import VARIANCES, decode
@@ -60,8 +60,7 @@ class PostProcess:
             require_choice("postprocess.soft_nms", self.soft_nms, ("null", *get_args(Decay)))
         require_number("postprocess.soft_nms_sigma", self.soft_nms_sigma, 0, above_low=True)
         for name in ("class_agnostic", "clip_first"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"postprocess.{name} is {getattr(self, name)!r}; it can be true or false")
+            require_bool(f"postprocess.{name}", getattr(self, name))
         if not isinstance(self.variances, list | tuple) or len(self.variances) != 2:
             raise ConfigurationError(f"postprocess.variances is {self.variances!r}; it must be two numbers")
         for variance in self.variances:

@@ -5,12 +5,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ssd_lightning.run_files import RESULT, read_json, write_json
+from ssd_lightning.run_files import OBJECTIVES, RESULT, read_json, write_json
 
 SWEEP = "sweep.json"
 JOB = "job.json"
-OBJECTIVES = "objective.jsonl"
-"""One line per validation, written by `ssd_lightning.training.callbacks.progress`."""
 
 REPEATS = {"seed": "seed", "data.fold": "fold"}
 """Keys whose values repeat a run, and their short names."""

@@ -84,7 +84,10 @@ def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     plain.pop("sweep", None)
     callbacks = plain.get("callbacks") or {}
-    reported = {"_target_": "ssd_lightning.training.callbacks.progress.ObjectiveReport", "objective": config.objective}
+    reported = {
+        "_target_": "ssd_lightning.training.callbacks.objective_report.ObjectiveReport",
+        "objective": config.objective,
+    }
     return {
         **plain,
         "callbacks": {**callbacks, "objective": reported},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
@@ -152,6 +153,11 @@ def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> No
             f"trainer.gradient_clip_val with trainer.precision={precision} needs optimizer.fused=false; "
             "bf16-mixed works with both"
         )
+
+
+def training_device(accelerator: str) -> torch.device:
+    """Return the device of a training with this `trainer.accelerator`."""
+    return choose_device("cpu" if accelerator == "cpu" else "auto")
 
 
 def check_devices(accelerator: str, devices: Any) -> int:

@@ -23,7 +23,7 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import MakeScheduler
 from ssd_lightning.training.budget import TrainingBudget
-from ssd_lightning.training.callbacks.progress import is_logged
+from ssd_lightning.training.callbacks.logged_steps import is_logged
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
 from ssd_lightning.training.optim import call_factory, parameter_groups
 from ssd_lightning.types import Target

@@ -24,10 +24,11 @@ from helpers.exported_networks import (
 )
 from ssd_lightning import __version__
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.detector import Backend, Detector
+from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
+from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.weights import load_pretrained
 
 SUFFIXES = (".onnx", ".torchscript")

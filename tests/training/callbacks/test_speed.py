@@ -14,7 +14,7 @@ from pytorch_lightning.profilers import PassThroughProfiler, SimpleProfiler
 from torch.utils.data import DataLoader, Dataset
 
 from ssd_lightning.training.callbacks import speed
-from ssd_lightning.training.callbacks.progress import ProgressBar
+from ssd_lightning.training.callbacks.progress_bar import ProgressBar
 from ssd_lightning.training.callbacks.speed import Speed, StepWatch, part_of, peak_memory_mib
 
 BATCH = 4

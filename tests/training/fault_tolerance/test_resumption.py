@@ -22,6 +22,7 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_fits,
     check_work_is_left,
+    choose_checkpoint,
     find_resumable,
     hold_directory,
     log_differences,
@@ -359,8 +360,12 @@ def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> No
         find_resumable(tmp_path / "run")
     with pytest.raises(WeightsError, match=r"last.ckpt is damaged"):
         find_resumable(kept / "last.ckpt")
-    with pytest.raises(WeightsError, match="there is no checkpoint"):
+    with pytest.raises(WeightsError, match=r"nothing\.ckpt: there is no such file"):
         find_resumable(kept / "nothing.ckpt")
+    for path in kept.glob("*.ckpt"):
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"no checkpoint in .*run/checkpoints: no last.ckpt, previous.ckpt or best"):
+        choose_checkpoint(str(tmp_path / "run"), tmp_path / "new")
 
 
 def draw() -> list[float]:

@@ -16,7 +16,8 @@ import numpy as np
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_onnx
-from ssd_lightning.inference.runtime.description import Layout, write_description
+from ssd_lightning.inference.runtime.description import Layout
+from ssd_lightning.inference.runtime.description_file import write_description
 from ssd_lightning.inference.runtime.ncnn_network import INPUT
 from ssd_lightning.ops.normalization import IDENTITY
 

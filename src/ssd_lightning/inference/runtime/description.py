@@ -1,7 +1,4 @@
-"""The description that is stored in an exported file, so that it can be used without this package.
-
-If the format has no place for it, it is a JSON file beside the network.
-"""
+"""The description that is stored in an exported file, so that it can be used without this package."""
 
 import json
 from collections.abc import Mapping
@@ -220,38 +217,3 @@ _CHECKS = {
     "postprocess": lambda value: isinstance(value, dict),
     "quantization": lambda value: value is None or isinstance(value, str),
 }
-
-
-def description_file(path: Path) -> Path:
-    """Return the path of the description: `detector.tflite.json` for `detector.tflite`."""
-    return path.with_name(f"{path.name}.json")
-
-
-def companions(path: Path) -> list[Path]:
-    """Return the other files of the network `path`: its description last, and ncnn's weights before it."""
-    weights = [path.with_suffix(".bin")] if path.suffix == ".param" else []
-    return [*weights, description_file(path)] if path.suffix in (".tflite", ".param") else []
-
-
-def write_description(path: Path, description: ExportDescription) -> None:
-    """Write the description of the network `path` beside it."""
-    values = {name: json.loads(text) for name, text in description.as_metadata().items()}
-    description_file(path).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_description(path: Path) -> ExportDescription:
-    """Read the description of the network `path`.
-
-    Raises:
-        WeightsError: a file is missing, or the description is damaged or of another program.
-    """
-    file = description_file(path)
-    for needed in (path, *companions(path)):
-        if not needed.is_file():
-            raise WeightsError(f"{path}: there is no file {needed}")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        metadata = {name: json.dumps(value) for name, value in values.items()}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{file} is damaged: {str(error)[:200]}") from error
-    return ExportDescription.from_metadata(metadata, file)

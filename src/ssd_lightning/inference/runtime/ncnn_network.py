@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.inference.runtime.description import read_description
+from ssd_lightning.inference.runtime.description_file import read_description
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 
 MAGIC = b"7767517"

@@ -15,6 +15,7 @@ from ssd_lightning.checks import require_package
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.network import ExportedNetwork
+from ssd_lightning.models.files import require_file
 
 log = logging.getLogger(__name__)
 
@@ -138,10 +139,8 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     Returns:
         The file's bytes and its metadata.
     """
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}")
     onnx = require_package("onnx", path, PACKAGES)
-    content = path.read_bytes()
+    content = require_file(path).read_bytes()
     try:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's implementations raise different types

@@ -16,7 +16,7 @@ from torch import Tensor
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.models.files import first_line
+from ssd_lightning.models.files import first_line, require_file
 
 METADATA_FILE = "ssd_lightning.json"
 """One of the archive's `extra` files, with the texts of `ExportDescription.as_metadata`."""
@@ -77,9 +77,7 @@ def is_torchscript(path: Path) -> bool:
 
 def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
     """Read an archive without compiling or running its code: its bytes and its metadata."""
-    if not path.is_file():
-        raise WeightsError(f"there is no file {path}")
-    content = path.read_bytes()
+    content = require_file(path).read_bytes()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             packed = sum(p.file_size for p in archive.infolist() if p.compress_type != zipfile.ZIP_STORED)

@@ -1,6 +1,7 @@
 """Saves the detections of a run's evaluations per image."""
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,17 @@ def is_best(trainer: pl.Trainer) -> bool:
         return True
     score = trainer.callback_metrics.get(str(best.monitor))
     return score is not None and bool(score >= best.best_model_score)  # false for NaN
+
+
+def is_last_validation(trainer: pl.Trainer) -> bool:
+    """Whether this is the last validation, as far as the settings tell."""
+    every: int = trainer.check_val_every_n_epoch or 1
+    interval: float = trainer.val_check_batch or math.inf
+    steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
+    ends_by_epochs = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + every
+    return trainer.should_stop or ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step of a validation's scores in the logs. Logs count from 0."""
+    return max(0, trainer.global_step - 1)

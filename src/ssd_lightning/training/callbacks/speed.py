@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import Profiler
 
-from ssd_lightning.training.callbacks.progress import is_logged
+from ssd_lightning.training.callbacks.logged_steps import is_logged
 
 Part = Literal["data", "transfer", "forward", "backward", "batch"]
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError, listed
-from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights
+from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights, no_checkpoint
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import RESULT, written_whole
@@ -21,6 +21,8 @@ from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS,
 log = logging.getLogger(__name__)
 
 MOST_DIFFERENCES = 5
+RESUMABLE = (LAST, PREVIOUS, "best.ckpt")
+"""The newest first."""
 
 
 def find_resumable(path: Path) -> Path | None:
@@ -40,7 +42,7 @@ def find_resumable(path: Path) -> Path | None:
         read_checkpoint(path)
         return path
     damaged = []
-    for name in (LAST, PREVIOUS, "best.ckpt"):  # newest first
+    for name in RESUMABLE:
         candidate = path / "checkpoints" / name
         if not candidate.is_file():
             continue
@@ -75,7 +77,7 @@ def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
     if resume != "auto":
         found = find_resumable(Path(resume))
         if found is None:
-            raise WeightsError(f"resume={resume}: there is no checkpoint in {Path(resume) / 'checkpoints'}")
+            raise no_checkpoint(Path(resume) / "checkpoints", RESUMABLE)
         return found
     return find_resumable(run_dir)
 

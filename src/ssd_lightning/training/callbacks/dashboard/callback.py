@@ -30,7 +30,7 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
 from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
-from ssd_lightning.training.callbacks.evaluations import collect_record, is_best
+from ssd_lightning.training.callbacks.evaluations import collect_record, is_best, is_last_validation, logged_step
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.types import Target
@@ -127,7 +127,7 @@ class Dashboard(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the match counts, outside of training steps."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if is_validated(trainer):
             self._show_matches(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -242,17 +242,3 @@ def is_shown(trainer: pl.Trainer) -> bool:
 def is_validated(trainer: pl.Trainer) -> bool:
     """Whether this is a validation during a training that is shown. The same on all ranks."""
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and is_shown(trainer)
-
-
-def is_last_validation(trainer: pl.Trainer) -> bool:
-    """Whether this is the last validation, as far as the settings tell."""
-    every: int = trainer.check_val_every_n_epoch or 1
-    interval: float = trainer.val_check_batch or math.inf
-    steps = min(interval, every * trainer.num_training_batches) / trainer.accumulate_grad_batches  # until the next one
-    ends_by_epochs = 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + every
-    return trainer.should_stop or ends_by_epochs or 0 <= trainer.max_steps < trainer.global_step + steps
-
-
-def logged_step(trainer: pl.Trainer) -> int:
-    """Return the step of a validation's scores in the logs. Logs count from 0."""
-    return max(0, trainer.global_step - 1)

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ssd_lightning.analysis.auto import LARGEST_SHARE, LEAST_PX, choose_scale_bounds
+from ssd_lightning.analysis.scale_bounds import LARGEST_SHARE, LEAST_PX, choose_scale_bounds
 
 of_the_paper = partial(choose_scale_bounds, max_expand_ratio=4.0, min_crop_scale=0.3)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_fitting import SIZE, boxes_of, scattered
 
-from ssd_lightning.analysis.auto import HALFWAY_BOXES, choose_priors
 from ssd_lightning.analysis.coverage import best_priors
 from ssd_lightning.analysis.fitting import LARGEST_SPREAD, LEAST_SPREAD, LEAST_STEPS, MOST_STEPS, fit_levels, reached
+from ssd_lightning.analysis.prior_choice import HALFWAY_BOXES, choose_priors
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel
 
 PLATES = [(44.0, 13.0), (25.0, 8.0)]

@@ -1,7 +1,4 @@
-"""Choices from the training boxes before a run starts.
-
-`priors=auto` fits priors; `auto_augmentation=true` limits expansion and crops.
-"""
+"""`priors=auto`: priors for the training boxes, chosen before a run starts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +9,7 @@ import numpy as np
 from ssd_lightning.analysis.coverage import LEAST_SHARE, SPOILING_SHARE, best_priors
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input, reached
 from ssd_lightning.analysis.level_moves import rounded
-from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.analysis.objects import median_side_px
 from ssd_lightning.ops.priors import Clip, PriorLevel
 
 SEED = 0
@@ -21,12 +18,6 @@ HALFWAY_BOXES = 30
 """With this many boxes, the result is halfway between published and fitted priors. Ten boxes would fit to noise."""
 WORTH_SHARE = 0.05
 """Extra fraction of training boxes that an input of twice the size must reach, since it costs four times as much."""
-LEAST_PX = 32.0
-"""Smallest side of the median object in the input after expansion: the smallest prior on a map of stride 8."""
-LARGEST_SHARE = 0.5
-"""Fraction of the input's shorter side that the median object may fill after a crop."""
-LEAST_EXPANSION = 1.2
-"""A smaller expansion is not worth its time."""
 
 
 class PriorChoice(NamedTuple):
@@ -43,7 +34,7 @@ class PriorChoice(NamedTuple):
     larger_reached: int | None
     """With priors fitted to that input."""
     median_px: float
-    """Square root of the median area of the training boxes in the input; 0 without boxes."""
+    """See `median_side_px`."""
 
     def record(self) -> dict[str, Any]:
         """Return everything but the levels in plain values."""
@@ -110,13 +101,8 @@ def choose_priors(
         published_reached=before,
         larger_image_size=None if larger is None else (2 * image_size[0], 2 * image_size[1]),
         larger_reached=larger,
-        median_px=_median_px(boxes_xyxy, image_size),
+        median_px=median_side_px(boxes_xyxy, image_size),
     )
-
-
-def _median_px(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> float:
-    areas = sides_px(boxes_xyxy, image_size).prod(axis=1)
-    return float(np.sqrt(np.median(areas))) if len(areas) else 0.0
 
 
 def _between(old: PriorLevel, new: PriorLevel, share: float) -> PriorLevel:
@@ -132,38 +118,3 @@ def _between(old: PriorLevel, new: PriorLevel, share: float) -> PriorLevel:
             aspect_ratios=tuple(mix(one, other) for one, other in ratios),
         )
     )
-
-
-class ScaleBounds(NamedTuple):
-    """Limits of the scale of an augmentation."""
-
-    max_expand_ratio: float
-    """1 means no expansion."""
-    min_crop_scale: float | None
-    """None means no crops."""
-    median_px: float
-    """Square root of the area of the median training box, in pixels of the input."""
-
-    def describe(self) -> str:
-        """Describe the choice and its reason in one line."""
-        expansion = f"expansion up to {self.max_expand_ratio:g}" if self.max_expand_ratio > 1 else "no expansion"
-        crops = f", and crops of at least {self.min_crop_scale:g} of the image's sides" if self.min_crop_scale else ""
-        size = f"the median training box has {self.median_px:.0f} px in the input"
-        return f"auto_augmentation: {size}, so {expansion}{crops}"
-
-
-def choose_scale_bounds(
-    boxes_xyxy: np.ndarray, image_size: tuple[int, int], *, max_expand_ratio: float, min_crop_scale: float | None
-) -> ScaleBounds:
-    """Limit expansion and crops so that the median object becomes neither too small nor larger than the input.
-
-    Boxes `[N, 4]` are normalised and have areas; without any, the given limits are kept. `max_expand_ratio` limits the
-    side of the canvas relative to the image from above, `min_crop_scale` that of a crop from below; None for no crops.
-    """
-    if not len(boxes_xyxy):
-        return ScaleBounds(max_expand_ratio, min_crop_scale, float("nan"))
-    median_px = float(np.median(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1))))
-    expansion = min(median_px / LEAST_PX, max_expand_ratio)
-    if min_crop_scale is not None:
-        min_crop_scale = round(min(max(median_px / (LARGEST_SHARE * min(image_size)), min_crop_scale), 1.0), 2)
-    return ScaleBounds(round(expansion, 2) if expansion >= LEAST_EXPANSION else 1.0, min_crop_scale, median_px)

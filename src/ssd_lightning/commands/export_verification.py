@@ -1,0 +1,81 @@
+"""Verify an exported file: run it next to its checkpoint, and print how they differ."""
+
+import math
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.progress import track
+
+from ssd_lightning.data.detection_data import DetectionData
+from ssd_lightning.data.images import read_image
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.export.verify_export import (
+    Batch,
+    Seconds,
+    drawn_images,
+    in_batches,
+    verification_table,
+    verify_export,
+)
+from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.timing import seconds_of, time_pairs
+from ssd_lightning.visualization.tables import print_table
+
+
+def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> list[str]:
+    """Load the file, run it next to the checkpoint, and print the table.
+
+    Returns:
+        The values that exceed their limit.
+    """
+    exported = Detector.load(path, backend=config.backend)
+    batches, images = material(config, checkpoint, data)
+    verification = verify_export(checkpoint, exported, batches, images)
+    tolerance = None if config.quantize else float(config.tolerance)
+    weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
+    source = "drawn images" if data is None else f"images of the {config.split} split"
+    print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
+    print_table(
+        verification_table(
+            verification,
+            tolerance=tolerance,
+            max_map_loss=config.max_map_loss,
+            seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
+            bytes_of=(weights, sum(file.stat().st_size for file in (path, *companions(path)))),
+        )
+    )
+    print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
+    if verification.whole is not None:
+        print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
+    if verification.parity.detections + verification.parity.others == 0:
+        print("Nothing was detected on either side, which shows little; give images with data=, or lower thresholds.")
+    return verification.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
+
+
+def material(
+    config: DictConfig, checkpoint: Detector, data: DetectionData | None
+) -> tuple[Iterable[Batch], list[np.ndarray]]:
+    """Return batches of the network's size for the verification, and some images as stored on disk."""
+    if data is None:
+        drawn = drawn_images(config.images, checkpoint.image_size)
+        return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
+    records = data.dataset(config.split).annotations
+    some = islice(records, 0, None, math.ceil(len(records) / config.images))
+    loader = data.evaluation_loader(config.split)
+    return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
+
+
+def time_both(checkpoint: Detector, exported: Detector) -> dict[int, Seconds]:
+    """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
+    drawn, seconds = drawn_images(8, checkpoint.image_size), {}
+    for batch in (1, 8):
+        images, _ = next(iter(in_batches(drawn, checkpoint.image_size, batch, checkpoint.resize)))
+        sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
+        once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
+        pairs = min(15, max(3, int(10 / once)))
+        seconds[batch] = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=2)
+    return seconds

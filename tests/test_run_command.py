@@ -1,0 +1,66 @@
+"""From the command line to the task: one composition, and what is refused on the way."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from helpers.commands import refused, run_command
+from ssd_lightning.config import compose_config
+from ssd_lightning.run_command import refused_value
+
+
+def test_a_command_composes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    composed, load = [], ConfigLoaderImpl.load_configuration
+
+    def count(*arguments: object, **settings: object) -> object:
+        composed.append(settings)
+        return load(*arguments, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", count)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,loss,step,val/map_11point\n0,,9,0.25\n")
+    run_command(tmp_path, "report", "run=run", "output=page.html")
+    assert (tmp_path / "page.html").is_file()
+    assert len(composed) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "answer"),
+    [
+        ("outptu=a.html", "there is no setting 'outptu'; did you mean 'output'"),
+        ("output", "'output' is not key=value"),
+        ("output=[a", "is not closed"),
+        ("output=a,b.html", "--multirun"),
+        ("output=${nothing}", "Interpolation key 'nothing' not found"),
+        ("hydra.run.dir=${nothing}", "Interpolation key 'nothing' not found"),
+        ("hydra/job_logging=nothing", "hydra/job_logging"),
+    ],
+)
+def test_what_cannot_be_composed_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, answer: str
+) -> None:
+    assert answer in refused(capsys, tmp_path, "report", "run=run", override)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_is_not_the_users_keeps_its_stack_trace(tmp_path: Path) -> None:
+    task = "import sys; from ssd_lightning.run_command import run_command; run_command('report', 'builtins:ord')"
+    done = subprocess.run(
+        [sys.executable, "-c", task, "run=run"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("TypeError: ord() expected")
+
+
+def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:
+    config = compose_config("train", ["augmentation=none", "+augmentation.photometric=false", "data=toy"])
+    with pytest.raises(InstantiationException) as raised:
+        instantiate(OmegaConf.create({"augmentation": OmegaConf.to_container(config.augmentation, resolve=True)}))
+    assert str(refused_value(raised.value)).endswith("remove it with ~augmentation.photometric")
