@@ -17,7 +17,7 @@ from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.reading import DatasetOpener, describe_first
-from ssd_lightning.data.stages import choose_splits
+from ssd_lightning.data.stages import plan_stages
 from ssd_lightning.data.tiles import check_tiles, write_tiles
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import write_dataset
@@ -82,7 +82,7 @@ def open_stages(config: DictConfig, opener: DatasetOpener) -> dict[str, Detectio
     """
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
-    chosen = choose_splits(opener.files, **stated)
+    chosen = plan_stages(opener.files, **stated)
     if class_names is None:
         opener.check_class_rules(chosen.values())
     datasets: dict[str, DetectionDataset] = {}

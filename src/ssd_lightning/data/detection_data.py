@@ -18,11 +18,12 @@ from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
-from ssd_lightning.data.overlap import SPLIT_TITLES, warn_of_training_images
+from ssd_lightning.data.overlap import warn_of_training_images
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.data.stages import Arguments, choose_splits
+from ssd_lightning.data.split_names import SPLIT_TITLES
+from ssd_lightning.data.stages import Arguments, plan_stages
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
 
@@ -46,7 +47,7 @@ class DetectionData:
     Args:
         dataset: opens the data set of a split, from the arguments of a split (`train`, `val` or `test` below) and
             `class_names`, `transform`, `seed`.
-        train: arguments of the training split. `stages.choose_splits` fills in the splits that are not given.
+        train: arguments of the training split. `stages.plan_stages` fills in the splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
         image_size: size of the network's input, (height, width) or one number.
@@ -163,7 +164,7 @@ class DetectionData:
 
     @cached_property
     def _splits(self) -> Mapping[str, Arguments | None]:
-        chosen = choose_splits(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
+        chosen = plan_stages(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
         for place in (chosen["test"] or {}).get("splits", ()):
             if self.opener.is_unlabelled(place):
                 text = "has no labels, so that it cannot be scored; training does not need it"

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
-TRAINING_NAMES = ("trainval", "train", "training", "train2017", ".")
-VALIDATION_NAMES = ("val", "valid", "validation", "val2017", "eval", "evaluation", "dev")
-TEST_NAMES = ("test", "testing", "test2017")
+TRAINING_NAMES = sorted(SPLIT_NAMES["train"], key=lambda name: name != "trainval")  # which has the images of train too
 SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
 KEYS_OF_SET = ("root", "split", "format")
@@ -25,13 +24,13 @@ Sources = Callable[[Mapping[str, Any]], frozenset[str]]
 """Returns the files of a split, see `DatasetOpener.files`."""
 
 
-def choose_splits(
+def plan_stages(
     sources: Sources, *, train: Arguments, val: Arguments | None, test: Arguments | None
 ) -> dict[str, Arguments | None]:
     """Choose the splits of each stage.
 
-    A split called `auto` becomes the first usual one that exists: of `TRAINING_NAMES`, or of `TEST_NAMES` or
-    `VALIDATION_NAMES` if it shares nothing with the stages before it, in this order. Without validation splits, or with
+    A split called `auto` becomes the first usual one that exists: of `TRAINING_NAMES` for training, then for the test,
+    then for validation. The latter two must not share images with the stages before. Without validation splits, or with
     folds, `train` holds out what its settings of `HeldOut` say. Arguments with a `part` stay as they are.
 
     Args:
@@ -54,12 +53,11 @@ def choose_splits(
     if not splits:  # the reader reports the splits that there are
         splits = [{**split, "split": TRAINING_NAMES[0]} for split in train["splits"]]
     train = {**train, "splits": splits}
-    own_test = _own_splits("test", test, TEST_NAMES, splits, apart_from=splits, sources=sources)
+    own_test = _own_splits("test", test, train=splits, others=(), sources=sources)
     shares = _shares(train)
     own_val: list[Mapping[str, Any]] = []
     if "fold" not in shares:
-        taken = [*splits, *own_test]
-        own_val = _own_splits("val", val, VALIDATION_NAMES, splits, apart_from=taken, sources=sources)
+        own_val = _own_splits("val", val, train=splits, others=own_test, sources=sources)
     for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
         if own and key in shares:
             names = " and ".join(f"'{split['split']}' of {split['root']}" for split in own)
@@ -131,13 +129,12 @@ def _named(
 def _own_splits(
     stage: str,
     arguments: Arguments | None,
-    usual: Sequence[str],
-    train: Sequence[Mapping[str, Any]],
     *,
-    apart_from: Sequence[Mapping[str, Any]],
+    train: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
     sources: Sources,
 ) -> list[Mapping[str, Any]]:
-    """Return the stated splits of validation or test, or those that are found; empty if there are none."""
+    """Return the stated splits of validation or test, or those that are found apart from `train` and `others`."""
     if arguments is None:
         return []
     places = _with_sets(stage, arguments)["splits"]
@@ -146,4 +143,4 @@ def _own_splits(
         return []
     if names == [AUTO] and not arguments.get("sets"):  # without a place of its own, it is one of the training sets
         places = list({split["root"]: {**split, "split": AUTO} for split in train}.values())
-    return _named(places, usual, sources, apart_from=apart_from)
+    return _named(places, SPLIT_NAMES[stage], sources, apart_from=[*train, *others])

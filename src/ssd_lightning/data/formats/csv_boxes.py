@@ -21,7 +21,8 @@ from ssd_lightning.data.formats.csv_columns import (
 from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.image_files import images_in, portable_path
-from ssd_lightning.data.formats.single_file import SingleFileFormat, split_of
+from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
@@ -169,7 +170,7 @@ def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence
 
 
 def _is_of_split(folder: str, root: Path) -> bool:
-    return split_of(Path(os.path.relpath(folder, root))) is not None
+    return kind_of(os.path.relpath(folder, root)) is not None
 
 
 def _named(images: Iterable[str], stated: set[str]) -> set[str]:

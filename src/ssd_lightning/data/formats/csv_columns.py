@@ -12,9 +12,9 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of, files_near
-from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
+from ssd_lightning.data.split_names import KIND_OF_WORD
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -170,7 +170,7 @@ def _columns_without_header(first: Sequence[str]) -> Sequence[str]:
         named = zip(columns, first, strict=False)
         return all(_is_number_or_empty(text) for name, text in named if name in NUMBERS)
 
-    if len(first) >= len(AUTOML) and first[0].strip().lower() in (*SPLIT_WORDS, "unassigned"):
+    if len(first) >= len(AUTOML) and first[0].strip().lower() in (*KIND_OF_WORD, "unassigned"):
         return AUTOML if fits(AUTOML) else ()
     if len(first) == len(MAKE_SENSE) and is_image_name(PurePath(first[MAKE_SENSE.index("image")])):
         return MAKE_SENSE if fits(MAKE_SENSE) else ()
@@ -187,7 +187,7 @@ def _is_number_or_empty(text: str) -> bool:
 def split_word(name: str) -> str:
     """Return one word for all names of a split in a column."""
     word = name.strip().lower()
-    return "train" if word in UNASSIGNED else SPLIT_WORDS.get(word, word)
+    return "train" if word in UNASSIGNED else KIND_OF_WORD.get(word, word)
 
 
 def column_splits(path: Path) -> frozenset[str]:
@@ -205,7 +205,7 @@ def _column_splits(path: Path, *_: int) -> frozenset[str]:
         columns, rows = read_columns(reader, path)
         index = columns.split
         names = set() if index is None else {row[index] for row in rows if len(row) > index}
-    is_known = any(name.strip().lower() in SPLIT_WORDS for name in names)
+    is_known = any(name.strip().lower() in KIND_OF_WORD for name in names)
     return frozenset(map(split_word, names)) if is_known else frozenset()
 
 

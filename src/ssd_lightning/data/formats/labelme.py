@@ -12,9 +12,9 @@ from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
-from ssd_lightning.data.formats.merged_folders import note_merged, other_splits
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_names import note_merged, other_splits
 from ssd_lightning.errors import DataError
 
 

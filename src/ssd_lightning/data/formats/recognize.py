@@ -16,15 +16,15 @@ from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of, visible_below
+from ssd_lightning.data.formats.files import encoding_of, visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
 from ssd_lightning.data.formats.via import VIA
 from ssd_lightning.data.formats.voc import VOC, has_xml, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
+from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import DataError
 
 DEEPEST = 5
@@ -64,13 +64,13 @@ class Files:
         """List the files of some suffixes."""
         return [path for path in self.paths if path.lower().endswith(suffixes)]
 
-    def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
+    def of_kind(self, suffix: str, describe: Callable[[Path], str | None]) -> dict[str, list[str]]:
         """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
         found: dict[str, list[str]] = defaultdict(list)
         for _, paths in groupby(self.of(suffix), key=folder_of):
             last, num_known = None, 0
             for path in paths:
-                kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
+                kind = describe(self.root / path) if num_known < NUM_SAMPLES else last
                 if kind is not None:
                     last, num_known = kind, num_known + 1
                     found[kind].append(path)
@@ -180,8 +180,7 @@ def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) 
 def _split_folder(path: str) -> str:
     """Return the folder that is the split of a file: up to the first part with a word that splits are called."""
     parts = PurePosixPath(path).parent.parts
-    words = {*SPLIT_FOLDERS, *EVALUATION_WORDS}
-    number = next((number for number, part in enumerate(parts, start=1) if words.intersection(split_words(part))), 0)
+    number = next((number for number, part in enumerate(parts, start=1) if kind_of(part)), 0)
     return "/".join(parts[:number]) or "."
 
 

@@ -32,8 +32,8 @@ from ssd_lightning.data.formats.image_files import (
     portable_path,
     refuse_unreadable,
 )
-from ssd_lightning.data.formats.merged_folders import kind_of, note_merged, other_splits
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_names import kind_of, note_merged, other_splits
 from ssd_lightning.errors import DataError
 
 # fmt: off
