@@ -15,7 +15,7 @@ from ssd_lightning.data.dataset import DetectionDataset, shared_files
 from ssd_lightning.data.detection_data import DetectionData, Stage
 from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root, read_lines
-from ssd_lightning.data.formats.voc import lists_in
+from ssd_lightning.data.formats.voc_places import lists_in
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.inspection import count_edges, open_leniently
 from ssd_lightning.data.joining import absolute_roots

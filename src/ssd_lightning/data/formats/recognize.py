@@ -20,7 +20,8 @@ from ssd_lightning.data.formats.files import encoding_of, visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
 from ssd_lightning.data.formats.via import VIA
-from ssd_lightning.data.formats.voc import VOC, has_xml, list_folder, lists_in
+from ssd_lightning.data.formats.voc import VOC
+from ssd_lightning.data.formats.voc_places import has_xml, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
