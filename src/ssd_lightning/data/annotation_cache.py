@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations, Problem
+from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.columns import Columns
 from ssd_lightning.errors import one_line
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import Problem, ProblemKind
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_image, reduced_size_px

@@ -10,8 +10,8 @@ import numpy as np
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.data.annotation_cache import read_cached
-from ssd_lightning.data.annotation_checks import unknown_class_text
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable, Problem
+from ssd_lightning.data.annotation_checks import Problem, unknown_class_text
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
 from ssd_lightning.data.columns import Columns, hash_ids
 from ssd_lightning.data.dataset import DetectionDataset, Transform

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ssd_lightning.data.annotation_checks import Unit
+from ssd_lightning.data.annotation_checks import BoxNotation, Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
@@ -88,8 +88,7 @@ class CSV(SingleFileFormat):
 
         builder = TableBuilder(
             item_format="line {item} '{name}' of {image}",
-            box_format=columns.box_format,
-            unit=self.unit or columns.unit,
+            notation=BoxNotation(box_format=columns.box_format, unit=self.unit or columns.unit),
             corners_advice=CORNERS_ADVICE if len(columns.box) == 1 else "",
         )
         rows.fill(builder, image_dir, root)

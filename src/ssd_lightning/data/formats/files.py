@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from ssd_lightning.data.annotations import ProblemKind
+from ssd_lightning.data.annotation_checks import ProblemKind
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer, is_special
 from ssd_lightning.errors import DataError, listed
 

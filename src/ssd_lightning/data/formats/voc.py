@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, list_files, read_xml
@@ -50,7 +50,7 @@ class VOC:
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         place, names = read_split(root, split)
-        builder = TableBuilder(first_pixel=self.xml_offset)
+        builder = TableBuilder(notation=BoxNotation(first_pixel=self.xml_offset))
         listed = images_in(str(place.images))
         for name, found in in_threads(lambda name: _read_image(place, listed, name), names):
             builder.add_image(name, found)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, number_of, whole_number
+from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, BoxNotation, number_of, whole_number
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
@@ -82,8 +82,7 @@ def _read_all(
         is_listed=True,
         is_numbered=not names,
         item_format="line {item} '{name}'",
-        box_format="cxcywh",
-        unit="fractions",
+        notation=BoxNotation(box_format="cxcywh", unit="fractions"),
     )
     lengths = set()
     repeated: list[str] = []
