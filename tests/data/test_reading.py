@@ -255,7 +255,15 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "setting", [{"part": "valid"}, {"on_error": "ignore"}, {"val_fraction": 1.5}, {"val_fraction": float("nan")}]
+    "setting",
+    [
+        {"part": "valid"},
+        {"on_error": "ignore"},
+        {"max_images": 0},
+        {"max_images": -1},
+        {"val_fraction": 1.5},
+        {"val_fraction": float("nan")},
+    ],
 )
 def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> None:
     splits = write_csv(tmp_path, ROWS[:1])

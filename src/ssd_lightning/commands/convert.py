@@ -13,10 +13,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.checks import require_choice
+from ssd_lightning.data.annotation_checks import describe_problems
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.files import MissingSplitError
-from ssd_lightning.data.reading import DatasetOpener, describe_first
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.stages import plan_stages
 from ssd_lightning.data.tiles import check_tiles, write_tiles
 from ssd_lightning.data.writers import FORMATS, written_class_names
@@ -65,7 +66,7 @@ def convert(config: DictConfig) -> dict[str, int]:
             for dataset in datasets.values():  # others have lost what cannot be read when they were opened
                 dataset.drop_unreadable()
                 if dataset.dropped:
-                    raise DataError(describe_first(dataset.dropped))
+                    raise DataError(describe_problems(dataset.dropped))
         write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
     else:
         splits = write_tiled(output, config.to, splits, class_names, tiles=config.tiles, overlap=config.overlap)

@@ -68,6 +68,12 @@ class Problem:
         return one_line(f"{self.file}:{item} {self.text}")
 
 
+def describe_problems(problems: Sequence[Problem], advice: str = "") -> str:
+    """Describe the first of some problems, with an advice, and tell how many more there are."""
+    more = f"; there are {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{advice}{more}"
+
+
 def check_class_names(class_names: Sequence[str]) -> None:
     """Check that a class list is a non-empty list of distinct texts.
 

@@ -8,7 +8,7 @@ from typing import Protocol, overload
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
 
 
@@ -188,30 +188,6 @@ class Annotations:
     sources: Sequence[str] = ()
     """Files and folders that were read. If one changes, so may the annotations."""
     roots: Sequence[str] = field(default_factory=list)
-
-    def problem(self, row: int, *, name: str, kind: ProblemKind, text: str) -> Problem:
-        """Describe a problem with an object.
-
-        Args:
-            row: index of the object in the columns.
-            name: name of its class.
-            kind: kind of the problem.
-            text: what is wrong.
-        """
-        columns = self.columns
-        image = int(np.searchsorted(columns.starts, row, side="right")) - 1
-        path = columns.image_paths[image]
-        item = self.item_format.format(item=int(columns.items[row]), name=name, image=Path(path).name)
-        return Problem(
-            file=columns.files[image if len(columns.files) > 1 else 0],
-            item=item,
-            kind=kind,
-            text=text,
-            image_id=columns.image_ids[image],
-            name=name,
-            label=int(columns.labels[row]),
-            difficult=bool(columns.difficult[row]),
-        )
 
 
 class AnnotationFormat(Protocol):

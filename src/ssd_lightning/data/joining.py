@@ -86,9 +86,7 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         columns=Columns(
             image_ids=TextColumn.of(ids),
             image_paths=TextColumn.of(path for table, _ in tables for path in table.image_paths),
-            files=TextColumn.of(
-                columns.files[row if len(columns.files) > 1 else 0] for table, columns in tables for row in table.rows
-            ),
+            files=TextColumn.of(columns.file_of(row) for table, columns in tables for row in table.rows),
             id_hashes=hash_ids(ids),
             sizes_px=np.concatenate([table.sizes_px for table, _ in tables]),
             starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table, _ in tables]))]),
