@@ -10,13 +10,14 @@ from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, MissingSplitError, check_root
-from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
+from ssd_lightning.data.formats.recognize import candidates
 from ssd_lightning.data.formats.split_choice import (
     distinct_splits,
     images_without_split,
     no_training_text,
     pick_splits_by_name,
 )
+from ssd_lightning.data.formats.survey import Files, folder_of, survey
 from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES

@@ -1,20 +1,19 @@
 """What formats with one annotation file for each split have in common: that file, and the folder of its images."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from ssd_lightning.data.formats.files import find_file, is_within
 from ssd_lightning.data.formats.image_files import ImageDir, find_image, folder_with
+from ssd_lightning.data.formats.survey import walk
 from ssd_lightning.data.split_names import KIND_OF_WORD, kind_of
 from ssd_lightning.errors import DataError, listed
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images", "{name}/data")
 """Usual image folders below the root; `name` is that of the annotation file, of its folder or of its split."""
-DEEPEST = 5
-"""Levels of folders that are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +87,7 @@ class SingleFileFormat:
 def _holders(root: Path, samples: Sequence[str]) -> list[Path]:
     """Return the folders below a root that have most of some images; one folder for the same files."""
     longest = max((name.replace("\\", "/").count("/") + 1 for name in samples), default=0)
-    folders = list(_folders(root)) if samples else []
+    folders = [folder for folder, _, _ in walk(root)] if samples else []
     for keep in range(longest, 0, -1):
         found: dict[frozenset[str], Path] = {}
         for folder in folders:
@@ -102,13 +101,6 @@ def _holders(root: Path, samples: Sequence[str]) -> list[Path]:
         if most:
             return [folder for paths, folder in found.items() if len(paths) == most]
     return []
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    for folder, folders, _ in os.walk(root, followlinks=True):
-        is_deepest = len(Path(folder).relative_to(root).parts) >= DEEPEST
-        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith((".", "__")))
-        yield Path(folder)
 
 
 def _shown(root: Path, folders: Iterable[Path]) -> str:

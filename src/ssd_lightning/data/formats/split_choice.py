@@ -6,7 +6,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ssd_lightning.data.annotations import AnnotationFormat
-from ssd_lightning.data.formats.recognize import Files, folder_of
+from ssd_lightning.data.formats.survey import Files, folder_of
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.split_names import SPLIT_NAMES, kind_of, split_words
