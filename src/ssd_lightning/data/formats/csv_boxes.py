@@ -18,8 +18,10 @@ from ssd_lightning.data.formats.csv_columns import (
     read_columns,
     split_word,
 )
-from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_rows
+from ssd_lightning.data.formats.csv_fields import class_code
+from ssd_lightning.data.formats.csv_rows import read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
+from ssd_lightning.data.formats.found import ONLY_CLASS
 from ssd_lightning.data.formats.image_files import images_in, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.split_names import kind_of

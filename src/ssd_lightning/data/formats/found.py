@@ -14,6 +14,9 @@ from ssd_lightning.data.formats.files import FileError
 from ssd_lightning.data.formats.image_files import portable_path
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 
+ONLY_CLASS = "object"
+"""Class of all objects in a file that has no column or attribute for it."""
+
 
 class FoundObject(NamedTuple):
     """An object as its file has it."""
