@@ -16,7 +16,7 @@ from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_image, reduced_size_px
-from ssd_lightning.data.mosaic import Mosaic, Sample
+from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError, one_line
@@ -143,27 +143,21 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         """Read one sample. The key is an index or a key of `EpochSampler`."""
         epoch, index, copy, image_size = SampleKey(0, key) if isinstance(key, int) else SampleKey(*key)
         index = range(len(self))[index]  # supports dataset[-1], while seeds stay non-negative
-        record = self.annotations[index]
-        image, boxes, labels, difficult = self._read(epoch, index, copy)
-        kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
+        image, target = self._read(epoch, index, copy)
+        read_size_px = (image.shape[0], image.shape[1])
         transform = self.transform
         if image_size is not None:
             assert isinstance(transform, ScalableTransform)
             transform = transform.at_size(image_size)
         if transform is not None:
-            image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
-        target = Target(
-            boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
-            labels=torch.from_numpy(labels[kept]),
-            difficult=torch.from_numpy(difficult[kept]),
-            image_id=record.image_id,
-            size_px=record.size_px,
-        )
+            image, boxes, kept = transform(image, target["boxes"].numpy(), sample_seed(self.seed, epoch, index, copy))
+            target["boxes"] = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4)
+            target["labels"], target["difficult"] = target["labels"][kept], target["difficult"][kept]
         if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
             target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target
 
-    def _read(self, epoch: int, index: int, copy: int) -> Sample:
+    def _read(self, epoch: int, index: int, copy: int) -> tuple[np.ndarray, Target]:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
             # The mosaic has its own random stream, separate from the transform's.
             rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
@@ -172,13 +166,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
                 return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])
         return self._read_alone(index)
 
-    def _read_alone(self, index: int) -> Sample:
+    def _read_alone(self, index: int) -> tuple[np.ndarray, Target]:
         record = self.annotations[index]
         height, width = record.size_px
         boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
         read = partial(read_image, record.image_path, record.size_px, reduction=self._reduction(record.size_px))
         image = read() if self.cache is None else self.cache.get(index, read)
-        return Sample(image, boxes, record.labels, record.difficult)
+        return image, Target(
+            boxes=torch.from_numpy(boxes),
+            labels=torch.from_numpy(record.labels),
+            difficult=torch.from_numpy(record.difficult),
+            image_id=record.image_id,
+            size_px=record.size_px,
+        )
 
     def _reduction(self, size_px: tuple[int, int]) -> int:
         return 1 if self.least_size_px is None else choose_reduction(size_px, self.least_size_px)
