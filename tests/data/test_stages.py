@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from ssd_lightning.data.stages.split_names import SPLIT_NAMES
 from test_formats_contract import ALL, IMAGES, Format, every_format
 
 from helpers.datasets import opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.formats import COCO, VOC, YOLO
-from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.data.stages import plan_stages
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -78,7 +78,7 @@ def test_no_validation_split_of_its_own_holds_a_share_of_training_out(tmp_path: 
     assert (chosen["train"]["part"], chosen["val"]["part"]) == ("train", "val")
     config = compose_config("train", ["data=voc_folder", f"data.root={tmp_path}", "data.val_split=null"])
     module = instantiate(config.data.module, _convert_="all")
-    assert module.split_names["val"] == ["train"]
+    assert module.stages.split_names["val"] == ["train"]
 
 
 @pytest.mark.parametrize("form", [ALL[name] for name in ("voc", "yolo", "csv")])
@@ -225,7 +225,7 @@ def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
     overrides = [f"data={name}_folder", f"data.root={tmp_path}", "data.val_split=mine"]
     config = compose_config("train", [*overrides, "data.class_names=[cat,dog]"])
     module = instantiate(config.data.module, _convert_="all")
-    assert module.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
+    assert module.stages.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
     assert [module.dataset(stage).annotations[0].image_id for stage in ("train", "val", "test")] == ["a", "b", "d.v2"]
 
 
@@ -235,7 +235,7 @@ def test_without_a_test_split_the_error_says_what_can_be_scored(tmp_path: Path) 
         compose_config("train", ["data=voc_folder", f"data.root={tmp_path}"]).data.module, _convert_="all"
     )
     with pytest.raises(DataError, match=r"no test split: split=val .* data\.test_fraction"):
-        data.arguments("test")
+        data.stages.arguments("test")
 
 
 @pytest.mark.parametrize("layout", ["auto", "voc_folder", "yolo_folder"])
@@ -243,4 +243,4 @@ def test_a_folder_that_is_missing_is_no_missing_split(tmp_path: Path, layout: st
     overrides = [f"data={layout}", f"data.root={tmp_path / 'gone'}"]
     data = instantiate(compose_config("train", overrides).data.module, _convert_="all")
     with pytest.raises(DataError, match=r"gone: there is no such folder; set data\.root="):
-        data.arguments("test")
+        data.stages.arguments("test")

@@ -26,7 +26,7 @@ from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training
 from ssd_lightning.checks import require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.config import find_folder
-from ssd_lightning.data.detection_data import spare_workers
+from ssd_lightning.data.loading import spare_workers
 from ssd_lightning.data.overlap import copies_across
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.devices import choose_device

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.dataset import DetectionDataset, require_objects
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import placements_of, undo_targets
@@ -90,7 +90,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()
-    splits = data.arguments(config.split)["splits"]
+    splits = data.stages.arguments(config.split)["splits"]
     _require_common_class(detector.class_names, data.opener, splits, split=config.split)
     dataset = data.dataset(config.split)
     if dataset.dropped:

@@ -16,7 +16,8 @@ from rich.progress import track
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.commands import evaluate
-from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.dataset import require_objects
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError

@@ -19,6 +19,7 @@ from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_ima
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey
+from ssd_lightning.data.split_names import SPLIT_TITLES
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.types import Target
 
@@ -219,6 +220,18 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
         if len(names) > 1:
             shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
             yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
+
+
+def require_objects(dataset: DetectionDataset, split: str) -> None:
+    """Check that a split has at least one object.
+
+    Raises:
+        DataError: it has none.
+    """
+    if not dataset.annotations.counts.any():
+        first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
+        skipped = f"; {dataset.skipped}" if dataset.skipped else ""
+        raise DataError(f"the {len(dataset)} {SPLIT_TITLES[split]} images have no objects{first}{skipped}")
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
