@@ -10,6 +10,7 @@ import numpy as np
 
 from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
+from ssd_lightning.errors import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,3 +201,18 @@ class AnnotationFormat(Protocol):
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
         ...
+
+
+def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence for each image file that several images share.
+
+    Args:
+        images: path and id of each image.
+    """
+    ids: dict[str, list[str]] = {}
+    for path, image_id in images:
+        ids.setdefault(path, []).append(image_id)
+    for path, names in ids.items():
+        if len(names) > 1:
+            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
+            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")

@@ -1,6 +1,6 @@
 """Turn annotated images into training and evaluation samples. This code does not depend on the annotation format."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.data.split_names import SPLIT_TITLES
-from ssd_lightning.errors import DataError, one_line
+from ssd_lightning.errors import DataError
 from ssd_lightning.types import Target
 
 
@@ -205,21 +205,6 @@ def image_problem(annotation: ImageAnnotation, error: DataError) -> Problem:
     path = str(annotation.image_path)
     kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
     return Problem(file=path, kind=kind, text=str(error).removeprefix(f"{path}: "), image_id=annotation.image_id)
-
-
-def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a sentence for each image file that several images share.
-
-    Args:
-        images: path and id of each image.
-    """
-    ids: dict[str, list[str]] = {}
-    for path, image_id in images:
-        ids.setdefault(path, []).append(image_id)
-    for path, names in ids.items():
-        if len(names) > 1:
-            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
-            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:

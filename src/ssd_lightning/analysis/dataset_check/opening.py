@@ -10,8 +10,8 @@ from typing import Any, get_args
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
-from ssd_lightning.data.dataset import DetectionDataset, shared_files
+from ssd_lightning.data.annotations import Annotations, AnnotationTable, shared_files
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root, read_lines

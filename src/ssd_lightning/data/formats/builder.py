@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, Problem
-from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.annotations import Annotations, shared_files
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.data.dataset import shared_files
 from ssd_lightning.data.formats.files import is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable
 from ssd_lightning.data.images import image_size_px
