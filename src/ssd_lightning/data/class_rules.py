@@ -125,6 +125,7 @@ def unknown_class_problems(found: Annotations, rows: np.ndarray, class_names: Se
             text=unknown_class_text(name, class_names),
             image_id=columns.image_ids[image],
             name=name,
+            position=image,
             label=label,
             difficult=bool(columns.difficult[row]),
         )
