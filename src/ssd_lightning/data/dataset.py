@@ -153,7 +153,8 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if transform is not None:
             image, boxes, kept = transform(image, target["boxes"].numpy(), sample_seed(self.seed, epoch, index, copy))
             target["boxes"] = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4)
-            target["labels"], target["difficult"] = target["labels"][kept], target["difficult"][kept]
+            indices = torch.from_numpy(kept)
+            target["labels"], target["difficult"] = target["labels"][indices], target["difficult"][indices]
         if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
             target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target

@@ -164,9 +164,9 @@ class Stages:
         given: the arguments of `train`, `val` and `test` for `plan_stages`.
     """
 
-    def __init__(self, opener: DatasetOpener, given: Mapping[Stage, Arguments | None]) -> None:
+    def __init__(self, opener: DatasetOpener, given: Mapping[str, Any]) -> None:
         self._opener = opener
-        self._given: dict[str, Any] = {**given}
+        self._given = given
 
     @cached_property
     def _chosen(self) -> dict[str, Arguments | None]:
