@@ -17,7 +17,7 @@ from ssd_lightning.data.formats.image_files import (
     parts_to_keep,
     portable_path,
 )
-from ssd_lightning.data.formats.yolo_labels import ListedImage, label_path, read_labels
+from ssd_lightning.data.formats.yolo_labels import ListedImage, label_folder, label_path, read_labels
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
 
@@ -46,11 +46,11 @@ class YOLO:
         places = settings.places(split)
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
         images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
-        labels = [image.labels for image in images]
+        labels = [image.label for image in images]
         if (there := _unlabelled(images)) is not None:
             text = f"none of the {len(images)} images of split '{split}' has a file there"
-            raise MissingLabelsError(f"{there.labels}: the labels are missing: {text}")
-        near = [folder for place in places for folder in (place, place.parent, label_path(place / "any.jpg").parent)]
+            raise MissingLabelsError(f"{there}: the labels are missing: {text}")
+        near = [folder for place in places for folder in (place, place.parent, label_folder(place))]
         near += [folder for place in places for folder in place.parents if is_within(root, folder)]
         names_file = names_file_of(root, near)
         names = settings.class_names(names_file)
@@ -58,10 +58,10 @@ class YOLO:
         if count is not None and names and whole_number(count) != len(names):
             text = f"'nc' is {count}, but the number of names is {len(names)}; the names are taken"
             notes.append(f"{settings.path}: {text}")
-        users = Counter({image.path: image.labels for image in images}.values())
+        users = Counter({image.path: image.label for image in images}.values())
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
-        if bare := [one.path for one in images if os.path.isfile(one.path) and not one.labels.is_file()]:
+        if bare := [one.path for one in images if os.path.isfile(one.path) and not one.label.is_file()]:
             text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
             notes.append(f"{root}: {text}; the first is {bare[0]}")
         builder = read_labels(settings, images, names)
@@ -109,24 +109,30 @@ def _same_as_training(settings: Settings, split: str, places: Sequence[Path]) ->
 
 def _labels_without_images(places: Sequence[Path], expected: set[Path]) -> list[Path]:
     # A list file may use part of a folder, and other text files may be next to images.
-    folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
+    folders = [label_folder(place) for place in places if place.is_dir()]
     found = (path for folder in folders if folder not in places for path in visible_below(folder))
     kept = (path for path in found if path.suffix == ".txt" and path.name not in NAMES_FILES)
     return [path for path in kept if path not in expected]
 
 
 def _list_images(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
-    if place.is_dir():
-        files = visible_below(place)
-        unreadable = [path for path in files if is_unreadable_image_name(path)]
-        labelled = {path for path in unreadable if label_path(path).is_file()}  # listed here, rejected by name later
-        described = describe_unreadable(path for path in unreadable if path not in labelled)
-        if described:
-            notes.append(f"{place}: skipped {described}; convert them to .jpg or .png")
-        paths = [path for path in files if is_image_name(path) or path in labelled]
-        return [
-            ListedImage(path.relative_to(place).as_posix(), path, label_path(path), stated=str(path)) for path in paths
-        ]
+    return _images_in_folder(place, notes) if place.is_dir() else _images_of_list(place, root, notes)
+
+
+def _images_in_folder(place: Path, notes: list[str]) -> list[ListedImage]:
+    images, others = [], []
+    for path in visible_below(place):
+        label = label_path(path) if is_image_name(path) or is_unreadable_image_name(path) else None
+        if label is not None and (is_image_name(path) or label.is_file()):  # an unreadable one is reported later
+            images.append(ListedImage(path.relative_to(place).as_posix(), path, label, stated=str(path)))
+        else:
+            others.append(path)
+    if described := describe_unreadable(others):
+        notes.append(f"{place}: skipped {described}; convert them to .jpg or .png")
+    return images
+
+
+def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
     texts = {number: line.strip() for number, line in enumerate(read_lines(place), start=1) if line.strip()}
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
@@ -147,17 +153,18 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[ListedImage]
     shared = 0
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
         shared += 1  # folders that all names share
-    paths = [path or base / name for name, path in zip(names, found, strict=True)]
-    return [
-        ListedImage("/".join(of_name[shared:]), path, label_path(path), stated=f"{place}: line {number} '{text}'")
-        for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True)
-    ]
+    images = []
+    for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True):
+        image = path or base / name
+        stated = f"{place}: line {number} '{text}'"
+        images.append(ListedImage("/".join(of_name[shared:]), image, label_path(image), stated))
+    return images
 
 
-def _unlabelled(images: Sequence[ListedImage]) -> ListedImage | None:
-    """Return the first image if none has a label file; missing images are reported later."""
-    there = next((image for image in images if os.path.isfile(image.path)), None)
-    has_labels = there is not None and any(image.labels.is_file() for image in images)
+def _unlabelled(images: Sequence[ListedImage]) -> Path | None:
+    """Return the first label file if no image has its own; missing images are reported later."""
+    there = next((image.label for image in images if os.path.isfile(image.path)), None)
+    has_labels = there is not None and any(image.label.is_file() for image in images)
     return None if has_labels else there
 
 
@@ -166,5 +173,5 @@ def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels
     sources = {path, *([names_file] if names_file else []), *places, *labels}
     for place in places:
         folders = [place, *(folder for folder in visible_below(place) if folder.is_dir())] if place.is_dir() else []
-        sources.update(folders, (label_path(folder / "any.jpg").parent for folder in folders))
+        sources.update(folders, map(label_folder, folders))
     return sorted(map(str, sources))

@@ -22,7 +22,7 @@ class ListedImage(NamedTuple):
     name: str
     """Path below the folder that all images share."""
     path: Path
-    labels: Path
+    label: Path
     """Its label file, which may be missing."""
     stated: str
     """Source for error messages: the path, or file, line and text of a list."""
@@ -37,30 +37,29 @@ class _KeypointsError(Exception):
     """A line can only be a box with keypoints, though the settings state none."""
 
 
-def label_path(image_path: Path) -> Path:
-    """Return the label file of an image: the last `images` of its path becomes `labels`.
+def label_folder(image_folder: Path) -> Path:
+    """Return the folder of labels of a folder of images: the last `images` becomes `labels`, else it is the same.
 
-    If there is no such file, but one next to the image, it is that one.
+    Instead of `Images`, with another case, it is `Labels` or `labels` if there is one.
     """
-    usual = _usual_label_path(image_path)
-    beside = image_path.with_name(usual.name)
-    return beside if not os.path.isfile(usual) and os.path.isfile(beside) else usual
-
-
-def _usual_label_path(image_path: Path) -> Path:
-    """Replace `images`; in a folder `Images`, with another case, it is in `Labels` or `labels` if there is one."""
-    folders = list(image_path.parent.parts)
-    name = f"{image_path.stem}.txt"
+    folders = list(image_folder.parts)
     if "images" in folders:
         last = len(folders) - 1 - folders[::-1].index("images")
-        return Path(*folders[:last], "labels", *folders[last + 1 :], name)
+        return Path(*folders[:last], "labels", *folders[last + 1 :])
     last = next((number for number in reversed(range(len(folders))) if folders[number].lower() == "images"), -1)
     if last >= 0:
         places = (Path(*folders[:last], labels) for labels in ("Labels", "labels", "LABELS"))
         place = next(filter(Path.is_dir, places), None)
         if place is not None:
-            return Path(place, *folders[last + 1 :], name)
-    return image_path.parent / name
+            return Path(place, *folders[last + 1 :])
+    return image_folder
+
+
+def label_path(image_path: Path) -> Path:
+    """Return the label file of an image: in `label_folder`, or next to the image if it is only there."""
+    name = f"{image_path.stem}.txt"
+    usual, beside = label_folder(image_path.parent) / name, image_path.parent / name
+    return beside if not os.path.isfile(usual) and os.path.isfile(beside) else usual
 
 
 def read_labels(settings: Settings, images: Sequence[ListedImage], names: Mapping[int, str]) -> TableBuilder:
@@ -92,20 +91,19 @@ def _read_all(
         if isinstance(lines, FileError):
             builder.add_image(image_id, lines)
             continue
-        path = image.labels
         distinct: dict[tuple[str, ...], _Line] = {}
         for line in lines:
             distinct.setdefault(line.fields, line)
         kept = list(distinct.values())
         if len(kept) < len(lines):
-            repeated += [f"{path}: line {one.found.item}" for one in lines if distinct[one.fields] is not one]
-        builder.add_image(image_id, FoundImage(image.path, None, path, [line.found for line in kept]))
+            repeated += [f"{image.label}: line {one.found.item}" for one in lines if distinct[one.fields] is not one]
+        builder.add_image(image_id, FoundImage(image.path, None, image.label, [line.found for line in kept]))
         for fields, found in kept:
             if found.is_outline:
                 lengths.add(len(fields))
                 are_boxes = are_boxes and len(fields) <= 9 and _is_box_inside(fields[1:5])
                 if are_boxes and not no_outline and not _is_near(fields[1:]):
-                    no_outline = f"{path}: line {found.item} '{found.name}' of {len(fields)} values"
+                    no_outline = f"{image.label}: line {found.item} '{found.name}' of {len(fields)} values"
     if are_boxes and no_outline and len(lengths) == 1:
         raise _KeypointsError(no_outline)
     if repeated:
@@ -132,9 +130,8 @@ def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: boo
     if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
-    path = image.labels
     try:
-        texts = read_lines(path, "labels")
+        texts = read_lines(image.label, "labels")
     except FileError as error:
         if error.kind == "missing":
             return []
@@ -150,7 +147,7 @@ def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: boo
             except DataError as error:
                 lines.append(_Line(fields, FoundObject(name, str(error), number)))
             except _KeypointsError:
-                raise _KeypointsError(f"{path}: line {number} '{name}' of {len(fields)} values") from None
+                raise _KeypointsError(f"{image.label}: line {number} '{name}' of {len(fields)} values") from None
     return lines
 
 
