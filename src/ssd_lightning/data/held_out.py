@@ -119,11 +119,11 @@ class HeldOut:
                 continue
             candidates = pairs[pairs[:, 0] == label, 1]
             for candidate in candidates[np.argsort(columns.id_hashes[candidates], kind="stable")].tolist():
-                classes = pairs[pairs[:, 1] == candidate, 0]
-                if (in_training[classes] > 1).all():
+                of_image = pairs[pairs[:, 1] == candidate, 0]
+                if (in_training[of_image] > 1).all():
                     chosen[candidate] = True
-                    in_training[classes] -= 1
-                    in_validation[classes] += 1
+                    in_training[of_image] -= 1
+                    in_validation[of_image] += 1
                     break
         return chosen
 

@@ -22,7 +22,7 @@ from ssd_lightning.data.formats.csv_fields import class_code
 from ssd_lightning.data.formats.csv_rows import read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.found import ONLY_CLASS
-from ssd_lightning.data.formats.image_files import images_in, portable_path
+from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -164,9 +164,7 @@ def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence
         if without and not _is_of_split(folder, root):  # other files may name them
             for stated in _stated_elsewhere(root, table):
                 without -= _named(without, stated)
-        if without:
-            text = f"images have no row in {table} and are skipped; the first is {min(without)}"
-            notes.append(f"{folder}: {len(without)} {text}")
+        notes += note_skipped(folder, sorted(without), f"row in {table}")
     return notes
 
 

@@ -14,6 +14,7 @@ from ssd_lightning.data.formats.image_files import (
     find_image,
     image_with_suffix,
     images_in,
+    note_skipped,
     portable_path,
     refuse_unreadable,
 )
@@ -79,9 +80,7 @@ def _unlabelled(place: Place) -> list[str]:
     alone = known.difference(images.values())  # the XML files state images with other names
     stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
     left = [path for path, name in images.items() if name not in known and path.stem not in stated]
-    if not left:
-        return []
-    return [f"{place.images}: {len(left)} images have no XML file and are skipped; the first is {left[0]}"]
+    return note_skipped(place.images, left, "XML file")
 
 
 def _stated_name(path: str) -> str:
