@@ -58,6 +58,8 @@ AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 """Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
 NUMBERS = frozenset({"xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "image_width", "image_height"})
 SPLIT = ("split", "set", "subset", "ml_use")
+SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word != "trainval"}
+"""What this column calls splits, and what is meant. A row belongs to one of them."""
 NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
 """Other columns, which cannot be the class."""
 SUFFIXES = (".csv", ".tsv")
@@ -170,7 +172,7 @@ def _columns_without_header(first: Sequence[str]) -> Sequence[str]:
         named = zip(columns, first, strict=False)
         return all(_is_number_or_empty(text) for name, text in named if name in NUMBERS)
 
-    if len(first) >= len(AUTOML) and first[0].strip().lower() in (*KIND_OF_WORD, "unassigned"):
+    if len(first) >= len(AUTOML) and first[0].strip().lower() in (*SPLIT_WORDS, "unassigned"):
         return AUTOML if fits(AUTOML) else ()
     if len(first) == len(MAKE_SENSE) and is_image_name(PurePath(first[MAKE_SENSE.index("image")])):
         return MAKE_SENSE if fits(MAKE_SENSE) else ()
@@ -187,7 +189,7 @@ def _is_number_or_empty(text: str) -> bool:
 def split_word(name: str) -> str:
     """Return one word for all names of a split in a column."""
     word = name.strip().lower()
-    return "train" if word in UNASSIGNED else KIND_OF_WORD.get(word, word)
+    return "train" if word in UNASSIGNED else SPLIT_WORDS.get(word, word)
 
 
 def column_splits(path: Path) -> frozenset[str]:
@@ -205,7 +207,7 @@ def _column_splits(path: Path, *_: int) -> frozenset[str]:
         columns, rows = read_columns(reader, path)
         index = columns.split
         names = set() if index is None else {row[index] for row in rows if len(row) > index}
-    is_known = any(name.strip().lower() in KIND_OF_WORD for name in names)
+    is_known = any(name.strip().lower() in SPLIT_WORDS for name in names)
     return frozenset(map(split_word, names)) if is_known else frozenset()
 
 
