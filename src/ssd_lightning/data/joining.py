@@ -81,23 +81,8 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
                 position = before + int(is_new[: problem.position].sum())
                 problems.append(replace(problem, image_id=image_id, label=label, position=position))
         before += int(is_new.sum())
-    objects = [table.objects() for table in tables]
     return Annotations(
-        columns=Columns(
-            image_ids=TextColumn.of(ids),
-            image_paths=TextColumn.of(path for table in tables for path in table.image_paths),
-            files=TextColumn.of(table.columns.file_of(row) for table in tables for row in table.rows),
-            id_hashes=hash_ids(ids),
-            sizes_px=np.concatenate([table.sizes_px for table in tables]),
-            starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
-            boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for one in objects]),
-            labels=np.concatenate([one.labels for one in objects]).astype(np.int32),
-            difficult=np.concatenate([one.difficult for one in objects]),
-            overhangs=np.concatenate(
-                [table.columns.overhangs[one.row] for table, one in zip(tables, objects, strict=True)]
-            ),
-            items=np.concatenate([table.columns.items[one.row] for table, one in zip(tables, objects, strict=True)]),
-        ),
+        columns=_joined_columns(tables, ids),
         names=names,
         num_declared=len(declared),
         is_listed=any(one.is_listed for one in found),
@@ -106,4 +91,21 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         problems=problems,
         notes=[note for one in found for note in one.notes],
         roots=[*dict.fromkeys(root for one in found for root in one.roots)],
+    )
+
+
+def _joined_columns(tables: Sequence[AnnotationTable], ids: Sequence[str]) -> Columns:
+    objects = [(table.columns, table.objects()) for table in tables]
+    return Columns(
+        image_ids=TextColumn.of(ids),
+        image_paths=TextColumn.of(path for table in tables for path in table.image_paths),
+        files=TextColumn.of(table.columns.file_of(row) for table in tables for row in table.rows),
+        id_hashes=hash_ids(ids),
+        sizes_px=np.concatenate([table.sizes_px for table in tables]),
+        starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
+        boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for _, one in objects]),
+        labels=np.concatenate([one.labels for _, one in objects]).astype(np.int32),
+        difficult=np.concatenate([one.difficult for _, one in objects]),
+        overhangs=np.concatenate([columns.overhangs[one.row] for columns, one in objects]),
+        items=np.concatenate([columns.items[one.row] for columns, one in objects]),
     )

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, MissingSplitError, check_root
-from ssd_lightning.data.formats.recognize import candidates
+from ssd_lightning.data.formats.recognize import Candidate, candidates
 from ssd_lightning.data.formats.split_choice import (
     distinct_splits,
     images_without_split,
@@ -86,16 +86,28 @@ def detect_format(root: Path) -> Detected:
     ]
     notes += refuse_unread(files, best, kinds)
     notes += [f"{root}: there is no split '{kind}', but {images}, which is not used" for kind, images in lost.items()]
-    shown = [", ".join(f"{key} '{name}'" for key, name in splits.items())] if splits else []
-    if unused := [name for name in names if name not in splits.values()]:
-        shown.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
+    return Detected(
+        format=best.format,
+        root=root,
+        splits=splits,
+        without_training=without_training,
+        reason=_reason(files, best, fitting, splits, unused=[name for name in names if name not in splits.values()]),
+        notes=notes,
+    )
+
+
+def _reason(
+    files: Files, best: Candidate, fitting: Sequence[Candidate], splits: Mapping[str, str], *, unused: Sequence[str]
+) -> str:
+    """Say what a folder was taken for, and why."""
+    facts = [f"{'at least ' * files.is_cut}{best.num_images} images"]
+    if splits:
+        facts.append(", ".join(f"{key} '{name}'" for key, name in splits.items()))
+    if unused:
+        facts.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
     others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
-    facts = "; ".join([f"{'at least ' * files.is_cut}{best.num_images} images", *shown])
-    reason = f"{root} is read as {best.name}, since it has {best.why} ({facts}){also}"
-    return Detected(
-        format=best.format, root=root, splits=splits, without_training=without_training, reason=reason, notes=notes
-    )
+    return f"{files.root} is read as {best.name}, since it has {best.why} ({'; '.join(facts)}){also}"
 
 
 @dataclass(frozen=True, kw_only=True)
