@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ssd_lightning.analysis.health import background_issues, unscored_issues
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.data.fingerprint import fingerprint
-from ssd_lightning.data.stages import Stage
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.reporting.page import try_report
@@ -146,7 +146,7 @@ class Run:
         """
         if not self.is_first:
             return
-        splits: list[Stage] = ["train", "val", "test"] if self.config.test else ["train", "val"]
+        splits = [stage for stage in STAGES if stage != "test" or self.config.test]
         datasets = {split: data.dataset(split) for split in splits if data.stages.has(split)}
         contents = bool(self.config.data.get("checksum"))
         fingerprints: dict[str, Any] = {

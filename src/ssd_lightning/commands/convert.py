@@ -18,15 +18,13 @@ from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.files import MissingSplitError
 from ssd_lightning.data.reading import DatasetOpener
-from ssd_lightning.data.stages import plan_stages
+from ssd_lightning.data.stages import STAGES, plan_stages
 from ssd_lightning.data.tiles import check_tiles, write_tiles
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import write_dataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
-
-STAGES = ("train", "val", "test")
 
 
 def convert(config: DictConfig) -> dict[str, int]:

@@ -20,6 +20,7 @@ from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import placements_of, undo_targets
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.data_settings import use_data_settings
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError, listed
@@ -50,7 +51,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     if config.get("data") is None:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
-    require_choice("split", config.split, ("train", "val", "test"))
+    require_choice("split", config.split, STAGES)
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)

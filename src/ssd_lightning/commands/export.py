@@ -20,6 +20,7 @@ from ssd_lightning.data.dataset import require_objects
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Backend, Detector
 from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
@@ -161,7 +162,7 @@ def check_settings(config: DictConfig) -> None:
             raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
     if config.backend != "onnx" and config.format != "onnx":
         raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
-    require_choice("split", config.split, ("train", "val", "test"))
+    require_choice("split", config.split, STAGES)
 
 
 def open_data(config: DictConfig, checkpoint: Detector) -> DetectionData | None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -19,7 +19,7 @@ from ssd_lightning.data.overlap import warn_of_training_images
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.data.stages import Stage, Stages
+from ssd_lightning.data.stages import STAGES, Stage, Stages
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
 
@@ -184,7 +184,7 @@ class DetectionData:
             return self._datasets[stage]
         arguments, is_training = self.stages.arguments(stage), stage == "train"
         if is_training and self._class_names is None:
-            used = [self.stages.arguments(one) for one in get_args(Stage) if self.stages.has(one)]
+            used = [self.stages.arguments(one) for one in STAGES if self.stages.has(one)]
             self.opener.check_class_rules(used)
         dataset = self.opener(
             **arguments,

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut
@@ -16,6 +16,7 @@ from ssd_lightning.errors import ConfigurationError, DataError
 log = logging.getLogger(__name__)
 
 Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
 TRAINING_NAMES = sorted(SPLIT_NAMES["train"], key=lambda name: name != "trainval")  # which has the images of train too

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
@@ -20,7 +20,7 @@ from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.inspection import count_edges, open_leniently
 from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.reading import DatasetOpener
-from ssd_lightning.data.stages import Stage
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import DataError, one_line
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def open_splits(
     """
     opener = data.opener
     check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
-    splits: list[Stage] = [split for split in get_args(Stage) if data.stages.has(split)]
+    splits = [split for split in STAGES if data.stages.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     if class_names is None:
         opener.check_class_rules(map(data.stages.arguments, splits))
