@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from ssd_lightning.data.stages.split_names import SPLIT_NAMES
+from ssd_lightning.data.split_names import SPLIT_NAMES
 from test_formats_contract import ALL, IMAGES, Format, every_format
 
 from helpers.datasets import opener

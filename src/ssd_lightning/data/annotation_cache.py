@@ -150,4 +150,4 @@ def _stamps(paths: Sequence[str]) -> np.ndarray:
 
 def _checksums(folder: Path) -> dict[str, int]:
     paths = (path for path in sorted(folder.iterdir()) if path.name != "checksums.json")
-    return {path.name: zlib.crc32(np.memmap(path, np.uint8, "r")) for path in paths}
+    return {path.name: zlib.crc32(np.memmap(path, np.uint8, "r").data) for path in paths}

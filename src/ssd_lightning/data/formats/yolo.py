@@ -155,9 +155,9 @@ def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedIma
         shared += 1  # folders that all names share
     images = []
     for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True):
-        image = path or base / name
+        path = path or base / name
         stated = f"{place}: line {number} '{text}'"
-        images.append(ListedImage("/".join(of_name[shared:]), image, label_path(image), stated))
+        images.append(ListedImage("/".join(of_name[shared:]), path, label_path(path), stated))
     return images
 
 
