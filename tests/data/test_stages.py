@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
-from ssd_lightning.data.split_names import SPLIT_NAMES
 from test_formats_contract import ALL, IMAGES, Format, every_format
 
 from helpers.datasets import opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.formats import COCO, VOC, YOLO
+from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.data.stages import plan_stages
 from ssd_lightning.errors import ConfigurationError, DataError
 
