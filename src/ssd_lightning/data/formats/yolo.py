@@ -153,9 +153,9 @@ def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedIma
     shared = 0
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
         shared += 1  # folders that all names share
+    paths = [path or base / name for name, path in zip(names, found, strict=True)]
     images = []
-    for of_name, name, path, (number, text) in zip(parts, names, found, texts.items(), strict=True):
-        path = path or base / name
+    for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True):
         stated = f"{place}: line {number} '{text}'"
         images.append(ListedImage("/".join(of_name[shared:]), path, label_path(path), stated))
     return images
