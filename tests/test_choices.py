@@ -99,9 +99,9 @@ def test_data_sets_validate_on_other_images_than_they_train_on(data: str) -> Non
         config.data.root = "nowhere"
     module = instantiate(config.data.module, _convert_="all")
     assert isinstance(module, DetectionDataModule)
-    assert module.has("train")
-    assert module.has("val")
-    train, val = (module.arguments(stage) for stage in ("train", "val"))
+    assert module.stages.has("train")
+    assert module.stages.has("val")
+    train, val = (module.stages.arguments(stage) for stage in ("train", "val"))
     parts = (train.get("part"), val.get("part"))
     splits = (train["splits"], val["splits"])
     assert parts == ("train", "val") or splits[0] != splits[1]

@@ -21,7 +21,7 @@ def test_recipes_compose_and_build_their_network(experiment: str) -> None:
     if "min_negatives" in config.loss.class_loss:  # it mines; images without objects teach in all but published recipes
         assert (config.loss.class_loss.min_negatives == 0) == published
     assert len(meta_net(config).priors_cxcywh) > 0
-    assert instantiate(config.data.module, _convert_="all").has("train")
+    assert instantiate(config.data.module, _convert_="all").stages.has("train")
 
 
 @pytest.mark.parametrize("experiment", RECIPES)

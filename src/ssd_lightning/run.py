@@ -13,8 +13,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.health import background_issues, unscored_issues
 from ssd_lightning.command_line import CommandLine
-from ssd_lightning.data.detection_data import Stage
 from ssd_lightning.data.fingerprint import fingerprint
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.digest import config_digest
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.reporting.page import try_report
@@ -126,7 +126,7 @@ class Run:
             without_objects=int((annotations.counts == 0).sum()),
             min_negatives=OmegaConf.select(self.config, "loss.class_loss.min_negatives"),
         )
-        if data.has("val"):
+        if data.stages.has("val"):
             annotations = data.dataset("val").annotations
             objects = int((~annotations.objects().difficult).sum())
             issues += unscored_issues("val", images=len(annotations), objects=objects)
@@ -146,8 +146,8 @@ class Run:
         """
         if not self.is_first:
             return
-        splits: list[Stage] = ["train", "val", "test"] if self.config.test else ["train", "val"]
-        datasets = {split: data.dataset(split) for split in splits if data.has(split)}
+        splits = [stage for stage in STAGES if stage != "test" or self.config.test]
+        datasets = {split: data.dataset(split) for split in splits if data.stages.has(split)}
         contents = bool(self.config.data.get("checksum"))
         fingerprints: dict[str, Any] = {
             split: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
@@ -168,7 +168,7 @@ class Run:
             priors=len(module.net.priors_cxcywh),
             fitted_priors=read_record(earlier).get("fitted_priors") if earlier else fitted,
             batch=batch,
-            splits=data.split_names,
+            splits=data.stages.split_names,
             data=fingerprints,
             repeats=str(repeated) if repeated else None,
             goes_on_from=str(self.resume) if self.resume is not None else None,
@@ -191,7 +191,7 @@ class Run:
         samples = data.train_sampler().samples
         if samples > images:
             log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
-        is_held_out = data.has("val") and data.arguments("val").get("part") == "val"
+        is_held_out = data.stages.has("val") and data.stages.arguments("val").get("part") == "val"
         validation = described_validation(len(datasets["val"]) if "val" in datasets else 0, is_held_out=is_held_out)
         log.info("%d training images, %s; %d priors, run in %s", images, validation, record["priors"], self.directory)
 

@@ -79,9 +79,9 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     checkpoint = best_checkpoint(trainer)
     spent = None if budget is None else budget.record  # a test restores what the best checkpoint had spent
     scores = logged_values(trainer)
-    if config.test and data.has("test"):
+    if config.test and data.stages.has("test"):
         trainer.test(module, datamodule=data, ckpt_path=checkpoint, verbose=False)
-    elif run.resume is not None and not trainer.callback_metrics and data.has("val"):
+    elif run.resume is not None and not trainer.callback_metrics and data.stages.has("val"):
         # Stopped after its last epoch but before the end of the run: the loggers already have this validation.
         trainer.loggers = []
         trainer.validate(module, datamodule=data, ckpt_path=run.resume, verbose=False)

@@ -21,7 +21,7 @@ from ssd_lightning.analysis.health import (
 )
 from ssd_lightning.analysis.issues import KINDS, Issue, grouped, in_order, spoils_the_run
 from ssd_lightning.analysis.objects import Objects, split_summary
-from ssd_lightning.data.annotations import Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import Problem, ProblemKind
 from ssd_lightning.data.formats.voc import VOC_CLASSES
 
 

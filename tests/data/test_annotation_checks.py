@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, box_text, check_boxes
+from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, BoxNotation
 
 EDGES = st.sampled_from([-9.0, -1.5, -1.0, 0.0, 0.5, 1.0, 2.0, 7.0, 29.0, 30.0, 31.0, 31.5, 40.0, 41.0, 41.5, 90.0])
 SIZE_PX = (30, 40)
@@ -28,7 +28,8 @@ def expected_kind(box: list[float], first_pixel: int) -> str | None:
 @given(st.lists(EDGES, min_size=4, max_size=4), st.sampled_from([0, 1]))
 def test_each_box_has_the_problem_of_its_first_bad_axis(box: list[float], first_pixel: int) -> None:
     numbers, sizes = np.array([box]), np.array([SIZE_PX])
-    found = check_boxes(numbers, sizes, box_format="xyxy", unit="pixels", first_pixel=first_pixel)
+    notation = BoxNotation(first_pixel=first_pixel)
+    found = notation.check(numbers, sizes)
     kind = BOX_PROBLEMS[found.kinds[0]]
     if kind == "fractions":
         assert all(0 <= edge <= 1.5 for edge in box)
@@ -36,7 +37,7 @@ def test_each_box_has_the_problem_of_its_first_bad_axis(box: list[float], first_
         return
     assert kind == expected_kind(box, first_pixel)
     if kind is not None:
-        text = box_text(kind, numbers[0], SIZE_PX, box_format="xyxy", unit="pixels", first_pixel=first_pixel)
+        text = notation.describe(kind, numbers[0], SIZE_PX)
         assert any(f"{edge:g}" in text for edge in box)
     x1, y1, x2, y2 = found.xyxy_px[0].tolist()
     if kind is None or found.overhangs[0]:
@@ -51,22 +52,23 @@ def test_the_forms_of_a_box_are_equal() -> None:
     for box_format, box in pixels.items():
         numbers = np.array([box], np.float64)
         for unit, scaled in (("pixels", numbers), ("fractions", numbers / [200, 100, 200, 100])):
-            found = check_boxes(scaled, sizes, box_format=box_format, unit=unit)  # type: ignore[arg-type]
+            notation = BoxNotation(box_format=box_format, unit=unit)  # type: ignore[arg-type]
+            found = notation.check(scaled, sizes)
             assert found.xyxy_px.tolist() == [[20, 10, 60, 90]]
             assert found.kinds.tolist() == [0]
 
 
 @pytest.mark.parametrize("unit", ["pixels", "fractions"])
 def test_no_boxes(unit: str) -> None:
-    found = check_boxes(np.empty((0, 4)), np.empty((0, 2)), box_format="xyxy", unit=unit)  # type: ignore[arg-type]
+    found = BoxNotation(unit=unit).check(np.empty((0, 4)), np.empty((0, 2)))  # type: ignore[arg-type]
     assert found.xyxy_px.shape == (0, 4)
     assert len(found.kinds) == len(found.overhangs) == 0
 
 
 def test_pixels_among_fractions_and_fractions_among_pixels() -> None:
     sizes = np.array([SIZE_PX])
-    pixels = check_boxes(np.array([[5.0, 5, 9, 9]]), sizes, box_format="xyxy", unit="fractions")
-    fractions = check_boxes(np.array([[0.1, 0.1, 0.5, 1.2]]), sizes, box_format="xyxy", unit="pixels")
-    whole = check_boxes(np.array([[0.0, 0, 1, 1]]), sizes, box_format="xyxy", unit="pixels")
+    pixels = BoxNotation(unit="fractions").check(np.array([[5.0, 5, 9, 9]]), sizes)
+    fractions = BoxNotation().check(np.array([[0.1, 0.1, 0.5, 1.2]]), sizes)
+    whole = BoxNotation().check(np.array([[0.0, 0, 1, 1]]), sizes)
     assert [BOX_PROBLEMS[found.kinds[0]] for found in (pixels, fractions, whole)] == ["pixels", "fractions", None]
     assert math.isclose(whole.xyxy_px[0, 2], 1)

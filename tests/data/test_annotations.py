@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.columns import Columns, TextColumn
 
 

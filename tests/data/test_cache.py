@@ -388,7 +388,7 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
     )
     data = instantiate(config.data.module, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
-    assert (data._prefetch_factor, data._reduced_decoding) == (4, True)
+    assert (data._loading.prefetch_factor, data._reduced_decoding) == (4, True)
     colours = np.full((40, 40, 3), (200, 100, 50), np.uint8)
     grey, *_ = data._augmentation(colours, np.zeros((0, 4), np.float32), 0)
     assert (grey == grey[..., :1]).all()

@@ -292,6 +292,7 @@ def write_splits(root: Path, column: str, splits: Sequence[str], folders: Sequen
         ("split", ("train", "val", "test", "train"), ("photos",) * 4),
         ("Set", ("training", "valid", "testing", ""), ("photos",) * 4),
         ("subset", ("Train ", "dev", "test", "train"), ("train", "dev", "test", "train")),
+        ("split", ("train2017", "val2017", "test2017", "train2017"), ("train2017", "val2017", "test2017", "train2017")),
         (
             "ML_USE",
             ("TRAIN", "VALIDATION", "TEST", "UNASSIGNED"),
@@ -307,6 +308,7 @@ def test_a_column_names_the_splits(
     module = instantiate(config.data.module, _convert_="all")
     ids = {stage: list(module.dataset(stage).annotations.image_ids) for stage in ("train", "val", "test")}
     assert ids == {"train": ["a", "d"], "val": ["b"], "test": ["c"]}
+    assert module.stages.split_names["train"] == ["train"]
     (dropped,) = read(tmp_path, "VALIDATION", class_names=["z"], on_error="skip").dropped
     assert dropped.item == "line 3 'y' of b.jpg"
 

@@ -37,7 +37,7 @@ def test_every_image_and_box_is_sound(datasets: dict[str, DetectionDataset]) -> 
     assert len({path.name for path in paths}) == 364
     for dataset in datasets.values():
         for index in range(len(dataset)):
-            assert dataset._read_alone(index).image.shape == (240, 320, 3)
+            assert dataset._read_alone(index)[0].shape == (240, 320, 3)
     labels = np.concatenate([record.labels for dataset in datasets.values() for record in dataset.annotations])
     assert np.bincount(labels).tolist() == [0, 361, 4153, 372]
     sides = [np.diff(r.boxes_xyxy_px.reshape(-1, 2, 2), axis=1)[r.labels == 1] for r in datasets["train"].annotations]

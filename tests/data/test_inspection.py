@@ -9,7 +9,8 @@ from PIL import Image
 
 from helpers import planted
 from helpers.datasets import open_csv, opener
-from ssd_lightning.data.annotations import ImageAnnotation, Problem
+from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.formats import CSV, VOC
 from ssd_lightning.data.inspection import (
     ImageFacts,

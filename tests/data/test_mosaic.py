@@ -9,11 +9,26 @@ from PIL import Image
 
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.mosaic import Mosaic, Sample, draw_window
+from ssd_lightning.data.mosaic import Mosaic, draw_window
 from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.types import Target
 
 COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
+
+
+Sample = tuple[np.ndarray, Target]
+
+
+def with_objects(image: np.ndarray, boxes: object, labels: list[int], difficult: list[bool]) -> Sample:
+    target = Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        difficult=torch.tensor(difficult, dtype=torch.bool),
+        image_id="a",
+        size_px=image.shape[:2],
+    )
+    return image, target
 
 
 def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, int]) -> Sample:
@@ -22,7 +37,7 @@ def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, i
     left, top, right, bottom = box_px
     image[top:bottom, left:right] = COLOURS[label]
     boxes = np.array([box_px], dtype=np.float32) / np.array([size[1], size[0]] * 2)
-    return Sample(image, boxes, np.array([label]), np.array([label == 2]))
+    return with_objects(image, boxes, [label], [label == 2])
 
 
 MOSAIC = Mosaic(probability=1.0)
@@ -36,13 +51,13 @@ FOUR = [
 
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_stay_on_their_objects(seed: int) -> None:
-    joined = MOSAIC.join(np.random.default_rng(seed), FOUR)
+    image, target = MOSAIC.join(np.random.default_rng(seed), FOUR)
 
-    assert joined.image.shape == (240, 320, 3)
-    assert (joined.boxes_xyxy >= 0).all()
-    assert (joined.boxes_xyxy <= 1).all()
-    for box, label in zip(joined.boxes_xyxy, joined.labels, strict=True):
-        difference = np.abs(joined.image.astype(int) - COLOURS[int(label)]).max(axis=2)
+    assert image.shape == (240, 320, 3)
+    assert (target["boxes"] >= 0).all()
+    assert (target["boxes"] <= 1).all()
+    for box, label in zip(target["boxes"].numpy(), target["labels"], strict=True):
+        difference = np.abs(image.astype(int) - COLOURS[int(label)]).max(axis=2)
         rows, columns = np.nonzero(difference < 100)
         tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(box * [320, 240, 320, 240], tight, atol=1.6)
@@ -54,37 +69,37 @@ def test_an_object_stays_if_its_centre_is_shown(
 ) -> None:
     monkeypatch.setattr("ssd_lightning.data.mosaic.draw_window", lambda *_, **__: np.array([0, 0, 0.5, 0.5]))
     x, y = centre
-    sample = FOUR[0]._replace(boxes_xyxy=np.array([[x - 0.1, y - 0.1, x + 0.1, y + 0.1]]))
+    sample = with_objects(FOUR[0][0], [[x - 0.1, y - 0.1, x + 0.1, y + 0.1]], [1], [False])
 
-    joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
+    _, joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
 
-    assert len(joined.labels) == 4 * kept
+    assert len(joined["labels"]) == 4 * kept
 
 
 def test_labels_and_difficult_follow_their_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssd_lightning.data.mosaic.draw_window", lambda *_, **__: np.array([0, 0, 0.5, 0.5]))
-    boxes = np.array([[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.4, 0.4]])
-    sample = Sample(FOUR[0].image, boxes, np.array([1, 2, 3]), np.array([False, True, False]))
+    boxes = [[0.7, 0.7, 0.9, 0.9], [0.1, 0.1, 0.3, 0.3], [0.2, 0.2, 0.4, 0.4]]
+    sample = with_objects(FOUR[0][0], boxes, [1, 2, 3], [False, True, False])
 
-    joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
+    _, joined = MOSAIC.join(np.random.default_rng(0), [sample] * 4)
 
-    assert joined.labels.tolist() == [2, 3] * 4
-    assert joined.difficult.tolist() == [True, False] * 4
+    assert joined["labels"].tolist() == [2, 3] * 4
+    assert joined["difficult"].tolist() == [True, False] * 4
 
 
 def test_images_without_boxes_join() -> None:
-    empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool))
+    empty = with_objects(np.zeros((60, 80, 3), np.uint8), [], [], [])
 
-    joined = MOSAIC.join(np.random.default_rng(0), [empty] * 4)
+    _, joined = MOSAIC.join(np.random.default_rng(0), [empty] * 4)
 
-    assert joined.boxes_xyxy.shape == (0, 4)
-    assert joined.labels.shape == joined.difficult.shape == (0,)
+    assert joined["boxes"].shape == (0, 4)
+    assert joined["labels"].shape == joined["difficult"].shape == (0,)
 
 
 def test_the_smallest_images_join() -> None:
-    dot = Sample(np.full((2, 2, 3), 9, np.uint8), np.array([[0, 0, 1, 1.0]]), np.array([1]), np.array([False]))
+    dot = with_objects(np.full((2, 2, 3), 9, np.uint8), [[0, 0, 1, 1]], [1], [False])
 
-    assert (MOSAIC.join(np.random.default_rng(0), [dot] * 4).image == 9).all()
+    assert (MOSAIC.join(np.random.default_rng(0), [dot] * 4)[0] == 9).all()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 1.0])
@@ -102,11 +117,12 @@ def test_a_window_lies_in_the_image_and_keeps_the_aspect_ratio(shown_px: tuple[i
 def make_dataset(folder: Path, *, seed: int = 0, mosaic: Mosaic | None = None) -> DetectionDataset:
     records = []
     for index in range(12):
-        sample = FOUR[index % 2]
+        image, target = FOUR[index % 2]
         path = folder / f"{index}.png"
-        Image.fromarray(np.where(sample.image == 0, index, sample.image)).save(path)
-        boxes_px = sample.boxes_xyxy * np.array([320, 240, 320, 240], dtype=np.float32)
-        records.append(ImageAnnotation(str(index), path, (240, 320), boxes_px, sample.labels, sample.difficult))
+        Image.fromarray(np.where(image == 0, index, image)).save(path)
+        boxes, labels, difficult = (target[name].numpy() for name in ("boxes", "labels", "difficult"))
+        boxes_px = boxes * np.array([320, 240, 320, 240], dtype=np.float32)
+        records.append(ImageAnnotation(str(index), path, (240, 320), boxes_px, labels, difficult))
     dataset = DetectionDataset(annotations=records, class_names=["a", "b"], seed=seed)
     dataset.mosaic = mosaic
     return dataset

@@ -5,8 +5,8 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import RandomIoUCrop
 
-from ssd_lightning.data.random_iou_crop import sample_windows, window_iou
-from ssd_lightning.data.random_iou_crop import satisfying_windows as satisfying_one
+from ssd_lightning.data.random_iou_crop import CropRule, sample_windows, window_iou
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop as OurCrop
 from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows
 
 NO_BOXES = np.zeros((0, 4))
@@ -22,10 +22,18 @@ def draw(seed: int, count: int, size_px: tuple[int, int] = (3000, 4000)) -> np.n
     return sample_windows(rng, (count,), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0))
 
 
-def satisfying_windows(windows: np.ndarray, boxes: np.ndarray, *, min_ious: tuple[float, ...], **rules) -> np.ndarray:
+def satisfying_windows(
+    windows: np.ndarray,
+    boxes: np.ndarray,
+    *,
+    min_ious: tuple[float, ...],
+    rule: CropRule = "any",
+    allow_empty: bool = True,
+) -> np.ndarray:
     """Ask for a row of windows a condition, and for a last row without: bool `[R + 1, T]`."""
+    ours = OurCrop(min_ious, rule, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0), trials=1, allow_empty=allow_empty)
     rows = zip(windows, (*min_ious, None), strict=True)
-    return np.stack([satisfying_one(row, boxes, min_iou=min_iou, **rules) for row, min_iou in rows])
+    return np.stack([ours.fits(row, boxes, min_iou=min_iou) for row, min_iou in rows])
 
 
 def test_a_window_gives_boxes_its_own_coordinates():

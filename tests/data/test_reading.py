@@ -150,6 +150,12 @@ def test_a_box_that_overhangs_is_an_error_skipped_or_clipped(tmp_path: Path, cap
     assert "1 boxes reach out of their images and are clipped" in caplog.text
 
 
+def test_problems_come_in_the_order_of_the_images(tmp_path: Path) -> None:
+    rows = ["a.jpg,car,1,2,30,x,0", "b.jpg,dog,1,2,30,40,0", "c.jpg,car,9,9,9,20,0"]
+    dropped = open_csv(splits=write_csv(tmp_path, rows), class_names=["car"], on_error="skip").dropped
+    assert [problem.image_id for problem in dropped] == ["a", "b", "c"]
+
+
 def test_an_image_that_lost_all_its_objects_is_no_background(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [*ROWS[:2], "b.jpg,cat,9,9,9,20,0", "c.jpg,,,,,,", "d.jpg,dog,1,2,30,40,0", "e.jpg,cat,9,9,x,20,0"]
     splits = write_csv(tmp_path, [*rows, "e.jpg,car,1,2,30,40,1"])
@@ -255,7 +261,15 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "setting", [{"part": "valid"}, {"on_error": "ignore"}, {"val_fraction": 1.5}, {"val_fraction": float("nan")}]
+    "setting",
+    [
+        {"part": "valid"},
+        {"on_error": "ignore"},
+        {"max_images": 0},
+        {"max_images": -1},
+        {"val_fraction": 1.5},
+        {"val_fraction": float("nan")},
+    ],
 )
 def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> None:
     splits = write_csv(tmp_path, ROWS[:1])

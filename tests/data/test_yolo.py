@@ -11,7 +11,8 @@ from PIL import Image
 from helpers.datasets import open_yolo
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.detect import Auto
-from ssd_lightning.data.formats.yolo import YOLO, label_path
+from ssd_lightning.data.formats.yolo import YOLO
+from ssd_lightning.data.formats.yolo_labels import label_path
 from ssd_lightning.data.formats.yolo_settings import read_settings
 from ssd_lightning.errors import DataError
 

@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 from ssd_lightning.data.annotations import AnnotationFormat
+from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
-from ssd_lightning.data.reading import DatasetOpener, OnError
+from ssd_lightning.data.reading import DatasetOpener
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from helpers.datasets import FunctionOpener, opener
-from ssd_lightning.data import detection_data
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO
 from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.data.loading import spare_workers
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -183,7 +183,7 @@ def test_spare_workers_leaves_a_core_for_each_rank(
     cores: int, ranks: int, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores), raising=False)
-    assert detection_data.spare_workers(ranks) == workers
+    assert spare_workers(ranks) == workers
     data = data_module(tmp_path, num_workers=None)
     data.trainer = SimpleNamespace(num_devices=ranks, world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
     assert data.evaluation_loader("train").num_workers == workers

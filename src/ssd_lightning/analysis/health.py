@@ -9,7 +9,7 @@ import numpy as np
 
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, name_object, sides_px
-from ssd_lightning.data.annotations import Problem
+from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.visualization.tables import counted
 
 MOST_LEFT_OUT = 0.1

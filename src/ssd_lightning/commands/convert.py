@@ -13,19 +13,18 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.checks import require_choice
+from ssd_lightning.data.annotation_checks import describe_problems
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.files import MissingSplitError
-from ssd_lightning.data.reading import DatasetOpener, describe_first
-from ssd_lightning.data.stages import choose_splits
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.stages import STAGES, plan_stages
 from ssd_lightning.data.tiles import check_tiles, write_tiles
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import write_dataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
-
-STAGES = ("train", "val", "test")
 
 
 def convert(config: DictConfig) -> dict[str, int]:
@@ -65,7 +64,7 @@ def convert(config: DictConfig) -> dict[str, int]:
             for dataset in datasets.values():  # others have lost what cannot be read when they were opened
                 dataset.drop_unreadable()
                 if dataset.dropped:
-                    raise DataError(describe_first(dataset.dropped))
+                    raise DataError(describe_problems(dataset.dropped))
         write_dataset(output, FORMATS[config.to], splits, class_names, images=config.images)
     else:
         splits = write_tiled(output, config.to, splits, class_names, tiles=config.tiles, overlap=config.overlap)
@@ -82,7 +81,7 @@ def open_stages(config: DictConfig, opener: DatasetOpener) -> dict[str, Detectio
     """
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
-    chosen = choose_splits(opener.files, **stated)
+    chosen = plan_stages(opener.files, **stated)
     if class_names is None:
         opener.check_class_rules(chosen.values())
     datasets: dict[str, DetectionDataset] = {}

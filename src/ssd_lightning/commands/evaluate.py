@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.dataset import DetectionDataset, require_objects
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import placements_of, undo_targets
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.data_settings import use_data_settings
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError, listed
@@ -50,7 +51,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     """
     if config.get("data") is None:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
-    require_choice("split", config.split, ("train", "val", "test"))
+    require_choice("split", config.split, STAGES)
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
@@ -90,7 +91,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()
-    splits = data.arguments(config.split)["splits"]
+    splits = data.stages.arguments(config.split)["splits"]
     _require_common_class(detector.class_names, data.opener, splits, split=config.split)
     dataset = data.dataset(config.split)
     if dataset.dropped:

@@ -13,8 +13,10 @@ from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.commands import evaluate
 from ssd_lightning.commands.export_notes import labels_file, numbers, print_companions, print_detectnet, print_input
 from ssd_lightning.commands.export_verification import verify_file
-from ssd_lightning.data.detection_data import DetectionData, require_objects
+from ssd_lightning.data.dataset import require_objects
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.resize import Letterbox
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
@@ -143,7 +145,7 @@ def check_settings(config: DictConfig) -> None:
             raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
     if config.backend != "onnx" and config.format != "onnx":
         raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
-    require_choice("split", config.split, ("train", "val", "test"))
+    require_choice("split", config.split, STAGES)
 
 
 def open_data(config: DictConfig, checkpoint: Detector) -> DetectionData | None:

@@ -227,7 +227,7 @@ def _image_below_priors(config: DictConfig) -> np.ndarray:
         return read_image(Path(config.image))
     try:
         data = make_data(config)
-        dataset = data.dataset("val" if data.has("val") else "train")
+        dataset = data.dataset("val" if data.stages.has("val") else "train")
     except DataError as error:
         raise DataError(f"{error}; or give an image of your own: image=FILE") from error
     record = next((record for record in dataset.annotations if len(record.labels)), dataset.annotations[0])

@@ -1,4 +1,4 @@
-"""Checks of annotated objects, in any file format: numbers, flags, class names and boxes.
+"""Checks of annotated objects in any file format, and the problems that they find.
 
 The texts about an object start with the verb; the reader adds file, object and class name in front.
 """
@@ -7,12 +7,12 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.data.annotations import ProblemKind
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, one_line
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 Unit = Literal["pixels", "fractions"]
@@ -23,6 +23,55 @@ RANGE_TOLERANCE_PX = 1
 """Annotation tools round: a box is clipped up to this far outside the image, and is an error beyond it."""
 LARGEST_FRACTION = 1.5
 """Allowed excess of a fraction for boxes drawn over the edge. A larger number must be in pixels."""
+
+
+ProblemKind = Literal[
+    "annotation",  # a file or an object that cannot be read
+    "image",  # an image that cannot be decoded
+    "missing",  # an image or a file that does not exist
+    "image_size",  # an image of another size than its annotation says
+    "unknown_class",
+    "fractions",  # where pixels are expected
+    "pixels",  # where fractions are expected
+    "inverted",
+    "outside",  # more than a pixel outside of the image
+    "no_area",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A part of the data that cannot be used as it is. `str` gives a sentence."""
+
+    file: str
+    item: str = ""
+    """The object in the file, such as `line 3 'cat'`; empty if the problem is the file or the image."""
+    kind: ProblemKind
+    text: str
+    """What is wrong, with the value; starts with a verb if there is an item."""
+    image_id: str | None = None
+    """None if the problem belongs to no image."""
+    name: str = ""
+    """Class name of the object."""
+    position: int = 0
+    """Number of usable images before this one."""
+    label: int = 0
+    """Label of the object among `Annotations.names`; 0 if it is unknown or there is no object."""
+    difficult: bool = False
+    is_clipped: bool = False
+    """The part of the box inside of the image is in the table, among the objects that overhang."""
+    reach_px: tuple[float, float] | None = None
+    """Of a box outside of the image: its right and lower edge."""
+
+    def __str__(self) -> str:
+        item = f" {self.item}" if self.item else ""
+        return one_line(f"{self.file}:{item} {self.text}")
+
+
+def describe_problems(problems: Sequence[Problem], advice: str = "") -> str:
+    """Describe the first of some problems, with an advice, and tell how many more there are."""
+    more = f"; there are {len(problems) - 1} more problems" if len(problems) > 1 else ""
+    return f"{problems[0]}{advice}{more}"
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
@@ -115,7 +164,7 @@ BOX_PROBLEMS: tuple[ProblemKind | None, ...] = (None, "inverted", "outside", "no
 
 
 class CheckedBoxes(NamedTuple):
-    """Result of `check_boxes`."""
+    """Result of `BoxNotation.check`."""
 
     xyxy_px: np.ndarray
     """float32 `[T, 4]`, 0-based, clipped to the image."""
@@ -125,90 +174,75 @@ class CheckedBoxes(NamedTuple):
     """bool `[T]`: boxes of kind `outside` that have an area inside of the image."""
 
 
-def check_boxes(
-    numbers: np.ndarray, sizes_px: np.ndarray, *, box_format: BoxFormat, unit: Unit, first_pixel: int = 0
-) -> CheckedBoxes:
-    """Check boxes and clip them to their images.
+@dataclass(frozen=True, kw_only=True)
+class BoxNotation:
+    """How a file writes boxes, and the checks of boxes written like this.
 
-    Four numbers within [0, 1.5] count as fractions unless all are whole. As pixels, such a box would be in the corner
-    of the image.
-
-    Args:
-        numbers: float64 `[T, 4]`, finite, as in the file.
-        sizes_px: `[T, 2]`, (height, width) of the image of each box.
-        box_format: meaning of the four numbers.
-        unit: unit of the numbers.
-        first_pixel: number of the first pixel in the file; subtracted from corners in pixels.
+    `numbers` are float64 `[T, 4]`, finite, as in the file, and `sizes_px` `[T, 2]`, (height, width) of each image.
     """
-    numbers = numbers.reshape(-1, 4)
-    low_px, high_px = corners_px(numbers, sizes_px, box_format, unit)
-    sides_px = sizes_px[:, ::-1].astype(np.float64)  # x, y
-    starts = (low_px - first_pixel).clip(0, sides_px)
-    ends = (high_px - first_pixel).clip(0, sides_px)
-    has_area = starts < ends
-    is_inverted = low_px > high_px
-    is_outside = (low_px < first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
-    of_axis = np.select([is_inverted, is_outside, ~has_area], [1, 2, 3], 0).astype(np.int8)  # [T, 2]
-    kinds = np.where(of_axis[:, 0] > 0, of_axis[:, 0], of_axis[:, 1])
-    if unit == "pixels":
-        looks_like_fractions = ((numbers >= 0) & (numbers <= LARGEST_FRACTION)).all(1)
-        looks_like_fractions &= (sizes_px.max(1, initial=0) > 2) & (numbers != np.floor(numbers)).any(1)
-        kinds[looks_like_fractions] = BOX_PROBLEMS.index("fractions")
-    else:
-        kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = BOX_PROBLEMS.index("pixels")
-    overhangs = (kinds == BOX_PROBLEMS.index("outside")) & has_area.all(1) & ~is_inverted.any(1)
-    return CheckedBoxes(np.concatenate([starts, ends], 1).astype(np.float32), kinds, overhangs)
 
+    box_format: BoxFormat = "xyxy"
+    """Meaning of the four numbers."""
+    unit: Unit = "pixels"
+    first_pixel: int = 0
+    """Number of the first pixel; subtracted from corners in pixels."""
 
-def corners_px(
-    numbers: np.ndarray, sizes_px: np.ndarray, box_format: BoxFormat, unit: Unit
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (xmin, ymin) and (xmax, ymax) of boxes in pixels, as they count in the file; see `check_boxes`."""
-    low, high = numbers[:, :2], numbers[:, 2:]
-    if box_format == "cxcywh":
-        low, high = low - high / 2, low + high / 2
-    elif box_format == "xywh":
-        high = low + high
-    if unit == "fractions":
-        return low * sizes_px[:, ::-1], high * sizes_px[:, ::-1]
-    return low, high
+    def corners_px(self, numbers: np.ndarray, sizes_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (xmin, ymin) and (xmax, ymax) of boxes in pixels, as they count in the file."""
+        low, high = numbers[:, :2], numbers[:, 2:]
+        if self.box_format == "cxcywh":
+            low, high = low - high / 2, low + high / 2
+        elif self.box_format == "xywh":
+            high = low + high
+        if self.unit == "fractions":
+            return low * sizes_px[:, ::-1], high * sizes_px[:, ::-1]
+        return low, high
 
+    def check(self, numbers: np.ndarray, sizes_px: np.ndarray) -> CheckedBoxes:
+        """Check boxes and clip them to their images.
 
-def box_text(
-    kind: ProblemKind,
-    numbers: np.ndarray,
-    size_px: tuple[int, int],
-    *,
-    box_format: BoxFormat,
-    unit: Unit,
-    first_pixel: int = 0,
-) -> str:
-    """Say what is wrong with a box.
+        Four numbers within [0, 1.5] count as fractions unless all are whole. As pixels, such a box would be in the
+        corner of the image.
+        """
+        low_px, high_px = self.corners_px(numbers, sizes_px)
+        sides_px = sizes_px[:, ::-1].astype(np.float64)  # x, y
+        starts = (low_px - self.first_pixel).clip(0, sides_px)
+        ends = (high_px - self.first_pixel).clip(0, sides_px)
+        has_area = starts < ends
+        is_inverted = low_px > high_px
+        is_outside = (low_px < self.first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
+        of_axis = np.select([is_inverted, is_outside, ~has_area], [1, 2, 3], 0).astype(np.int8)  # [T, 2]
+        kinds = np.where(of_axis[:, 0] > 0, of_axis[:, 0], of_axis[:, 1])
+        if self.unit == "pixels":
+            looks_like_fractions = ((numbers >= 0) & (numbers <= LARGEST_FRACTION)).all(1)
+            looks_like_fractions &= (sizes_px.max(1, initial=0) > 2) & (numbers != np.floor(numbers)).any(1)
+            kinds[looks_like_fractions] = BOX_PROBLEMS.index("fractions")
+        else:
+            kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = BOX_PROBLEMS.index("pixels")
+        overhangs = (kinds == BOX_PROBLEMS.index("outside")) & has_area.all(1) & ~is_inverted.any(1)
+        return CheckedBoxes(np.concatenate([starts, ends], 1).astype(np.float32), kinds, overhangs)
 
-    Args:
-        kind: its entry of `BOX_PROBLEMS`.
-        numbers: `[4]`, as in the file.
-        size_px: (height, width) of its image.
-        box_format: see `check_boxes`.
-        unit: see `check_boxes`.
-        first_pixel: see `check_boxes`.
-    """
-    as_written = f"({', '.join(f'{number:g}' for number in numbers)})"
-    if kind == "fractions":
-        return (
-            f"has the box {as_written}, which looks like fractions of the image, but pixels are expected (the image is "
-            f"{size_px[1]} x {size_px[0]} px)"
-        )
-    if kind == "pixels":
-        return f"has the box {as_written}, which looks like pixels, but fractions of the image (0 to 1) are expected"
-    low, high = corners_px(numbers[None], np.array([size_px]), box_format, unit)
-    for axis, start, end, side in zip("xy", low[0].tolist(), high[0].tolist(), reversed(size_px), strict=True):
-        if kind == "inverted" and start > end:
-            return f"is inverted: {axis}min {start:g} is greater than {axis}max {end:g}"
-        if kind == "outside" and start < first_pixel - RANGE_TOLERANCE_PX:
-            return f"reaches out of the image: {axis}min is {start:g}"
-        if kind == "outside" and end > side + RANGE_TOLERANCE_PX:
-            return f"reaches out of the image: {axis}max is {end:g} of {side} px"
-        if kind == "no_area" and min(max(start - first_pixel, 0), side) >= min(max(end - first_pixel, 0), side):
-            return f"has no area: {axis}min is {start:g} and {axis}max {end:g} of {side} px"
-    raise AssertionError(f"the box {as_written} is not {kind}")
+    def describe(self, kind: ProblemKind, numbers: np.ndarray, size_px: tuple[int, int]) -> str:
+        """Say what is wrong with one box, `[4]`; `kind` is its entry of `BOX_PROBLEMS`."""
+        as_written = f"({', '.join(f'{number:g}' for number in numbers)})"
+        if kind == "fractions":
+            return (
+                f"has the box {as_written}, which looks like fractions of the image, but pixels are expected (the "
+                f"image is {size_px[1]} x {size_px[0]} px)"
+            )
+        if kind == "pixels":
+            return (
+                f"has the box {as_written}, which looks like pixels, but fractions of the image (0 to 1) are expected"
+            )
+        low, high = self.corners_px(numbers[None], np.array([size_px]))
+        for axis, start, end, side in zip("xy", low[0].tolist(), high[0].tolist(), reversed(size_px), strict=True):
+            if kind == "inverted" and start > end:
+                return f"is inverted: {axis}min {start:g} is greater than {axis}max {end:g}"
+            if kind == "outside" and start < self.first_pixel - RANGE_TOLERANCE_PX:
+                return f"reaches out of the image: {axis}min is {start:g}"
+            if kind == "outside" and end > side + RANGE_TOLERANCE_PX:
+                return f"reaches out of the image: {axis}max is {end:g} of {side} px"
+            inside = [min(max(edge - self.first_pixel, 0), side) for edge in (start, end)]
+            if kind == "no_area" and inside[0] >= inside[1]:
+                return f"has no area: {axis}min is {start:g} and {axis}max {end:g} of {side} px"
+        raise AssertionError(f"the box {as_written} is not {kind}")

@@ -4,54 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, overload
+from typing import Protocol, overload
 
 import numpy as np
 
+from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
 from ssd_lightning.errors import one_line
-
-ProblemKind = Literal[
-    "annotation",  # a file or an object that cannot be read
-    "image",  # an image that cannot be decoded
-    "missing",  # an image or a file that does not exist
-    "image_size",  # an image of another size than its annotation says
-    "unknown_class",
-    "fractions",  # where pixels are expected
-    "pixels",  # where fractions are expected
-    "inverted",
-    "outside",  # more than a pixel outside of the image
-    "no_area",
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A part of the data that cannot be used as it is. `str` gives a sentence."""
-
-    file: str
-    item: str = ""
-    """The object in the file, such as `line 3 'cat'`; empty if the problem is the file or the image."""
-    kind: ProblemKind
-    text: str
-    """What is wrong, with the value; starts with a verb if there is an item."""
-    image_id: str | None = None
-    """None if the problem belongs to no image."""
-    name: str = ""
-    """Class name of the object."""
-    position: int = 0
-    """Number of usable images before this one."""
-    label: int = 0
-    """Label of the object among `Annotations.names`; 0 if it is unknown or there is no object."""
-    difficult: bool = False
-    is_clipped: bool = False
-    """The part of the box inside of the image is in the table, among the objects that overhang."""
-    reach_px: tuple[float, float] | None = None
-    """Of a box outside of the image: its right and lower edge."""
-
-    def __str__(self) -> str:
-        item = f" {self.item}" if self.item else ""
-        return one_line(f"{self.file}:{item} {self.text}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,30 +190,6 @@ class Annotations:
     """Files and folders that were read. If one changes, so may the annotations."""
     roots: Sequence[str] = field(default_factory=list)
 
-    def problem(self, row: int, *, name: str, kind: ProblemKind, text: str) -> Problem:
-        """Describe a problem with an object.
-
-        Args:
-            row: index of the object in the columns.
-            name: name of its class.
-            kind: kind of the problem.
-            text: what is wrong.
-        """
-        columns = self.columns
-        image = int(np.searchsorted(columns.starts, row, side="right")) - 1
-        path = columns.image_paths[image]
-        item = self.item_format.format(item=int(columns.items[row]), name=name, image=Path(path).name)
-        return Problem(
-            file=columns.files[image if len(columns.files) > 1 else 0],
-            item=item,
-            kind=kind,
-            text=text,
-            image_id=columns.image_ids[image],
-            name=name,
-            label=int(columns.labels[row]),
-            difficult=bool(columns.difficult[row]),
-        )
-
 
 class AnnotationFormat(Protocol):
     """Reads the annotations of one format. Its settings are fields of a dataclass, so that `repr` names them all."""
@@ -266,3 +201,18 @@ class AnnotationFormat(Protocol):
     def files(self, root: Path, split: str) -> Iterable[str]:
         """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
         ...
+
+
+def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence for each image file that several images share.
+
+    Args:
+        images: path and id of each image.
+    """
+    ids: dict[str, list[str]] = {}
+    for path, image_id in images:
+        ids.setdefault(path, []).append(image_id)
+    for path, names in ids.items():
+        if len(names) > 1:
+            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
+            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")

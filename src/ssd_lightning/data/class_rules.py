@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import check_class_names, unknown_class_text
+from ssd_lightning.data.annotation_checks import Problem, check_class_names, describe_problems, unknown_class_text
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -110,14 +111,35 @@ def map_labels(
     return tuple(class_names), np.array([0, *label_map], np.int64)
 
 
+def unknown_class_problems(found: Annotations, rows: np.ndarray, class_names: Sequence[str]) -> list[Problem]:
+    """Report objects, by their rows in the columns, whose class is none of `class_names`."""
+    columns, problems = found.columns, []
+    images = np.searchsorted(columns.starts, rows, side="right") - 1
+    for row, image in zip(rows.tolist(), images.tolist(), strict=True):
+        label = int(columns.labels[row])
+        name, image_name = found.names[label - 1], Path(columns.image_paths[image]).name
+        problem = Problem(
+            file=columns.file_of(image),
+            item=found.item_format.format(item=int(columns.items[row]), name=name, image=image_name),
+            kind="unknown_class",
+            text=unknown_class_text(name, class_names),
+            image_id=columns.image_ids[image],
+            name=name,
+            position=image,
+            label=label,
+            difficult=bool(columns.difficult[row]),
+        )
+        problems.append(problem)
+    return problems
+
+
 def _why_no_class(found: Annotations) -> str:
     """Say why there is no class: the first fault, if faults have taken all objects or images."""
     roots, num_images = " and ".join(found.roots), len(found.columns.image_ids)
     if not found.problems:
         text = "has a class name; give data.class_names" if num_images else "is there, and no image"
         return f"no object in {roots} {text}"
-    first, more = found.problems[0], len(found.problems) - 1
-    text = f"{first}; there are {more} more problems" if more else str(first)
+    text = describe_problems(found.problems)
     if any(problem.item for problem in found.problems) or not num_images:
         return f"{text}; no usable object in {roots} is left"
     return f"{text}; no object in the {num_images} usable images has a class name; give data.class_names"

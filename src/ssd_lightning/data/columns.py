@@ -69,6 +69,10 @@ class Columns:
     folder: Path | None = None
     """Where the arrays are mapped from, so that another process maps them too; None if they are in memory."""
 
+    def file_of(self, image: int) -> str:
+        """Return the annotation file of an image."""
+        return self.files[image if len(self.files) > 1 else 0]
+
     def save(self, folder: Path) -> None:
         """Write the arrays to an empty folder."""
         for name in COLUMN_NAMES:

@@ -1,6 +1,6 @@
 """Turn annotated images into training and evaluation samples. This code does not depend on the annotation format."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import Problem, ProblemKind
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
 from ssd_lightning.data.images import ImageSizeError, choose_reduction, read_image, reduced_size_px
-from ssd_lightning.data.mosaic import Mosaic, Sample
+from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.resize import WHOLE, Resize
 from ssd_lightning.data.sampler import SampleKey
-from ssd_lightning.errors import DataError, one_line
+from ssd_lightning.data.split_names import SPLIT_TITLES
+from ssd_lightning.errors import DataError
 from ssd_lightning.types import Target
 
 
@@ -142,27 +144,22 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         """Read one sample. The key is an index or a key of `EpochSampler`."""
         epoch, index, copy, image_size = SampleKey(0, key) if isinstance(key, int) else SampleKey(*key)
         index = range(len(self))[index]  # supports dataset[-1], while seeds stay non-negative
-        record = self.annotations[index]
-        image, boxes, labels, difficult = self._read(epoch, index, copy)
-        kept, read_size_px = np.arange(len(boxes)), (image.shape[0], image.shape[1])
+        image, target = self._read(epoch, index, copy)
+        read_size_px = (image.shape[0], image.shape[1])
         transform = self.transform
         if image_size is not None:
             assert isinstance(transform, ScalableTransform)
             transform = transform.at_size(image_size)
         if transform is not None:
-            image, boxes, kept = transform(image, boxes, sample_seed(self.seed, epoch, index, copy))
-        target = Target(
-            boxes=torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4),
-            labels=torch.from_numpy(labels[kept]),
-            difficult=torch.from_numpy(difficult[kept]),
-            image_id=record.image_id,
-            size_px=record.size_px,
-        )
+            image, boxes, kept = transform(image, target["boxes"].numpy(), sample_seed(self.seed, epoch, index, copy))
+            target["boxes"] = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4)
+            indices = torch.from_numpy(kept)
+            target["labels"], target["difficult"] = target["labels"][indices], target["difficult"][indices]
         if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
             target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target
 
-    def _read(self, epoch: int, index: int, copy: int) -> Sample:
+    def _read(self, epoch: int, index: int, copy: int) -> tuple[np.ndarray, Target]:
         if self.mosaic is not None and self.mosaic.acts_in(epoch):
             # The mosaic has its own random stream, separate from the transform's.
             rng = np.random.default_rng([self.seed, epoch, index, 1, *([copy] if copy else [])])
@@ -171,13 +168,19 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
                 return self.mosaic.join(rng, [self._read_alone(i) for i in (index, *partners)])
         return self._read_alone(index)
 
-    def _read_alone(self, index: int) -> Sample:
+    def _read_alone(self, index: int) -> tuple[np.ndarray, Target]:
         record = self.annotations[index]
         height, width = record.size_px
         boxes = record.boxes_xyxy_px / np.array([width, height, width, height], dtype=np.float32)
         read = partial(read_image, record.image_path, record.size_px, reduction=self._reduction(record.size_px))
         image = read() if self.cache is None else self.cache.get(index, read)
-        return Sample(image, boxes, record.labels, record.difficult)
+        return image, Target(
+            boxes=torch.from_numpy(boxes),
+            labels=torch.from_numpy(record.labels),
+            difficult=torch.from_numpy(record.difficult),
+            image_id=record.image_id,
+            size_px=record.size_px,
+        )
 
     def _reduction(self, size_px: tuple[int, int]) -> int:
         return 1 if self.least_size_px is None else choose_reduction(size_px, self.least_size_px)
@@ -205,19 +208,16 @@ def image_problem(annotation: ImageAnnotation, error: DataError) -> Problem:
     return Problem(file=path, kind=kind, text=str(error).removeprefix(f"{path}: "), image_id=annotation.image_id)
 
 
-def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a sentence for each image file that several images share.
+def require_objects(dataset: DetectionDataset, split: str) -> None:
+    """Check that a split has at least one object.
 
-    Args:
-        images: path and id of each image.
+    Raises:
+        DataError: it has none.
     """
-    ids: dict[str, list[str]] = {}
-    for path, image_id in images:
-        ids.setdefault(path, []).append(image_id)
-    for path, names in ids.items():
-        if len(names) > 1:
-            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
-            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
+    if not dataset.annotations.counts.any():
+        first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
+        skipped = f"; {dataset.skipped}" if dataset.skipped else ""
+        raise DataError(f"the {len(dataset)} {SPLIT_TITLES[split]} images have no objects{first}{skipped}")
 
 
 def collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:

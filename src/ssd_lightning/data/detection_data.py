@@ -1,43 +1,31 @@
 """Data sets and loaders of training, validation and test."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.data.cache import CacheKind, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate
-from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.joining import absolute_roots
+from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, require_objects
+from ssd_lightning.data.loading import Loading
 from ssd_lightning.data.mosaic import Mosaic
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
-from ssd_lightning.data.overlap import SPLIT_TITLES, warn_of_training_images
+from ssd_lightning.data.overlap import warn_of_training_images
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
-from ssd_lightning.data.stages import Arguments, choose_splits
+from ssd_lightning.data.stages import STAGES, Stage, Stages
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
 
-log = logging.getLogger(__name__)
-
-Stage = Literal["train", "val", "test"]
 REDUCED_TO = 5
 """Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
 resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
-
-WITHOUT_SPLIT = {
-    "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
-    "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
-}
-"""Advice for a user whose data have no such split."""
 
 
 class DetectionData:
@@ -46,7 +34,7 @@ class DetectionData:
     Args:
         dataset: opens the data set of a split, from the arguments of a split (`train`, `val` or `test` below) and
             `class_names`, `transform`, `seed`.
-        train: arguments of the training split. `stages.choose_splits` fills in the splits that are not given.
+        train: arguments of the training split. `plan_stages` fills in the splits that are not given.
         val: arguments of the validation split, which selects the best checkpoint. None trains without validation.
         test: arguments of the test split. None if there is none.
         image_size: size of the network's input, (height, width) or one number.
@@ -103,17 +91,13 @@ class DetectionData:
         require_number("data.batch_size", batch_size, 1, whole=True)
         if eval_batch_size is not None:
             require_number("data.eval_batch_size", eval_batch_size, 1, whole=True)
-        if num_workers is not None:
-            require_number("data.num_workers", num_workers, 0, whole=True)
-        if prefetch_factor is not None:
-            require_number("data.prefetch_factor", prefetch_factor, 1, whole=True)
         for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
             require_bool(f"data.{name}", value)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         if not isinstance(dataset, DatasetOpener):
             raise ConfigurationError(f"data.module.dataset is {dataset!r}; it must be a DatasetOpener")
         self.opener = dataset
-        self._given: dict[str, Any] = {"train": train, "val": val, "test": test}
+        self.stages = Stages(dataset, {"train": train, "val": val, "test": test})
         self._class_names = None if class_names is None else tuple(class_names)
         self._resize = Resize(image_size=image_size, resize=resize)
         self._augmentation = augmentation
@@ -129,8 +113,9 @@ class DetectionData:
         self._prepare = prepare
         self.batch_size = batch_size
         self._eval_batch_size = eval_batch_size
-        self._num_workers = num_workers
-        self._prefetch_factor = prefetch_factor
+        self._loading = Loading(
+            num_workers=num_workers, prefetch_factor=prefetch_factor, seed=seed, worker_init=self.worker_init
+        )
         self._caches = ImageCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
@@ -159,38 +144,6 @@ class DetectionData:
         if self._class_names is None:
             self._class_names = tuple(self.dataset("train").class_names)
         return self._class_names
-
-    @cached_property
-    def _splits(self) -> Mapping[str, Arguments | None]:
-        chosen = choose_splits(self.opener.files, **self._given)  # lazy: it reads files that `prepare` may create
-        for place in (chosen["test"] or {}).get("splits", ()):
-            if self.opener.is_unlabelled(place):
-                text = "has no labels, so that it cannot be scored; training does not need it"
-                log.warning("%s: the test split '%s' %s", place["root"], place["split"], text)
-        return chosen
-
-    def has(self, stage: Stage) -> bool:
-        """Whether a stage has a split."""
-        return self._splits[stage] is not None
-
-    def arguments(self, stage: Stage) -> dict[str, Any]:
-        """Return the arguments of a split's data set.
-
-        Raises:
-            DataError: there is no such split, or not even the folder of the training split.
-        """
-        arguments = self._splits[stage]
-        if arguments is None:
-            for root in absolute_roots((self._splits["train"] or {}).get("splits", ())):
-                check_root(root)
-            raise DataError(f"this data set has no {stage} split{WITHOUT_SPLIT.get(stage, '')}")
-        return dict(arguments)
-
-    @property
-    def split_names(self) -> dict[str, list[str]]:
-        """Names of the splits of each stage. Held-out validation has the names of the training splits."""
-        chosen = self._splits.items()
-        return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}
 
     def use_class_names(self, class_names: Sequence[str]) -> None:
         """Use the class numbers of a trained detector.
@@ -226,28 +179,31 @@ class DetectionData:
         Raises:
             DataError: there is no such split, or it cannot be read.
         """
-        arguments = self.arguments(stage)
-        if stage not in self._datasets:
-            if stage == "train" and self._class_names is None:
-                self.opener.check_class_rules(self._splits.values())
-            self._datasets[stage] = self.opener(
-                **arguments,
-                class_names=self._class_names if stage == "train" else self.class_names,
-                transform=(self._augmentation if stage == "train" else None) or self._resize,
-                seed=self._seed,
-            )
-            self._datasets[stage].mosaic = self._mosaic if stage == "train" else None
-            if self._reduced_decoding:
-                sizes = [self._resize.image_size]
-                if self._multiscale is not None and stage == "train":
-                    sizes += self._multiscale.sizes
-                height, width = map(max, zip(*sizes, strict=True))
-                self._datasets[stage].least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
-            if stage == "train":
-                require_objects(self._datasets[stage], stage)
-            elif "train" in self._datasets:
-                warn_of_training_images(self._datasets[stage], stage, self._datasets["train"])
-        return self._datasets[stage]
+        if stage in self._datasets:
+            return self._datasets[stage]
+        arguments, is_training = self.stages.arguments(stage), stage == "train"
+        if is_training and self._class_names is None:
+            used = [self.stages.arguments(one) for one in STAGES if self.stages.has(one)]
+            self.opener.check_class_rules(used)
+        dataset = self.opener(
+            **arguments,
+            class_names=self._class_names if is_training else self.class_names,
+            transform=(self._augmentation if is_training else None) or self._resize,
+            seed=self._seed,
+        )
+        dataset.mosaic = self._mosaic if is_training else None
+        if self._reduced_decoding:
+            sizes = [self._resize.image_size]
+            if self._multiscale is not None and is_training:
+                sizes += self._multiscale.sizes
+            height, width = map(max, zip(*sizes, strict=True))
+            dataset.least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
+        if is_training:
+            require_objects(dataset, stage)
+        elif "train" in self._datasets:
+            warn_of_training_images(dataset, stage, self._datasets["train"])
+        self._datasets[stage] = dataset
+        return dataset
 
     def use_augmentation(self, augmentation: Transform) -> None:
         """Replace the augmentation of the training split."""
@@ -283,7 +239,7 @@ class DetectionData:
         """
         dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         sampler.resume(epoch=epoch, samples_seen=samples_seen)
-        return self._loader(dataset, sampler, self.device_batch_size)
+        return self._loading.loader(dataset, sampler, batch_size=self.device_batch_size, ranks=self.processes)
 
     def evaluation_loader(self, stage: Stage) -> DataLoader:
         """Return a loader that yields every image of a split once over all ranks, in order.
@@ -294,7 +250,8 @@ class DetectionData:
         dataset = self._cached_dataset(stage)
         # Padding would count some images twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
-        return self._loader(dataset, sampler, self._eval_batch_size or self.device_batch_size)
+        batch_size = self._eval_batch_size or self.device_batch_size
+        return self._loading.loader(dataset, sampler, batch_size=batch_size, ranks=self.processes)
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
@@ -304,41 +261,7 @@ class DetectionData:
             self._with_cache.add(stage)
         return dataset
 
-    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, size: int) -> DataLoader:
-        num_workers = spare_workers(self.processes) if self._num_workers is None else self._num_workers
-        return DataLoader(
-            dataset,
-            batch_size=size,
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
-            # A separate generator: creating an iterator must not draw from the global random state.
-            generator=torch.Generator().manual_seed(self._seed),
-            worker_init_fn=self.worker_init,
-        )
-
     @staticmethod
     def worker_init(worker: int) -> None:
         """End a data worker when its process ends. torch does not end a worker that waits to send a batch."""
         end_with_parent()
-
-
-def require_objects(dataset: DetectionDataset, split: str) -> None:
-    """Check that a split has at least one object.
-
-    Raises:
-        DataError: it has none.
-    """
-    if not dataset.annotations.counts.any():
-        first = f"; {len(dataset.dropped)} were skipped, the first: {dataset.dropped[0]}" if dataset.dropped else ""
-        skipped = f"; {dataset.skipped}" if dataset.skipped else ""
-        raise DataError(f"the {len(dataset)} {SPLIT_TITLES[split]} images have no objects{first}{skipped}")
-
-
-def spare_workers(ranks: int, most: int = 16) -> int:
-    """Divide the available CPU cores among the ranks of this machine, leaving one core for each rank."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(most, cores // ranks - 1))

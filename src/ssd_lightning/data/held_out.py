@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.columns import Columns
+from ssd_lightning.data.columns import Columns, hash_ids
 from ssd_lightning.errors import ConfigurationError
 
 Subset = Literal["all", "train", "val", "test"]
@@ -63,6 +63,11 @@ class HeldOut:
             return (folds == self.fold) & ~is_tested, is_tested
         return (id_hashes / 2**32 < self.val_fraction) & ~is_tested, is_tested
 
+    def subset_of(self, image_id: str) -> Subset:
+        """Return the subset of an image that cannot be used."""
+        (is_validated,), (is_tested,) = self.by_hash(hash_ids([image_id]))
+        return "val" if is_validated else "test" if is_tested else "train"
+
     def in_subset(self, subset: Subset, columns: Columns, label_map: np.ndarray) -> np.ndarray:
         """Tell which images belong to a subset: bool `[N]`.
 
@@ -114,11 +119,11 @@ class HeldOut:
                 continue
             candidates = pairs[pairs[:, 0] == label, 1]
             for candidate in candidates[np.argsort(columns.id_hashes[candidates], kind="stable")].tolist():
-                classes = pairs[pairs[:, 1] == candidate, 0]
-                if (in_training[classes] > 1).all():
+                of_image = pairs[pairs[:, 1] == candidate, 0]
+                if (in_training[of_image] > 1).all():
                     chosen[candidate] = True
-                    in_training[classes] -= 1
-                    in_validation[classes] += 1
+                    in_training[of_image] -= 1
+                    in_validation[of_image] += 1
                     break
         return chosen
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import RANGE_TOLERANCE_PX
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.annotation_checks import RANGE_TOLERANCE_PX, Problem
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset, image_problem
 from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.images import read_image

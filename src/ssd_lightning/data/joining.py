@@ -72,7 +72,7 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         seen.update(of_split)
         ids += [image_id for image_id, new in zip(of_split, is_new, strict=True) if new]
         label_map = np.array([0, *(labels[name] for name in one.names)], np.int64)
-        tables.append((AnnotationTable(one.columns, label_map=label_map).select(is_new), one.columns))
+        tables.append(AnnotationTable(one.columns, label_map=label_map).select(is_new))
         for problem in one.problems:
             image_id = None if problem.image_id is None else prefix + problem.image_id
             if image_id is None or image_id not in known:
@@ -81,23 +81,8 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
                 position = before + int(is_new[: problem.position].sum())
                 problems.append(replace(problem, image_id=image_id, label=label, position=position))
         before += int(is_new.sum())
-    objects = [table.objects() for table, _ in tables]
     return Annotations(
-        columns=Columns(
-            image_ids=TextColumn.of(ids),
-            image_paths=TextColumn.of(path for table, _ in tables for path in table.image_paths),
-            files=TextColumn.of(
-                columns.files[row if len(columns.files) > 1 else 0] for table, columns in tables for row in table.rows
-            ),
-            id_hashes=hash_ids(ids),
-            sizes_px=np.concatenate([table.sizes_px for table, _ in tables]),
-            starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table, _ in tables]))]),
-            boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for one in objects]),
-            labels=np.concatenate([one.labels for one in objects]).astype(np.int32),
-            difficult=np.concatenate([one.difficult for one in objects]),
-            overhangs=np.concatenate([c.overhangs[one.row] for one, (_, c) in zip(objects, tables, strict=True)]),
-            items=np.concatenate([c.items[one.row] for one, (_, c) in zip(objects, tables, strict=True)]),
-        ),
+        columns=_joined_columns(tables, ids),
         names=names,
         num_declared=len(declared),
         is_listed=any(one.is_listed for one in found),
@@ -106,4 +91,21 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         problems=problems,
         notes=[note for one in found for note in one.notes],
         roots=[*dict.fromkeys(root for one in found for root in one.roots)],
+    )
+
+
+def _joined_columns(tables: Sequence[AnnotationTable], ids: Sequence[str]) -> Columns:
+    objects = [(table.columns, table.objects()) for table in tables]
+    return Columns(
+        image_ids=TextColumn.of(ids),
+        image_paths=TextColumn.of(path for table in tables for path in table.image_paths),
+        files=TextColumn.of(table.columns.file_of(row) for table in tables for row in table.rows),
+        id_hashes=hash_ids(ids),
+        sizes_px=np.concatenate([table.sizes_px for table in tables]),
+        starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
+        boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for _, one in objects]),
+        labels=np.concatenate([one.labels for _, one in objects]).astype(np.int32),
+        difficult=np.concatenate([one.difficult for _, one in objects]),
+        overhangs=np.concatenate([columns.overhangs[one.row] for columns, one in objects]),
+        items=np.concatenate([columns.items[one.row] for columns, one in objects]),
     )

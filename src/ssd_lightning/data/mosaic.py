@@ -5,29 +5,17 @@ so the last epochs of a run are better without them (YOLOX, arXiv 2107.08430, se
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.windows import boxes_in_window, centres_inside
+from ssd_lightning.types import Target
 
 CENTRE = (0.25, 0.75)
 """Range of the point where the four images meet, relative to the sides: every part is at least a quarter wide."""
-
-
-class Sample(NamedTuple):
-    """An image with its objects, before augmentation."""
-
-    image: np.ndarray
-    """uint8 `[H, W, 3]`, RGB."""
-    boxes_xyxy: np.ndarray
-    """float `[N, 4]`, normalised."""
-    labels: np.ndarray
-    """int64 `[N]`, 1..C."""
-    difficult: np.ndarray
-    """bool `[N]`."""
 
 
 class Mosaic:
@@ -59,7 +47,7 @@ class Mosaic:
         """Draw the indices of the three other images among `size`; None if the sample is not changed."""
         return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
 
-    def join(self, rng: np.random.Generator, samples: Sequence[Sample]) -> Sample:
+    def join(self, rng: np.random.Generator, samples: Sequence[tuple[np.ndarray, Target]]) -> tuple[np.ndarray, Target]:
         """Join four samples around a random centre on a canvas of the size of the first.
 
         Each quarter, in reading order, is filled with a random window of its image at the original aspect ratio. Boxes
@@ -67,28 +55,34 @@ class Mosaic:
 
         Args:
             rng: random number generator.
-            samples: four, with any number of boxes.
+            samples: four images, uint8 `[H, W, 3]` RGB, with any number of objects.
+
+        Returns:
+            The joined image and its objects. Name and size are those of the first image.
         """
-        height, width = samples[0].image.shape[:2]
+        height, width = samples[0][0].shape[:2]
         x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))
         x, y = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
         quarters_px = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
-        canvas = np.empty_like(samples[0].image)
-        boxes, kept = [], []
-        for (left, top, right, bottom), sample in zip(quarters_px, samples, strict=True):
+        canvas = np.empty_like(samples[0][0])
+        visible, kept = [], []
+        for (left, top, right, bottom), (image, target) in zip(quarters_px, samples, strict=True):
             quarter_size = (bottom - top, right - left)
-            window = draw_window(rng, sample.image.shape[:2], quarter_size, scale=rng.uniform(self.min_scale, 1))
-            canvas[top:bottom, left:right] = _show(sample.image, window, quarter_size)
-            inside = centres_inside(sample.boxes_xyxy, window)
-            visible = boxes_in_window(sample.boxes_xyxy[inside], window).clip(0, 1)
+            window = draw_window(rng, image.shape[:2], quarter_size, scale=rng.uniform(self.min_scale, 1))
+            canvas[top:bottom, left:right] = _show(image, window, quarter_size)
+            boxes = target["boxes"].numpy()
+            inside = centres_inside(boxes, window)
             scale, corner = np.array([right - left, bottom - top] * 2), np.array([left, top] * 2)
-            boxes.append((visible * scale + corner) / np.array([width, height] * 2))
+            in_quarter = boxes_in_window(boxes[inside], window).clip(0, 1)
+            visible.append((in_quarter * scale + corner) / np.array([width, height] * 2))
             kept.append(inside)
-        return Sample(
-            canvas,
-            np.concatenate(boxes).astype(np.float32),
-            np.concatenate([sample.labels[inside] for sample, inside in zip(samples, kept, strict=True)]),
-            np.concatenate([sample.difficult[inside] for sample, inside in zip(samples, kept, strict=True)]),
+        are_kept = torch.from_numpy(np.concatenate(kept))
+        return canvas, Target(
+            boxes=torch.from_numpy(np.concatenate(visible).astype(np.float32)),
+            labels=torch.cat([target["labels"] for _, target in samples])[are_kept],
+            difficult=torch.cat([target["difficult"] for _, target in samples])[are_kept],
+            image_id=samples[0][1]["image_id"],
+            size_px=samples[0][1]["size_px"],
         )
 
 

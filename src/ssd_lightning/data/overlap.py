@@ -13,11 +13,11 @@ from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import checksum
 from ssd_lightning.data.special_files import file_size
+from ssd_lightning.data.split_names import SPLIT_TITLES
 from ssd_lightning.errors import listed, one_line
 
 log = logging.getLogger(__name__)
 
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 MOST_FILES = 50_000
 """Of larger sets, files are not compared: asking for their sizes alone takes a second for each 100,000."""
 MOST_READ = 2000

@@ -26,8 +26,8 @@ class RandomIoUCrop:
     min_ious: Sequence[float]
     """The conditions."""
     rule: CropRule
-    """Whose IoU counts: `any` needs at least one box, as in the paper; `all` every box, as in some ports; `center` at
-    least one of those with their centre in the crop, as in torchvision."""
+    """Whose IoU counts: `any` needs at least one box, as in the paper; `all` every box, as in mmdet and gluon; `center`
+    at least one of those with their centre in the crop, as in torchvision. With `center`, every crop has a centre."""
     scale: tuple[float, float]
     """Range of the square root of a crop's relative area."""
     aspect_ratio: tuple[float, float]
@@ -79,8 +79,7 @@ class RandomIoUCrop:
         width, height = right - left, bottom - top
         s = self.scale[0]
         least_px = s * s * width * height - s * (width + height) * self.aspect_ratio[1] ** 0.5 / 2
-        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        largest_px = float(areas.max()) * size_px[0] * size_px[1]
+        largest_px = float(_area(boxes).max()) * size_px[0] * size_px[1]
         return largest_px / least_px if least_px > largest_px else 1.0
 
     def find(
@@ -97,18 +96,29 @@ class RandomIoUCrop:
         drawn_px = sample_windows(
             rng, (self.trials,), (bottom - top, right - left), scale=self.scale, aspect_ratio=self.aspect_ratio
         ) + np.array([left, top, left, top])
-        fits = satisfying_windows(
-            normalise_windows(drawn_px, size_px),
-            boxes,
-            min_iou=min_iou,
-            rule=self.rule,
-            allow_empty=self.allow_empty,
-        )
+        fits = self.fits(normalise_windows(drawn_px, size_px), boxes, min_iou=min_iou)
         first = int(fits.argmax())
         if not fits[first]:
             return None
         x1, y1, x2, y2 = drawn_px[first].tolist()
         return x1, y1, x2, y2
+
+    def fits(self, windows: np.ndarray, boxes: np.ndarray, *, min_iou: float | None) -> np.ndarray:
+        """Tell which crops `[T, 4]` satisfy a condition (None: no condition): bool `[T]`.
+
+        Without boxes, crops only satisfy None.
+        """
+        if len(boxes) == 0:
+            return np.full(len(windows), min_iou is None)
+        fits = np.ones(len(windows), dtype=bool)
+        if min_iou is not None:
+            enough = window_iou(boxes, windows) >= min_iou  # [T, N]
+            if self.rule == "center":
+                enough &= centres_inside(boxes, windows)
+            fits &= enough.all(-1) if self.rule == "all" else enough.any(-1)
+        if self.allow_empty and self.rule != "center":
+            return fits
+        return fits & centres_inside(boxes, windows).any(-1)
 
 
 def sample_windows(
@@ -144,41 +154,6 @@ def sample_windows(
     sides_px = np.minimum(np.maximum(np.rint(sides), 1), size)
     corners_px = np.floor(rng.random(sides.shape) * (size - sides_px + 1))
     return np.concatenate([corners_px, corners_px + sides_px], axis=-1).astype(np.int64)
-
-
-def satisfying_windows(
-    windows: np.ndarray,
-    boxes: np.ndarray,
-    *,
-    min_iou: float | None,
-    rule: CropRule = "any",
-    allow_empty: bool = True,
-) -> np.ndarray:
-    """Tell which crops satisfy a condition.
-
-    Args:
-        windows: `[T, 4]`, the crops.
-        boxes: `[N, 4]`. For N = 0 crops only satisfy None.
-        min_iou: smallest IoU with the boxes; None for no condition.
-        rule: whose IoU counts. `any`: at least one box must overlap by that much (Caffe). `all`: every box must
-            (mmdet, gluon). `center`: at least one of the boxes with their centre in the crop must; and every crop
-            must contain a centre, even without a condition (torchvision's `RandomIoUCrop`).
-        allow_empty: accept crops without the centre of any box.
-
-    Returns:
-        bool `[T]`.
-    """
-    if len(boxes) == 0:
-        return np.full(len(windows), min_iou is None)
-    fits = np.ones(len(windows), dtype=bool)
-    if min_iou is not None:
-        enough = window_iou(boxes, windows) >= min_iou  # [T, N]
-        if rule == "center":
-            enough &= centres_inside(boxes, windows)
-        fits &= enough.all(-1) if rule == "all" else enough.any(-1)
-    if allow_empty and rule != "center":
-        return fits
-    return fits & centres_inside(boxes, windows).any(-1)
 
 
 def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:

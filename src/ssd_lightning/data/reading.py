@@ -1,30 +1,26 @@
-"""Read the splits of a data set, choose the images, objects and classes of a run, and open them."""
+"""Read the splits of a data set, of one format or several, and open them as one."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import numpy as np
-
-from ssd_lightning.checks import require_choice
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.annotation_cache import read_cached
-from ssd_lightning.data.annotation_checks import unknown_class_text
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable, Problem
-from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels
-from ssd_lightning.data.columns import Columns, hash_ids
+from ssd_lightning.data.annotation_checks import Problem, describe_problems
+from ssd_lightning.data.annotations import AnnotationFormat, Annotations
+from ssd_lightning.data.choosing import OnError, choose
+from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.dataset import DetectionDataset, Transform
 from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.held_out import HeldOut, Subset
+from ssd_lightning.data.held_out import Subset
 from ssd_lightning.data.joining import absolute_roots, join
-from ssd_lightning.errors import ConfigurationError, DataError, listed, one_line
+from ssd_lightning.errors import ConfigurationError, DataError, listed
 
 log = logging.getLogger(__name__)
-
-OnError = Literal["raise", "skip", "clip"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class DatasetOpener:
         cache_folder: local folder of read annotations, which processes and later runs share; None reads them each time.
 
     Raises:
-        ConfigurationError: `on_error` has an invalid value.
+        ConfigurationError: `on_error` or `max_images` has an invalid value.
     """
 
     format: AnnotationFormat
@@ -56,6 +52,8 @@ class DatasetOpener:
 
     def __post_init__(self) -> None:
         require_choice("on_error", self.on_error, get_args(OnError))
+        if self.max_images is not None:
+            require_number("data.max_images", self.max_images, 1, whole=True)
 
     def __call__(
         self,
@@ -92,7 +90,7 @@ class DatasetOpener:
         if self.on_error != "raise":
             dataset.drop_unreadable()
         elif dataset.dropped:
-            raise DataError(describe_first(dataset.dropped))
+            raise DataError(describe_problems(dataset.dropped, advice=_advice(dataset.dropped[0])))
         if dataset.dropped:
             lines = listed(map(str, dataset.dropped), separator="\n  ")
             log.warning("skipped %d objects or images:\n  %s", len(dataset.dropped), lines)
@@ -183,55 +181,9 @@ class DatasetOpener:
         found = read_cached(annotation_format, root, split, folder=self.cache_folder)
         return replace(found, notes=[*notes, *found.notes])
 
-    def choose(
-        self,
-        found: Annotations,
-        *,
-        class_names: Sequence[str] | None = None,
-        keep_difficult: bool = True,
-        part: Subset = "all",
-        **held_out: Any,
-    ) -> DetectionDataset:
+    def choose(self, found: Annotations, **choice: Any) -> DetectionDataset:
         """Choose images, objects and classes; for the arguments see `__call__`."""
-        shares = HeldOut(**held_out)
-        columns = found.columns
-        class_names, label_map = map_labels(found, class_names, self.classes)
-        in_part = shares.in_subset(part, columns, label_map)
-        rows = np.flatnonzero(in_part)[: self.max_images]
-        is_cut = self.max_images is not None and len(rows) == self.max_images
-        in_part[rows[-1] + 1 if is_cut and len(rows) else len(in_part) :] = False
-        labels = label_map[columns.labels]
-        in_chosen = np.repeat(in_part, np.diff(columns.starts))
-        is_wanted = (labels != EXCLUDED) & (keep_difficult | ~columns.difficult)
-        keeps = (labels > 0) & is_wanted
-        if self.on_error != "clip":
-            keeps &= ~columns.overhangs
-        elif num_clipped := int((columns.overhangs & keeps & in_chosen).sum()):
-            log.warning("%d boxes reach out of their images and are clipped", num_clipped)
-        problems = [
-            found.problem(
-                row,
-                name=(name := found.names[columns.labels[row] - 1]),
-                kind="unknown_class",
-                text=unknown_class_text(name, class_names),
-            )
-            for row in np.flatnonzero((labels == 0) & is_wanted & in_chosen).tolist()
-        ]
-        problems += [
-            problem
-            for problem in found.problems
-            if not (problem.label and label_map[problem.label] == EXCLUDED)
-            and (keep_difficult or not problem.difficult)
-            and not (problem.is_clipped and self.on_error == "clip")
-            and not (is_cut and problem.position > rows[-1])
-            and _concerns(problem, part, shares, columns, in_part)
-        ]
-        problems.sort(key=lambda problem: problem.position)
-        table = AnnotationTable(columns, rows=rows, keeps=keeps, label_map=label_map)
-        if self.on_error != "raise" and problems:
-            table = _without_spoilt(table, problems)
-        num_skipped = int((in_chosen & columns.difficult & (labels != EXCLUDED)).sum()) if not keep_difficult else 0
-        return DetectionDataset(annotations=table, class_names=class_names, dropped=problems, num_skipped=num_skipped)
+        return choose(found, classes=self.classes, on_error=self.on_error, max_images=self.max_images, **choice)
 
 
 def _resolved(
@@ -244,36 +196,8 @@ def _resolved(
     return detected.format, detected.root, split, detected.notes
 
 
-def _without_spoilt(table: AnnotationTable, problems: Sequence[Problem]) -> AnnotationTable:
-    """Leave out images that have lost all their objects, since they would teach that these are background.
-
-    Objects of an unknown class are no reason: for the known classes they are background.
-    """
-    faulty = {problem.image_id for problem in problems if problem.item and problem.kind != "unknown_class"}
-    empty = np.flatnonzero(table.counts == 0)
-    spoilt = [index for index, image_id in zip(empty, table.select(empty).image_ids, strict=True) if image_id in faulty]
-    if not spoilt:
-        return table
-    paths = listed(map(one_line, table.select(np.array(spoilt)).image_paths), separator="\n  ")
-    log.warning("%d images are left out, since none of their objects can be used:\n  %s", len(spoilt), paths)
-    return table.select(np.delete(np.arange(len(table)), spoilt))
-
-
-def _concerns(problem: Problem, part: Subset, held_out: HeldOut, columns: Columns, in_part: np.ndarray) -> bool:
-    """Tell whether a problem is one of a part: that of its image, or every part."""
-    if problem.image_id is None or part == "all":
-        return True
-    if problem.position < len(in_part) and columns.image_ids[problem.position] == problem.image_id:
-        return bool(in_part[problem.position])
-    # The image itself cannot be used.
-    (is_validated,), (is_tested,) = held_out.by_hash(hash_ids([problem.image_id]))
-    return bool({"train": not is_validated and not is_tested, "val": is_validated, "test": is_tested}[part])
-
-
-def describe_first(problems: Sequence[Problem]) -> str:
-    """Describe the first of some problems, and tell how many more there are."""
-    first, more = problems[0], f"; there are {len(problems) - 1} more problems" if len(problems) > 1 else ""
-    if not first.item:
-        return f"{first}{more}"
-    clip = ", clip keeps the part inside of the image" if first.is_clipped else ""
-    return f"{first} (on_error=skip drops such objects{clip}){more}"
+def _advice(problem: Problem) -> str:
+    if not problem.item:
+        return ""
+    clip = ", clip keeps the part inside of the image" if problem.is_clipped else ""
+    return f" (on_error=skip drops such objects{clip})"

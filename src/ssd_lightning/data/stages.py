@@ -2,22 +2,32 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from ssd_lightning.data.formats.files import check_root
 from ssd_lightning.data.held_out import HeldOut
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.data.joining import absolute_roots
+from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_names import SPLIT_NAMES
+from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
 
+Stage = Literal["train", "val", "test"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 AUTO = "auto"
 """Placeholder for a split's name: the first of the usual ones that exists."""
-TRAINING_NAMES = ("trainval", "train", "training", "train2017", ".")
-VALIDATION_NAMES = ("val", "valid", "validation", "val2017", "eval", "evaluation", "dev")
-TEST_NAMES = ("test", "testing", "test2017")
+TRAINING_NAMES = sorted(SPLIT_NAMES["train"], key=lambda name: name != "trainval")  # which has the images of train too
 SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
 KEYS_OF_SET = ("root", "split", "format")
+WITHOUT_SPLIT = {
+    "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
+    "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
+}
+"""Advice for a user whose data have no such split."""
 
 Arguments = Mapping[str, Any]
 """Arguments of a data set for one stage: `splits` and other settings of the stage."""
@@ -25,13 +35,13 @@ Sources = Callable[[Mapping[str, Any]], frozenset[str]]
 """Returns the files of a split, see `DatasetOpener.files`."""
 
 
-def choose_splits(
+def plan_stages(
     sources: Sources, *, train: Arguments, val: Arguments | None, test: Arguments | None
 ) -> dict[str, Arguments | None]:
     """Choose the splits of each stage.
 
-    A split called `auto` becomes the first usual one that exists: of `TRAINING_NAMES`, or of `TEST_NAMES` or
-    `VALIDATION_NAMES` if it shares nothing with the stages before it, in this order. Without validation splits, or with
+    A split called `auto` becomes the first usual one that exists: of `TRAINING_NAMES` for training, then for the test,
+    then for validation. The latter two must not share images with the stages before. Without validation splits, or with
     folds, `train` holds out what its settings of `HeldOut` say. Arguments with a `part` stay as they are.
 
     Args:
@@ -54,12 +64,11 @@ def choose_splits(
     if not splits:  # the reader reports the splits that there are
         splits = [{**split, "split": TRAINING_NAMES[0]} for split in train["splits"]]
     train = {**train, "splits": splits}
-    own_test = _own_splits("test", test, TEST_NAMES, splits, apart_from=splits, sources=sources)
+    own_test = _own_splits("test", test, train=splits, others=(), sources=sources)
     shares = _shares(train)
     own_val: list[Mapping[str, Any]] = []
     if "fold" not in shares:
-        taken = [*splits, *own_test]
-        own_val = _own_splits("val", val, VALIDATION_NAMES, splits, apart_from=taken, sources=sources)
+        own_val = _own_splits("val", val, train=splits, others=own_test, sources=sources)
     for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
         if own and key in shares:
             names = " and ".join(f"'{split['split']}' of {split['root']}" for split in own)
@@ -131,13 +140,12 @@ def _named(
 def _own_splits(
     stage: str,
     arguments: Arguments | None,
-    usual: Sequence[str],
-    train: Sequence[Mapping[str, Any]],
     *,
-    apart_from: Sequence[Mapping[str, Any]],
+    train: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
     sources: Sources,
 ) -> list[Mapping[str, Any]]:
-    """Return the stated splits of validation or test, or those that are found; empty if there are none."""
+    """Return the stated splits of validation or test, or those that are found apart from `train` and `others`."""
     if arguments is None:
         return []
     places = _with_sets(stage, arguments)["splits"]
@@ -146,4 +154,49 @@ def _own_splits(
         return []
     if names == [AUTO] and not arguments.get("sets"):  # without a place of its own, it is one of the training sets
         places = list({split["root"]: {**split, "split": AUTO} for split in train}.values())
-    return _named(places, usual, sources, apart_from=apart_from)
+    return _named(places, SPLIT_NAMES[stage], sources, apart_from=[*train, *others])
+
+
+class Stages:
+    """The splits of training, validation and test, which are chosen when they are first asked for.
+
+    Args:
+        opener: lists the files of a split.
+        given: the arguments of `train`, `val` and `test` for `plan_stages`.
+    """
+
+    def __init__(self, opener: DatasetOpener, given: Mapping[str, Any]) -> None:
+        self._opener = opener
+        self._given = given
+
+    @cached_property
+    def _chosen(self) -> dict[str, Arguments | None]:
+        chosen = plan_stages(self._opener.files, **self._given)  # not earlier: the files may be downloaded before
+        for place in (chosen["test"] or {}).get("splits", ()):
+            if self._opener.is_unlabelled(place):
+                text = "has no labels, so that it cannot be scored; training does not need it"
+                log.warning("%s: the test split '%s' %s", place["root"], place["split"], text)
+        return chosen
+
+    def has(self, stage: Stage) -> bool:
+        """Whether a stage has a split."""
+        return self._chosen[stage] is not None
+
+    def arguments(self, stage: Stage) -> dict[str, Any]:
+        """Return the arguments of a split's data set.
+
+        Raises:
+            DataError: there is no such split, or not even the folder of the training split.
+        """
+        arguments = self._chosen[stage]
+        if arguments is None:
+            for root in absolute_roots((self._chosen["train"] or {}).get("splits", ())):
+                check_root(root)
+            raise DataError(f"this data set has no {stage} split{WITHOUT_SPLIT.get(stage, '')}")
+        return dict(arguments)
+
+    @property
+    def split_names(self) -> dict[str, list[str]]:
+        """Names of the splits of each stage. Held-out validation has the names of the training splits."""
+        chosen = self._chosen.items()
+        return {stage: [place["split"] for place in of.get("splits", ())] for stage, of in chosen if of is not None}

@@ -185,8 +185,7 @@ def written_class_names(class_names: Sequence[str], to: str) -> tuple[str, ...]:
 
 
 def _objects(record: ImageAnnotation) -> Iterator[tuple[list[float], int, bool]]:
-    rows = zip(record.boxes_xyxy_px.tolist(), record.labels.tolist(), record.difficult.tolist(), strict=True)
-    yield from rows
+    return zip(record.boxes_xyxy_px.tolist(), record.labels.tolist(), record.difficult.tolist(), strict=True)
 
 
 def _pixels(number: float) -> str:

@@ -65,7 +65,7 @@ class DetectionDataModule(DetectionData, pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list:
         """Return a loader that yields every image once over all ranks."""
-        return self.evaluation_loader("val") if self.has("val") else []
+        return self.evaluation_loader("val") if self.stages.has("val") else []
 
     def test_dataloader(self) -> DataLoader:
         """Return a loader that yields every image once over all ranks."""

@@ -5,21 +5,22 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
-from ssd_lightning.data.dataset import DetectionDataset, shared_files
-from ssd_lightning.data.detection_data import DetectionData, Stage
+from ssd_lightning.data.annotations import Annotations, AnnotationTable, shared_files
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root, read_lines
-from ssd_lightning.data.formats.voc import lists_in
+from ssd_lightning.data.formats.voc_places import lists_in
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.inspection import count_edges, open_leniently
 from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import DataError, one_line
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ def open_splits(
     """
     opener = data.opener
     check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
-    splits: list[Stage] = [split for split in get_args(Stage) if data.has(split)]
+    splits = [split for split in STAGES if data.stages.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
     if class_names is None:
-        opener.check_class_rules(map(data.arguments, splits))
+        opener.check_class_rules(map(data.stages.arguments, splits))
     for split in splits:
-        arguments = data.arguments(split)
+        arguments = data.stages.arguments(split)
         places = arguments.get("splits", ())
         for place in places:
             check_root(Path(place["root"]).expanduser())
@@ -62,7 +63,7 @@ def open_splits(
             only_later = is_of_later and split == "test" and not needs_test
             check.issues.append(Issue("warning" if only_later else "error", "unopened", split, str(error)))
     opened = [split for split in splits if split in check.datasets]
-    check.issues += unlisted_issues(opener.read(data.arguments(split)["splits"]) for split in opened)
+    check.issues += unlisted_issues(opener.read(data.stages.arguments(split)["splits"]) for split in opened)
     return check
 
 

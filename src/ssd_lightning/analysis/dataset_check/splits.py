@@ -14,10 +14,11 @@ from rich.progress import Progress
 from ssd_lightning.analysis import health
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation, Problem
+from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
-from ssd_lightning.data.reading import OnError
 from ssd_lightning.data.resize import WHOLE, ResizeMode, Stretch
 from ssd_lightning.types import Placement
 

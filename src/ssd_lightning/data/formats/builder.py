@@ -1,30 +1,18 @@
-"""Collect what the files of a split say, check it all at once, and put it into columns."""
+"""Check what the files of a split say, all at once, and put it into columns."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import (
-    BOX_PROBLEMS,
-    RANGE_TOLERANCE_PX,
-    BoxFormat,
-    Unit,
-    box_text,
-    check_boxes,
-    corners_px,
-)
-from ssd_lightning.data.annotations import Annotations, Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, Problem
+from ssd_lightning.data.annotations import Annotations, shared_files
 from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.data.dataset import shared_files
-from ssd_lightning.data.formats.files import FileError, is_within
-from ssd_lightning.data.formats.found import FoundImage, FoundObject, ObjectColumns
-from ssd_lightning.data.formats.image_files import portable_path
-from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.formats.files import is_within
+from ssd_lightning.data.formats.found import FoundObject, FoundTable
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.errors import DataError, listed
 
@@ -35,108 +23,8 @@ CHECKED_AT_ONCE = 1 << 20
 """Objects whose boxes are checked together: bounds the memory."""
 
 
-@dataclass(kw_only=True)
-class TableBuilder:
-    """Collects images and objects. For the fields see `Annotations`, and `check_boxes` for those of a box.
-
-    Objects may have other classes than `class_names`, those that the files declare. Without `is_listed`, every name
-    that occurs is a class, and they are sorted at the end.
-    """
-
-    class_names: Sequence[str] = ()
-    is_listed: bool = False
-    is_numbered: bool = False
-    item_format: str = "object {item} '{name}'"
-    box_format: BoxFormat = "xyxy"
-    unit: Unit = "pixels"
-    first_pixel: int = 0
-    corners_advice: str = ""
-    """What to do if boxes leave their images as x, y, w, h, but all fit as two corners; empty means no such test."""
-
-    def __post_init__(self) -> None:
-        self._notation: Any = {"box_format": self.box_format, "unit": self.unit, "first_pixel": self.first_pixel}
-        self.ids: set[str] = set()
-        self.notes: list[str] = []
-        self.sources: list[str] = []
-        self._labels = {name: label for label, name in enumerate(self.class_names, start=1)}
-        self._ids: list[str] = []
-        self.paths: list[str] = []
-        self._files: list[str] = []
-        self._sizes_px: list[tuple[int, int]] = []
-        self.objects = ObjectColumns()
-        self._problems: list[tuple[int, int, Problem]] = []
-        self.num_outlines = 0
-        self._first_outline = ""
-
-    def new_id(self, name: str) -> str:
-        """Return an image's path without suffix as its id, or the whole path if an image has that id."""
-        name = portable_path(name)
-        while name.startswith("../"):
-            name = name.removeprefix("../")
-        if "//" in name or "/./" in name:
-            name = str(PurePosixPath(name))
-        stem, suffix = os.path.splitext(name)
-        image_id = stem if suffix.lower() in IMAGE_SUFFIXES else name
-        number = 1
-        while image_id in self.ids:
-            image_id = name if number == 1 else f"{name} ({number})"
-            number += 1
-        self.ids.add(image_id)
-        return image_id
-
-    def label(self, name: str) -> int:
-        """Return the label of a class name; a new one gets the next."""
-        return self._labels.setdefault(name, len(self._labels) + 1)
-
-    def add_image(self, image_id: str, found: FoundImage | FileError) -> int | None:
-        """Add an image and its objects, and return its index; None if it cannot be used, which is reported."""
-        if isinstance(found, FileError):
-            problem = Problem(file=found.file, kind=found.kind, text=found.text, image_id=image_id)
-            self._problems.append((len(self._ids), -1, problem))
-            return None
-        image = len(self._ids)
-        self._ids.append(image_id)
-        self.paths.append(str(found.path))
-        self._files.append(str(found.file))
-        self._sizes_px.append(found.size_px or (0, 0))
-        for one in found.objects:
-            self.add_object(image, one)
-        return image
-
-    def add_named_image(
-        self,
-        name: str,
-        find: Callable[[], str],
-        *,
-        size_px: tuple[int, int] | None,
-        file: Path,
-        objects: Sequence[FoundObject] = (),
-    ) -> int | None:
-        """Add the image that a file calls `name`; `find` returns its path, or raises `FileError`."""
-        try:
-            found: FoundImage | FileError = FoundImage(find(), size_px, file, objects)
-        except FileError as error:
-            found = error
-        return self.add_image(self.new_id(name), found)
-
-    def add_object(self, image: int, found: FoundObject) -> None:
-        """Add an object of an image, or report what is wrong with it."""
-        if isinstance(found.numbers, str):
-            self._fail_object(image, found, text=found.numbers)
-            return
-        self.objects.append(image, self.label(found.name), int(found.item), found.difficult, found.numbers)
-        if found.is_outline:
-            self.count_outline(image, found)
-
-    def count_outline(self, image: int, found: FoundObject) -> None:
-        """Count a shape that is read as its bounding box; a note says so once."""
-        self.num_outlines += 1
-        if self.num_outlines == 1:
-            self._first_outline = f"{self._files[image]}: {self._describe(image, found)}"
-
-    def fail_file(self, file: str | Path, text: str, *, kind: ProblemKind = "annotation") -> None:
-        """Report a part of a file that belongs to no image."""
-        self._problems.append((-1, 0, Problem(file=str(file), kind=kind, text=text)))
+class TableBuilder(FoundTable):
+    """Collects images and objects as `FoundTable` does, checks them, and makes a table of what can be used."""
 
     def finish(self, root: Path, *, ids_are_shared: bool = False) -> Annotations:
         """Check all boxes and return what can be used."""
@@ -191,22 +79,6 @@ class TableBuilder:
             roots=[str(root)],
         )
 
-    def _describe(self, image: int, found: FoundObject) -> str:
-        return self.item_format.format(item=found.item, name=found.name, image=Path(self.paths[image]).name)
-
-    def _fail_object(self, image: int, found: FoundObject, *, text: str, **more: Any) -> None:
-        problem = Problem(
-            file=self._files[image],
-            item=self._describe(image, found),
-            text=text,
-            image_id=self._ids[image],
-            name=found.name,
-            label=self._labels.get(found.name, 0),
-            difficult=found.difficult,
-            **{"kind": "annotation", **more},
-        )
-        self._problems.append((image, found.item if isinstance(found.item, int) else 0, problem))
-
     def _final_notes(self, usable: Sequence[int], root: Path) -> list[str]:
         notes = []
         if self.num_outlines:
@@ -247,10 +119,6 @@ class TableBuilder:
         except DataError as error:
             return error
 
-    def _fail_added_image(self, index: int, kind: ProblemKind, text: str) -> None:
-        problem = Problem(file=self.paths[index], kind=kind, text=text, image_id=self._ids[index])
-        self._problems.append((index, -1, problem))
-
     def _check(
         self, numbers: np.ndarray, order: np.ndarray, image: np.ndarray, sizes_px: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -259,7 +127,7 @@ class TableBuilder:
         overhangs = np.empty(len(order), bool)
         for start in range(0, len(order), CHECKED_AT_ONCE):
             part = np.s_[start : start + CHECKED_AT_ONCE]
-            checked = check_boxes(numbers[order[part]], sizes_px[image[part]], **self._notation)
+            checked = self.notation.check(numbers[order[part]], sizes_px[image[part]])
             boxes[part], kinds[part], overhangs[part] = checked
         fractions, no_area = map(BOX_PROBLEMS.index, ("fractions", "no_area"))
         if (kinds == fractions).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
@@ -268,10 +136,10 @@ class TableBuilder:
 
     def _fail_box(self, image: int, found: FoundObject, kind: int, size_px: np.ndarray, *, is_clipped: bool) -> None:
         numbers = np.array(found.numbers)
-        _, high_px = corners_px(numbers[None], size_px[None], self.box_format, self.unit)
+        _, high_px = self.notation.corners_px(numbers[None], size_px[None])
         problem_kind = BOX_PROBLEMS[kind]
         assert problem_kind is not None
-        text = box_text(problem_kind, numbers, (int(size_px[0]), int(size_px[1])), **self._notation)
+        text = self.notation.describe(problem_kind, numbers, (int(size_px[0]), int(size_px[1])))
         reach_px = tuple(high_px[0].tolist())
         self._fail_object(int(image), found, text=text, kind=problem_kind, is_clipped=is_clipped, reach_px=reach_px)
 
@@ -281,9 +149,9 @@ class TableBuilder:
         """Raise `DataError` if all boxes of the usable images fit as corners, and one overhangs by far as a size."""
         there = is_usable[image]
         numbers, sizes_px = numbers[there], sizes_px[image[there]]
-        _, high_px = corners_px(numbers, sizes_px, self.box_format, self.unit)
+        _, high_px = self.notation.corners_px(numbers, sizes_px)
         overhangs_far = (high_px > (1 + CARELESS_OVERHANG) * sizes_px[:, ::-1]).any()
-        as_corners = check_boxes(numbers, sizes_px, **{**self._notation, "box_format": "xyxy"})
+        as_corners = replace(self.notation, box_format="xyxy").check(numbers, sizes_px)
         if overhangs_far and not as_corners.kinds.any():
             outside = (entry for entry in self._problems if entry[2].kind == "outside")
             _, _, first = min(outside, key=lambda entry: entry[:2])
@@ -293,7 +161,7 @@ class TableBuilder:
     def _find_turned(self, image: np.ndarray, numbers: np.ndarray, sizes_px: np.ndarray) -> list[int]:
         """Report images whose boxes only fit the other orientation of the EXIF tag, among those with boxes outside."""
         sizes = sizes_px[image]
-        _, high_px = corners_px(numbers, sizes, self.box_format, self.unit)
+        _, high_px = self.notation.corners_px(numbers, sizes)
         is_beyond = (high_px > sizes[:, ::-1] + RANGE_TOLERANCE_PX).any(1)
         fits_turned = (high_px <= sizes + RANGE_TOLERANCE_PX).all(1)
         candidates = set(image[is_beyond].tolist()) - set(image[is_beyond & ~fits_turned].tolist())

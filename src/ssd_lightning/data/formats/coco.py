@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import flag_of, id_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BoxNotation, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import read_json
@@ -54,7 +54,7 @@ class COCO(SingleFileFormat):
         builder = TableBuilder(
             class_names=list(names.values()),
             is_listed=True,
-            box_format="xywh",
+            notation=BoxNotation(box_format="xywh"),
             item_format="annotation {item} '{name}' of {image}",
             corners_advice=CORNERS_ADVICE,
         )

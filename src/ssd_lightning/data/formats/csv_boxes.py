@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ssd_lightning.data.annotation_checks import Unit
+from ssd_lightning.data.annotation_checks import BoxNotation, Unit
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
@@ -18,10 +18,13 @@ from ssd_lightning.data.formats.csv_columns import (
     read_columns,
     split_word,
 )
-from ssd_lightning.data.formats.csv_rows import ONLY_CLASS, class_code, read_rows
+from ssd_lightning.data.formats.csv_fields import class_code
+from ssd_lightning.data.formats.csv_rows import read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
-from ssd_lightning.data.formats.image_files import images_in, portable_path
-from ssd_lightning.data.formats.single_file import SingleFileFormat, split_of
+from ssd_lightning.data.formats.found import ONLY_CLASS
+from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
+from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
@@ -87,8 +90,7 @@ class CSV(SingleFileFormat):
 
         builder = TableBuilder(
             item_format="line {item} '{name}' of {image}",
-            box_format=columns.box_format,
-            unit=self.unit or columns.unit,
+            notation=BoxNotation(box_format=columns.box_format, unit=self.unit or columns.unit),
             corners_advice=CORNERS_ADVICE if len(columns.box) == 1 else "",
         )
         rows.fill(builder, image_dir, root)
@@ -162,14 +164,12 @@ def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence
         if without and not _is_of_split(folder, root):  # other files may name them
             for stated in _stated_elsewhere(root, table):
                 without -= _named(without, stated)
-        if without:
-            text = f"images have no row in {table} and are skipped; the first is {min(without)}"
-            notes.append(f"{folder}: {len(without)} {text}")
+        notes += note_skipped(folder, sorted(without), f"row in {table}")
     return notes
 
 
 def _is_of_split(folder: str, root: Path) -> bool:
-    return split_of(Path(os.path.relpath(folder, root))) is not None
+    return kind_of(os.path.relpath(folder, root)) is not None
 
 
 def _named(images: Iterable[str], stated: set[str]) -> set[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit
 from ssd_lightning.data.formats.files import encoding_of, files_near
-from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
+from ssd_lightning.data.split_names import KIND_OF_WORD
 from ssd_lightning.errors import DataError
 
 # fmt: off
@@ -58,6 +58,8 @@ AUTOML = ("ml_use", "image", "label", "xmin", "ymin", "", "", "xmax", "ymax")
 """Columns of a file without a header of Google's AutoML, in fractions; the others are more corners."""
 NUMBERS = frozenset({"xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "image_width", "image_height"})
 SPLIT = ("split", "set", "subset", "ml_use")
+SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word != "trainval"}
+"""What this column calls splits, and what is meant. A row belongs to one of them."""
 NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
 """Other columns, which cannot be the class."""
 SUFFIXES = (".csv", ".tsv")

@@ -5,28 +5,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain, repeat
-from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxFormat, flag_of, id_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_blocks import Block, NotPlainError, read_blocks
 from ssd_lightning.data.formats.csv_columns import WITHOUT_HEADER, Columns, open_rows, read_columns, split_word
-from ssd_lightning.data.formats.found import FoundObject, ObjectColumns
+from ssd_lightning.data.formats.csv_fields import NO_LABEL, are_empty, class_code, read_box, split_box
+from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject, ObjectColumns
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, find_image, portable_path
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
-"""Notations for an empty field, in any case."""
-NOTHING = [-1.0, -1.0, -1.0, -1.0]
-NO_LABEL = ("nan", "<na>")
-"""What pandas writes for a missing class."""
-ONLY_CLASS = "object"
-"""Class of all objects in a file without a column for it."""
 MAX_CLASSES = 1000
 """A column with larger numbers is not taken for class numbers."""
 
@@ -129,7 +122,7 @@ class Rows:
                 self._others.add(row[columns.image])
             if columns.label is None or len(row) < columns.fewest:
                 continue
-            if not all(row[index].strip().lower() in EMPTY for index in columns.box):
+            if not are_empty(row[index] for index in columns.box):
                 self._labels_elsewhere.add(self._name_of(row[columns.label]))
 
     def _has_class_second(self) -> bool:
@@ -153,14 +146,14 @@ class Rows:
         image = self._image(row, columns)
         name = self._name_of(ONLY_CLASS if columns.label is None else row[columns.label])
         name = "" if name.lower() in NO_LABEL else name
-        texts = [row[index] for index in columns.box] if len(columns.box) == 4 else _split(row[columns.box[0]])
+        texts = [row[index] for index in columns.box] if len(columns.box) == 4 else split_box(row[columns.box[0]])
         difficult = False
         try:
             difficult = columns.difficult is not None and self._is_difficult(row[columns.difficult])
-            numbers = _box(texts, columns.box_format)
+            numbers = read_box(texts, columns.box_format)
         except DataError as error:
-            is_empty = all(text.strip().lower() in EMPTY for text in texts)
-            if not (is_empty and (columns.label is None or name.strip().lower() in EMPTY)):
+            is_empty = are_empty(texts)
+            if not (is_empty and (columns.label is None or are_empty([name]))):
                 (self._boxless if is_empty else self._faults).append(
                     (image, FoundObject(name, str(error), line, difficult))
                 )
@@ -237,31 +230,3 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
     name = portable_path(stated)
     stripped = name.strip()
     return name if stripped != name and find_image(image_dir, name, root=root) else stripped
-
-
-def _box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
-    """Read the four numbers of a box. Raises `DataError` if they are not finite, or all are -1."""
-    if len(texts) != 4:
-        raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
-        numbers = []
-    if not numbers or not isfinite(sum(numbers)):
-        numbers = [number_of(text, key) for text, key in zip(texts, BOX_KEYS[box_format], strict=True)]
-    if numbers == NOTHING:
-        raise DataError(
-            "has -1 for all four numbers of its box; an image without objects is written with class and box empty"
-        )
-    return numbers
-
-
-def _split(text: str) -> list[str]:
-    """Split the four numbers of one column: `[1, 2, 3, 4]` or `1 2 3 4`."""
-    return text.strip().strip("[]()").replace(",", " ").split() or [""]
-
-
-def class_code(text: str) -> str:
-    """Read a class code. Tables of numbers write 1 as 1.0."""
-    text = text.strip()
-    return str(id_of(text)) if "." in text else text

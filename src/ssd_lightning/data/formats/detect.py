@@ -9,19 +9,19 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotations import AnnotationFormat, Annotations
-from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, SPLIT_FOLDERS, MissingSplitError, check_root
-from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, SPLIT_NAMES, kind_of
-from ssd_lightning.data.formats.recognize import Files, candidates, folder_of, survey
+from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, MissingSplitError, check_root
+from ssd_lightning.data.formats.recognize import Candidate, candidates
 from ssd_lightning.data.formats.split_choice import (
-    choose_splits,
     distinct_splits,
     images_without_split,
     no_training_text,
-    words_of,
+    pick_splits_by_name,
 )
+from ssd_lightning.data.formats.survey import Files, folder_of, survey
 from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.split_names import KIND_OF_WORD, SPLIT_NAMES, kind_of
 from ssd_lightning.errors import DataError, listed
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ LOOKED_FOR = (
     "XML with <annotations> (CVAT); JSON with images, annotations and categories (COCO), with shapes and imagePath "
     "(labelme), with a list of tasks (Label Studio) or with regions (VIA); CSV with columns for image, class and box"
 )
-PARTS_OF_SETS = {*SPLIT_FOLDERS, "images", "JPEGImages", "labels", "Annotations", "annotations"}
+PARTS_OF_SETS = {*KIND_OF_WORD, "images", "JPEGImages", "labels", "Annotations", "annotations"}
 """Folders inside of a data set."""
 ANNOTATION_SUFFIXES = (".xml", ".json", ".csv", ".tsv", ".data", ".yaml", ".yml")
 
@@ -69,7 +69,7 @@ def detect_format(root: Path) -> Detected:
         raise DataError(_nothing_fits(files))
     best = max(fitting, key=lambda one: one.num_images)
     names, twins, refused = distinct_splits(best.format, root, best.splits)
-    splits = choose_splits(names)
+    splits = pick_splits_by_name(names)
     kinds = {*splits, *map(kind_of, [*names, *twins])}
     lost = images_without_split(files, kinds)
     train = splits.get("train")
@@ -77,7 +77,7 @@ def detect_format(root: Path) -> Detected:
     notes = [
         f"{root}: the splits '{name}' and '{train}' are the same files, as {min(names[train])}; '{name}' is not used"
         for name, twin in twins.items()
-        if twin == train and EVALUATION_WORDS.intersection(words_of(name)) and best.name != "YOLO"  # its reader says so
+        if twin == train and kind_of(name) in ("val", "test") and best.name != "YOLO"  # its reader says so
     ]
     notes += [
         f"{root}: the split '{name}' is not used: {text}"
@@ -86,16 +86,28 @@ def detect_format(root: Path) -> Detected:
     ]
     notes += refuse_unread(files, best, kinds)
     notes += [f"{root}: there is no split '{kind}', but {images}, which is not used" for kind, images in lost.items()]
-    shown = [", ".join(f"{key} '{name}'" for key, name in splits.items())] if splits else []
-    if unused := [name for name in names if name not in splits.values()]:
-        shown.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
+    return Detected(
+        format=best.format,
+        root=root,
+        splits=splits,
+        without_training=without_training,
+        reason=_reason(files, best, fitting, splits, unused=[name for name in names if name not in splits.values()]),
+        notes=notes,
+    )
+
+
+def _reason(
+    files: Files, best: Candidate, fitting: Sequence[Candidate], splits: Mapping[str, str], *, unused: Sequence[str]
+) -> str:
+    """Say what a folder was taken for, and why."""
+    facts = [f"{'at least ' * files.is_cut}{best.num_images} images"]
+    if splits:
+        facts.append(", ".join(f"{key} '{name}'" for key, name in splits.items()))
+    if unused:
+        facts.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
     others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
-    facts = "; ".join([f"{'at least ' * files.is_cut}{best.num_images} images", *shown])
-    reason = f"{root} is read as {best.name}, since it has {best.why} ({facts}){also}"
-    return Detected(
-        format=best.format, root=root, splits=splits, without_training=without_training, reason=reason, notes=notes
-    )
+    return f"{files.root} is read as {best.name}, since it has {best.why} ({'; '.join(facts)}){also}"
 
 
 @dataclass(frozen=True, kw_only=True)

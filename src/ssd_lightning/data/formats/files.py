@@ -11,15 +11,13 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
-from ssd_lightning.data.annotations import ProblemKind
+from ssd_lightning.data.annotation_checks import ProblemKind
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, SPECIAL_FILE, is_git_lfs_pointer, is_special
 from ssd_lightning.errors import DataError, listed
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-SPLIT_FOLDERS = ("train", "training", "trainval", "val", "valid", "validation", "test", "testing")
-"""Folder names, in any case, that are separate splits and not part of their parent folder."""
 NUM_THREADS = 4
 READ_AT_ONCE = 1024
 """Files that threads read before the results are used: bounds the memory."""
@@ -108,7 +106,7 @@ def files_near(root: Path, suffixes: Iterable[str]) -> list[Path]:
     return sorted(path for folder in folders for suffix in suffixes for path in folder.glob(f"*{suffix}"))
 
 
-def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str] = SPLIT_FOLDERS) -> Iterator[PurePath]:
+def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str]) -> Iterator[PurePath]:
     """List the files below a folder, relative to it, without hidden files and without those of some subfolders."""
     for path in visible_below(folder):
         inner = path.relative_to(folder)

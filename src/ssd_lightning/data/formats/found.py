@@ -1,11 +1,21 @@
 """What readers find in the files, before it is checked."""
 
+import os
 from array import array
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ssd_lightning.data.annotation_checks import BoxNotation, Problem, ProblemKind
+from ssd_lightning.data.formats.files import FileError
+from ssd_lightning.data.formats.image_files import portable_path
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+
+ONLY_CLASS = "object"
+"""Class of all objects in a file that has no column or attribute for it."""
 
 
 class FoundObject(NamedTuple):
@@ -60,3 +70,125 @@ class ObjectColumns:
         self.item.frombytes(np.frombuffer(other.item, np.int64)[kept].tobytes())
         self.difficult.frombytes(np.frombuffer(other.difficult, np.int8)[kept].tobytes())
         self.box.frombytes(np.frombuffer(other.box, np.float64).reshape(-1, 4)[kept].tobytes())
+
+
+@dataclass(kw_only=True)
+class FoundTable:
+    """Collects the images and objects of a split. For the fields see `Annotations`.
+
+    Objects may have other classes than `class_names`, those that the files declare. Without `is_listed`, every name
+    that occurs is a class, and they are sorted at the end.
+    """
+
+    class_names: Sequence[str] = ()
+    is_listed: bool = False
+    is_numbered: bool = False
+    item_format: str = "object {item} '{name}'"
+    notation: BoxNotation = field(default_factory=BoxNotation)
+    corners_advice: str = ""
+    """What to do if boxes leave their images as x, y, w, h, but all fit as two corners; empty means no such test."""
+
+    def __post_init__(self) -> None:
+        self.ids: set[str] = set()
+        self.notes: list[str] = []
+        self.sources: list[str] = []
+        self.paths: list[str] = []
+        self.objects = ObjectColumns()
+        self.num_outlines = 0
+        self._first_outline = ""
+        self._labels = {name: label for label, name in enumerate(self.class_names, start=1)}
+        self._ids: list[str] = []
+        self._files: list[str] = []
+        self._sizes_px: list[tuple[int, int]] = []
+        self._problems: list[tuple[int, int, Problem]] = []
+        """Image and object of each. The image is -1 if it belongs to none, the object is -1 if it is the image."""
+
+    def new_id(self, name: str) -> str:
+        """Return an image's path without suffix as its id, or the whole path if an image has that id."""
+        name = portable_path(name)
+        while name.startswith("../"):
+            name = name.removeprefix("../")
+        if "//" in name or "/./" in name:
+            name = str(PurePosixPath(name))
+        stem, suffix = os.path.splitext(name)
+        image_id = stem if suffix.lower() in IMAGE_SUFFIXES else name
+        number = 1
+        while image_id in self.ids:
+            image_id = name if number == 1 else f"{name} ({number})"
+            number += 1
+        self.ids.add(image_id)
+        return image_id
+
+    def label(self, name: str) -> int:
+        """Return the label of a class name; a new one gets the next."""
+        return self._labels.setdefault(name, len(self._labels) + 1)
+
+    def add_image(self, image_id: str, found: FoundImage | FileError) -> int | None:
+        """Add an image and its objects, and return its index; None if it cannot be used, which is reported."""
+        if isinstance(found, FileError):
+            problem = Problem(file=found.file, kind=found.kind, text=found.text, image_id=image_id)
+            self._problems.append((len(self._ids), -1, problem))
+            return None
+        image = len(self._ids)
+        self._ids.append(image_id)
+        self.paths.append(str(found.path))
+        self._files.append(str(found.file))
+        self._sizes_px.append(found.size_px or (0, 0))
+        for one in found.objects:
+            self.add_object(image, one)
+        return image
+
+    def add_named_image(
+        self,
+        name: str,
+        find: Callable[[], str],
+        *,
+        size_px: tuple[int, int] | None,
+        file: Path,
+        objects: Sequence[FoundObject] = (),
+    ) -> int | None:
+        """Add the image that a file calls `name`; `find` returns its path, or raises `FileError`."""
+        try:
+            found: FoundImage | FileError = FoundImage(find(), size_px, file, objects)
+        except FileError as error:
+            found = error
+        return self.add_image(self.new_id(name), found)
+
+    def add_object(self, image: int, found: FoundObject) -> None:
+        """Add an object of an image, or report what is wrong with it."""
+        if isinstance(found.numbers, str):
+            self._fail_object(image, found, text=found.numbers)
+            return
+        self.objects.append(image, self.label(found.name), int(found.item), found.difficult, found.numbers)
+        if found.is_outline:
+            self.count_outline(image, found)
+
+    def count_outline(self, image: int, found: FoundObject) -> None:
+        """Count a shape that is read as its bounding box; a note says so once."""
+        self.num_outlines += 1
+        if self.num_outlines == 1:
+            self._first_outline = f"{self._files[image]}: {self._describe(image, found)}"
+
+    def fail_file(self, file: str | Path, text: str, *, kind: ProblemKind = "annotation") -> None:
+        """Report a part of a file that belongs to no image."""
+        self._problems.append((-1, 0, Problem(file=str(file), kind=kind, text=text)))
+
+    def _fail_added_image(self, image: int, kind: ProblemKind, text: str) -> None:
+        problem = Problem(file=self.paths[image], kind=kind, text=text, image_id=self._ids[image])
+        self._problems.append((image, -1, problem))
+
+    def _fail_object(self, image: int, found: FoundObject, *, text: str, **more: Any) -> None:
+        problem = Problem(
+            file=self._files[image],
+            item=self._describe(image, found),
+            text=text,
+            image_id=self._ids[image],
+            name=found.name,
+            label=self._labels.get(found.name, 0),
+            difficult=found.difficult,
+            **{"kind": "annotation", **more},
+        )
+        self._problems.append((image, found.item if isinstance(found.item, int) else 0, problem))
+
+    def _describe(self, image: int, found: FoundObject) -> str:
+        return self.item_format.format(item=found.item, name=found.name, image=Path(self.paths[image]).name)

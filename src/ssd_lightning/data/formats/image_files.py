@@ -104,6 +104,13 @@ def is_comment(line: str, folders: Iterable[Path]) -> bool:
     return name.startswith("#") and not any(os.path.isfile(path) or image_with_suffix(path) for path in paths)
 
 
+def note_skipped(folder: str | Path, images: Sequence[object], what: str) -> list[str]:
+    """Say that images of a folder are skipped, since they have none of `what`; nothing if there are no such images."""
+    if not images:
+        return []
+    return [f"{folder}: {len(images)} images have no {what} and are skipped; the first is {images[0]}"]
+
+
 class ImageDir(NamedTuple):
     """The folder of the images that an annotation file names."""
 

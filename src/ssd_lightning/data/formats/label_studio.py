@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ssd_lightning.data.annotation_checks import number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BoxNotation, number_of, stated_size_px
 from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
@@ -44,7 +44,7 @@ class LabelStudio(SingleFileFormat):
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path = self.path(root, split)
         found = read_tasks(path)
-        builder = TableBuilder(unit="fractions", item_format="object {item} '{name}' of {image}")
+        builder = TableBuilder(notation=BoxNotation(unit="fractions"), item_format="object {item} '{name}' of {image}")
         for text in found.nameless:
             builder.fail_file(path, text)
         builder.notes += found.notes

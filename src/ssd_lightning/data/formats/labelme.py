@@ -11,10 +11,16 @@ from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
-from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, portable_path, refuse_unreadable
-from ssd_lightning.data.formats.merged_folders import note_merged, other_splits
+from ssd_lightning.data.formats.image_files import (
+    find_image,
+    image_with_suffix,
+    note_skipped,
+    portable_path,
+    refuse_unreadable,
+)
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_names import note_merged, other_splits
 from ssd_lightning.errors import DataError
 
 
@@ -149,6 +155,4 @@ def _unlabelled(folder: Path, used: set[Path], names: Iterable[str], split: str)
     known = {name.removesuffix(".json") for name in names}  # those of damaged files are reported already
     images = list_files(folder, KNOWN_SUFFIXES, skipped=other_splits(split))
     left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
-    if not left:
-        return []
-    return [f"{folder}: {len(left)} images have no JSON file and are skipped; the first is {left[0]}"]
+    return note_skipped(folder, left, "JSON file")

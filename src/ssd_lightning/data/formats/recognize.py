@@ -1,12 +1,8 @@
 """Recognise the formats that fit the files of a folder."""
 
-import codecs
-import mmap
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -16,21 +12,19 @@ from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
 from ssd_lightning.data.formats.cvat import CVAT
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS, encoding_of, visible_below
+from ssd_lightning.data.formats.files import visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
 from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.merged_folders import EVALUATION_WORDS, split_words
+from ssd_lightning.data.formats.survey import Files, content_of, folder_of, start_of
 from ssd_lightning.data.formats.via import VIA
-from ssd_lightning.data.formats.voc import VOC, has_xml, list_folder, lists_in
+from ssd_lightning.data.formats.voc import VOC
+from ssd_lightning.data.formats.voc_places import has_xml, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
+from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import DataError
 
-DEEPEST = 5
-"""Levels of folders that are searched."""
-NUM_SAMPLES = 20
-"""Files of a folder that are opened; the others of the same suffix are taken for the same."""
 MAX_ROWS = 200_000
 """Rows of a CSV file that are counted."""
 
@@ -51,58 +45,6 @@ class Candidate(NamedTuple):
         return type(self.format).__name__
 
 
-@dataclass(frozen=True)
-class Files:
-    """The files below a root, as paths relative to it, those nearest to it first."""
-
-    root: Path
-    paths: Sequence[str]
-    is_cut: bool = False
-    """Whether there are deeper folders, which were not searched."""
-
-    def of(self, *suffixes: str) -> list[str]:
-        """List the files of some suffixes."""
-        return [path for path in self.paths if path.lower().endswith(suffixes)]
-
-    def of_kind(self, suffix: str, kind_of: Callable[[Path], str | None]) -> dict[str, list[str]]:
-        """Sort the files of a suffix by kind. Of many files in a folder only some are opened."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for _, paths in groupby(self.of(suffix), key=folder_of):
-            last, num_known = None, 0
-            for path in paths:
-                kind = kind_of(self.root / path) if num_known < NUM_SAMPLES else last
-                if kind is not None:
-                    last, num_known = kind, num_known + 1
-                    found[kind].append(path)
-        return found
-
-
-def folder_of(path: str) -> str:
-    """Return the folder of a file; empty for the root."""
-    return path.rpartition("/")[0]
-
-
-def survey(root: Path) -> Files:
-    """List the files below a root that are not hidden."""
-    paths: list[str] = []
-    is_cut = False
-    for folder, folders, names in os.walk(root, followlinks=True):
-        inner = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if inner == "." else f"{inner}/"
-        is_deepest = prefix.count("/") >= DEEPEST
-        folders[:] = [name for name in folders if not name.startswith((".", "__")) and not _is_loop(folder, name)]
-        is_cut = is_cut or (is_deepest and bool(folders))
-        folders[:] = [] if is_deepest else folders
-        paths += [prefix + name for name in names if not name.startswith(".") and os.path.isfile(Path(folder, name))]
-    return Files(root, sorted(paths, key=lambda path: (path.count("/"), folder_of(path), path)), is_cut)
-
-
-def _is_loop(folder: str, name: str) -> bool:
-    """Tell whether a folder is a link to one that it is in."""
-    path = os.path.join(folder, name)
-    return os.path.islink(path) and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
-
-
 def candidates(files: Files) -> list[Candidate]:
     """Return what fits. The first wins among equals: label files of YOLO alone may lack the names of the classes."""
     root, settings = files.root, read_settings(files.root)
@@ -111,7 +53,7 @@ def candidates(files: Files) -> list[Candidate]:
     coco = {path: _count_coco_images(root / path) for path in json_files["coco"]}
     label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
     tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_csv_images(root / path))}
-    via = {path: len(re.findall(rb'"filename"', _content(root / path))) for path in json_files["via"]}
+    via = {path: len(re.findall(rb'"filename"', content_of(root / path))) for path in json_files["via"]}
     via |= {path: count for path in files.of(".csv") if (count := _count_via_images(root / path))}
     descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
     yolo = _yolo(files, settings)
@@ -152,7 +94,7 @@ def _only_empty(root: Path, paths: Iterable[str]) -> bool:
 
 
 def _txt_kind(path: Path) -> str | None:
-    is_label = re.match(rb"\d+(?:\.0+)?(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", _start(_content(path)))
+    is_label = re.match(rb"\d+(?:\.0+)?(?:[ \t]+[-+.\deE]+){4,}\s*?(\n|$)", start_of(content_of(path)))
     return "labels" if is_label and path.name not in NAMES_FILES else None
 
 
@@ -180,22 +122,21 @@ def _folders(annotation_format: VOC | LabelMe, paths: Sequence[str], what: str) 
 def _split_folder(path: str) -> str:
     """Return the folder that is the split of a file: up to the first part with a word that splits are called."""
     parts = PurePosixPath(path).parent.parts
-    words = {*SPLIT_FOLDERS, *EVALUATION_WORDS}
-    number = next((number for number, part in enumerate(parts, start=1) if words.intersection(split_words(part))), 0)
+    number = next((number for number, part in enumerate(parts, start=1) if kind_of(part)), 0)
     return "/".join(parts[:number]) or "."
 
 
 def _xml_kind(path: Path) -> str | None:
-    found = re.search(rb"<(annotations?)[\s>]", _start(_content(path)), re.IGNORECASE)
+    found = re.search(rb"<(annotations?)[\s>]", start_of(content_of(path)), re.IGNORECASE)
     return found[1].decode().lower() if found else None
 
 
 def _cvat(root: Path, paths: Sequence[str]) -> Candidate | None:
-    counts = {path: len(re.findall(rb"<image\s", _content(root / path))) for path in paths}
+    counts = {path: len(re.findall(rb"<image\s", content_of(root / path))) for path in paths}
     found = _single_files(CVAT(), root, counts, "XML with <annotations>")
     if found is None or "annotations.xml" not in paths:
         return found
-    stated = re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', _content(root / "annotations.xml"))
+    stated = re.findall(rb'<image\s[^>]*\ssubset="([^"]+)"', content_of(root / "annotations.xml"))
     subsets = sorted({subset.decode(errors="replace") for subset in stated})
     if len(subsets) < 2:
         return found
@@ -204,12 +145,12 @@ def _cvat(root: Path, paths: Sequence[str]) -> Candidate | None:
 
 def _json_kind(path: Path) -> str | None:
     """Tell by its keys what a JSON file is. Files of 500 MB are not parsed for that."""
-    content = _content(path)
+    content = content_of(path)
 
     def has(*keys: str) -> bool:
         return all(content.find(b'"%s"' % key.encode()) >= 0 for key in keys)
 
-    if _start(content).startswith(b"["):
+    if start_of(content).startswith(b"["):
         is_full = has("data", "annotations") or has("data", "completions")
         return "label studio" if is_full or has("original_width") or has("annotation_id", "annotator") else None
     if has("shapes", "imagePath"):
@@ -250,7 +191,7 @@ def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
 
 
 def _count_coco_images(path: Path) -> int:
-    content = _content(path)
+    content = content_of(path)
     return len(re.findall(rb'"file_name"', content) or re.findall(rb'"coco_url"', content))  # LVIS has no file names
 
 
@@ -262,8 +203,8 @@ def _count_tasks(path: Path) -> int:
 
 
 def _count_via_images(path: Path) -> int:
-    content = _content(path)
-    is_via = b"region_shape_attributes" in _start(content)
+    content = content_of(path)
+    is_via = b"region_shape_attributes" in start_of(content)
     return len(set(re.findall(rb'^"?([^,"\r\n]+)', content, re.MULTILINE))) - 1 if is_via else 0
 
 
@@ -280,18 +221,3 @@ def images_of_csv(path: Path) -> int:
     with open_rows(path) as reader:
         columns, rows = read_columns(reader, path)
         return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
-
-
-def _start(content: bytes | mmap.mmap) -> bytes:
-    return content[:4096].removeprefix(codecs.BOM_UTF8).lstrip()
-
-
-def _content(path: Path) -> bytes | mmap.mmap:
-    """Return what a file has as UTF-8, mapped into memory; nothing if it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            if encoding_of(stream.read(2)) == "utf-16":
-                return path.read_bytes().decode("utf-16").encode()
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):  # ValueError: the file is empty
-        return b""

@@ -1,21 +1,19 @@
 """What formats with one annotation file for each split have in common: that file, and the folder of its images."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from ssd_lightning.data.formats.files import find_file, is_within
 from ssd_lightning.data.formats.image_files import ImageDir, find_image, folder_with
-from ssd_lightning.data.formats.merged_folders import SPLIT_WORDS, split_words
+from ssd_lightning.data.formats.survey import walk
+from ssd_lightning.data.split_names import KIND_OF_WORD, kind_of
 from ssd_lightning.errors import DataError, listed
 
 IMAGE_FOLDERS = ("{name}", "images/{name}", "{name}/images", "{name}/data")
 """Usual image folders below the root; `name` is that of the annotation file, of its folder or of its split."""
-SPLIT_STARTS = ("train", "val", "test", "dev", "eval")
-DEEPEST = 5
-"""Levels of folders that are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +56,22 @@ class SingleFileFormat:
         if self.images is not None:
             return ImageDir(root / self.images)
         stem = path.stem.removeprefix("instances_")
-        split = split or split_of(Path(os.path.relpath(path, root)).with_suffix(""))
-        of_split = [split, *(name for name, meant in SPLIT_WORDS.items() if meant == split)] if split else []
+        split = split or kind_of(os.path.relpath(path, root))
+        of_split = [split, *(name for name, meant in KIND_OF_WORD.items() if meant == split)] if split else []
         names = dict.fromkeys((stem, path.parent.name, stem.removesuffix("_labels"), *of_split))  # TensorFlow's
         usual = [root / pattern.format(name=name) for name in names for pattern in IMAGE_FOLDERS]
         beside = path.parent
         usual += [beside / "images", beside / "data", beside, root / "images"]
         # Images of one name may be in several splits, and those of another split are the wrong ones.
         folders = (folder for folder in sorted(root.iterdir()) if folder.is_dir())
-        others = [root, *(folder for folder in folders if not folder.name.lower().startswith(SPLIT_STARTS))]
+        others = [root, *(folder for folder in folders if not folder.name.lower().startswith(tuple(KIND_OF_WORD)))]
         found = folder_with(usual, samples, root=root) or folder_with(others, samples, root=root)
         if found is not None:
             return ImageDir(found)
         holders = _holders(root, samples)
-        of_others = [folder for folder in holders if {split_of(folder.relative_to(root))} - {None, split}]
+        of_others = [folder for folder in holders if {kind_of(os.path.relpath(folder, root))} - {None, split}]
         left = [folder for folder in holders if folder not in of_others]
-        left = [folder for folder in left if split_of(folder.relative_to(root)) is not None] or left
+        left = [folder for folder in left if kind_of(os.path.relpath(folder, root)) is not None] or left
         advice = f"data={self.choice} data.images=FOLDER states their folder"
         if len(left) > 1:
             names_of = ", ".join(repr(name) for name in samples[:1])
@@ -86,16 +84,10 @@ class SingleFileFormat:
         return ImageDir(there[0], f"{hint}; {advice}")
 
 
-def split_of(path: Path) -> str | None:
-    """Return the split (`train`, `val` or `test`) that the last part of a path with such a word names."""
-    words = (word for part in reversed(path.parts) for word in split_words(part))
-    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
-
-
 def _holders(root: Path, samples: Sequence[str]) -> list[Path]:
     """Return the folders below a root that have most of some images; one folder for the same files."""
     longest = max((name.replace("\\", "/").count("/") + 1 for name in samples), default=0)
-    folders = list(_folders(root)) if samples else []
+    folders = [folder for folder, _, _ in walk(root)] if samples else []
     for keep in range(longest, 0, -1):
         found: dict[frozenset[str], Path] = {}
         for folder in folders:
@@ -109,13 +101,6 @@ def _holders(root: Path, samples: Sequence[str]) -> list[Path]:
         if most:
             return [folder for paths, folder in found.items() if len(paths) == most]
     return []
-
-
-def _folders(root: Path) -> Iterator[Path]:
-    for folder, folders, _ in os.walk(root, followlinks=True):
-        is_deepest = len(Path(folder).relative_to(root).parts) >= DEEPEST
-        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith((".", "__")))
-        yield Path(folder)
 
 
 def _shown(root: Path, folders: Iterable[Path]) -> str:

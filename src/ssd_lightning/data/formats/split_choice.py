@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ssd_lightning.data.annotations import AnnotationFormat
-from ssd_lightning.data.formats.merged_folders import SPLIT_NAMES, kind_of, split_words
-from ssd_lightning.data.formats.recognize import Files, folder_of
+from ssd_lightning.data.formats.survey import Files, folder_of
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.split_names import SPLIT_NAMES, kind_of, split_words
 from ssd_lightning.errors import DataError
 
 NO_IMAGES = (
@@ -51,7 +51,7 @@ def distinct_splits(
     return found, twins, {name: str(error) for name, error in errors.items()}
 
 
-def choose_splits(files: Mapping[str, frozenset[str]]) -> dict[str, str]:
+def pick_splits_by_name(files: Mapping[str, frozenset[str]]) -> dict[str, str]:
     """Return the splits for training, validation and test, which share no files, from the files of each.
 
     There is no `train` if it is not clear which one is for training. A split that is called like validation or test
@@ -63,7 +63,7 @@ def choose_splits(files: Mapping[str, frozenset[str]]) -> dict[str, str]:
     chosen: dict[str, str] = {}
     for kind, known in SPLIT_NAMES.items():
         exact = (name for word in known for name in left if name.lower() == word)
-        similar = (name for word in known for name in left if word in words_of(name))  # instances_val.json, val2017
+        similar = (name for word in known for name in left if word in split_words(name))  # instances_val.json, val2017
         name = next(chain(exact, similar), None)
         if name is not None:
             chosen[kind] = name
@@ -75,11 +75,6 @@ def choose_splits(files: Mapping[str, frozenset[str]]) -> dict[str, str]:
         if kind in chosen and used.isdisjoint(files[chosen[kind]]):  # trainval contains val
             splits[kind] = chosen[kind]
     return splits
-
-
-def words_of(name: str) -> list[str]:
-    """List the words of a split's name, without its suffix."""
-    return split_words(name.removesuffix(PurePosixPath(name).suffix))
 
 
 def images_without_split(files: Files, kinds: Collection[str | None]) -> dict[str, str]:

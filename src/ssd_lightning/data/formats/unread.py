@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from ssd_lightning.data.formats.csv_columns import SUFFIXES
 from ssd_lightning.data.formats.files import FileError, read_bytes, read_json, read_lines, read_xml
 from ssd_lightning.data.formats.labelme import LabelMe
-from ssd_lightning.data.formats.merged_folders import kind_of, split_words, without_split
-from ssd_lightning.data.formats.recognize import Candidate, Files, folder_of, images_of_csv
+from ssd_lightning.data.formats.recognize import Candidate, images_of_csv
+from ssd_lightning.data.formats.survey import Files, folder_of
 from ssd_lightning.data.formats.voc import VOC
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.split_names import kind_of, split_words, without_split
 from ssd_lightning.errors import DataError
 
 TEXT_WORDS = frozenset({"annotation", "annotations", "gt", "label", "labels", "labeltxt", "metadata"})

@@ -13,7 +13,7 @@ from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import open_rows
 from ssd_lightning.data.formats.files import read_json
-from ssd_lightning.data.formats.found import FoundObject
+from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
@@ -21,8 +21,6 @@ from ssd_lightning.errors import DataError
 
 CLASS_ATTRIBUTES = ("class", "label", "name", "category", "type", "object", "class_name")
 """What the attribute with the class is called, in any case."""
-ONLY_CLASS = "object"
-"""Class of all regions in a file without attributes."""
 
 
 class _Region(NamedTuple):

@@ -2,35 +2,24 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, number_of, whole_number
+from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import (
-    FileError,
-    MissingLabelsError,
-    in_threads,
-    is_within,
-    read_lines,
-    visible_below,
-)
-from ssd_lightning.data.formats.found import FoundImage, FoundObject
+from ssd_lightning.data.formats.files import MissingLabelsError, is_within, read_lines, visible_below
 from ssd_lightning.data.formats.image_files import (
     find_image,
     folder_with,
     is_comment,
     parts_to_keep,
     portable_path,
-    refuse_unreadable,
 )
-from ssd_lightning.data.formats.shapes import bounds
+from ssd_lightning.data.formats.yolo_labels import ListedImage, label_folder, label_path, read_labels
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
-from ssd_lightning.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +46,11 @@ class YOLO:
         places = settings.places(split)
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
         images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
-        labels = [image.labels for image in images]
+        labels = [image.label for image in images]
         if (there := _unlabelled(images)) is not None:
             text = f"none of the {len(images)} images of split '{split}' has a file there"
-            raise MissingLabelsError(f"{there.labels}: the labels are missing: {text}")
-        near = [folder for place in places for folder in (place, place.parent, label_path(place / "any.jpg").parent)]
+            raise MissingLabelsError(f"{there}: the labels are missing: {text}")
+        near = [folder for place in places for folder in (place, place.parent, label_folder(place))]
         near += [folder for place in places for folder in place.parents if is_within(root, folder)]
         names_file = names_file_of(root, near)
         names = settings.class_names(names_file)
@@ -69,18 +58,13 @@ class YOLO:
         if count is not None and names and whole_number(count) != len(names):
             text = f"'nc' is {count}, but the number of names is {len(names)}; the names are taken"
             notes.append(f"{settings.path}: {text}")
-        users = Counter({image.path: image.labels for image in images}.values())
+        users = Counter({image.path: image.label for image in images}.values())
         if shared := sorted(path for path, count in users.items() if count > 1 and path.is_file()):
             notes.append(f"{len(shared)} label files belong to more than one image each, the first is {shared[0]}")
-        if bare := [one.path for one in images if os.path.isfile(one.path) and not one.labels.is_file()]:
+        if bare := [one.path for one in images if os.path.isfile(one.path) and not one.label.is_file()]:
             text = f"{len(bare)} of {len(images)} images of '{split}' have no label file and are used as background"
             notes.append(f"{root}: {text}; the first is {bare[0]}")
-        try:
-            builder = _build(settings, images, names, has_keypoints=settings.get("kpt_shape") is not None)
-        except _KeypointsError as line:
-            text = "has a box with keypoints or scores, so all longer lines are read like this; state kpt_shape in"
-            notes.append(f"{line} {text} {settings.path}")
-            builder = _build(settings, images, names, has_keypoints=True)
+        builder = read_labels(settings, images, names)
         for path in _labels_without_images(places, set(labels)):
             builder.fail_file(path, "the image is missing, though it has labels", kind="missing")
         builder.notes += notes
@@ -97,142 +81,6 @@ class YOLO:
         """Tell whether a split has images, but no label file. Raises `DataError` if there is no such split."""
         places = read_settings(root).places(split)
         return _unlabelled(list(chain.from_iterable(_list_images(place, root, []) for place in places))) is not None
-
-
-@dataclass(frozen=True)
-class _Image:
-    name: str
-    """Path below the folder that all images share."""
-    path: Path
-    labels: Path
-    stated: str
-    """Source for error messages: the path, or file, line and text of a list."""
-
-
-class _KeypointsError(Exception):
-    """A line can only be a box with keypoints, though the settings state none."""
-
-
-def _build(
-    settings: Settings, images: Sequence[_Image], names: Mapping[int, str], *, has_keypoints: bool
-) -> TableBuilder:
-    builder = TableBuilder(
-        class_names=list(dict.fromkeys(names.values())),
-        is_listed=True,
-        is_numbered=not names,
-        item_format="line {item} '{name}'",
-        box_format="cxcywh",
-        unit="fractions",
-    )
-    lengths = set()
-    repeated: list[str] = []
-    are_boxes, no_outline = True, ""
-    for image, found in in_threads(lambda image: _read_labels(image, names, has_keypoints), images):
-        image_id = builder.new_id(image.name)
-        if isinstance(found, FileError):
-            builder.add_image(image_id, found)
-            continue
-        path = image.labels
-        repeated += [f"{path}: line {one.item}" for one in _drop_repeated(found)]
-        objects = [one for _, one in found]
-        builder.add_image(image_id, FoundImage(image.path, None, path, objects))
-        for fields, one in found:
-            if one.is_outline:
-                lengths.add(len(fields))
-                are_boxes = are_boxes and len(fields) <= 9 and _is_box_inside(fields[1:5])
-                if are_boxes and not no_outline and not _is_near(fields[1:]):
-                    no_outline = f"{path}: line {one.item} '{one.name}' of {len(fields)} values"
-    if are_boxes and no_outline and len(lengths) == 1:
-        raise _KeypointsError(no_outline)
-    if repeated:
-        text = "skipped as repetitions of another line of the same label file"
-        builder.notes.append(f"{text}: {len(repeated)}; the first: {repeated[0]}")
-    if builder.num_outlines > 1 and len(lengths) == 1 and (max(lengths) > 9 or are_boxes):  # 9: a rotated box
-        text = f"all lines longer than a box have {max(lengths)} values and are read as outlines"
-        builder.notes.append(f"{settings.path}: {text}; if they are boxes with keypoints or scores, state kpt_shape")
-    return builder
-
-
-def _drop_repeated(found: list[tuple[Sequence[str], FoundObject]]) -> list[FoundObject]:
-    """Remove the objects whose line is that of an earlier one, and return them."""
-    first = {tuple(fields): one.item for fields, one in reversed(found)}
-    if len(first) == len(found):
-        return []
-    repeated = [one for fields, one in found if first[tuple(fields)] != one.item]
-    found[:] = [(fields, one) for fields, one in found if first[tuple(fields)] == one.item]
-    return repeated
-
-
-def _is_box_inside(values: Sequence[str]) -> bool:
-    """Tell whether cx, cy, w, h are a box inside of the image."""
-    cx, cy, width, height = map(float, values)
-    return all(0 < side <= 1.02 - 2 * abs(centre - 0.5) for centre, side in ((cx, width), (cy, height)))
-
-
-def _is_near(values: Sequence[str]) -> bool:
-    """Tell whether numbers may be points that are at most half an image outside of it."""
-    return all(1 - LARGEST_FRACTION <= float(text) <= LARGEST_FRACTION for text in values)
-
-
-def _read_labels(
-    image: _Image, names: Mapping[int, str], has_keypoints: bool
-) -> list[tuple[Sequence[str], FoundObject]]:
-    """Return each object, and the values of its line."""
-    if not os.path.isfile(image.path):
-        raise FileError(image.stated, "the image is missing", kind="missing")
-    refuse_unreadable(image.path)
-    path = image.labels
-    try:
-        lines = read_lines(path, "labels")
-    except FileError as error:
-        if error.kind == "missing":
-            return []
-        raise
-    found: list[tuple[Sequence[str], FoundObject]] = []
-    for number, line in enumerate(lines, start=1):
-        if fields := line.split():
-            code = whole_number(fields[0])
-            name = fields[0] if code is None else names.get(code, str(code))
-            try:
-                box, is_outline = _read_box(fields[1:], has_keypoints)
-                found.append((fields, FoundObject(name, box, number, is_outline=is_outline)))
-            except DataError as error:
-                found.append((fields, FoundObject(name, str(error), number)))
-            except _KeypointsError:
-                raise _KeypointsError(f"{path}: line {number} '{name}' of {len(fields)} values") from None
-    return found
-
-
-def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], bool]:
-    """Return cx, cy, w, h, and whether it is the box of an outline."""
-    if len(values) == 4 or (has_keypoints and len(values) > 4):
-        return [number_of(text, key) for text, key in zip(values, BOX_KEYS["cxcywh"], strict=False)], False
-    if _are_keypoints(values):
-        raise _KeypointsError
-    if len(values) < 6 or len(values) % 2:
-        raise DataError(
-            f"has {len(values) + 1} values, not the 5 of a box (class cx cy w h) or the points of an outline; scores "
-            "are not read, and keypoints need kpt_shape in data.yaml"
-        )
-    numbers = [number_of(text, "xy"[index % 2]) for index, text in enumerate(values)]
-    left, top, right, bottom = bounds(numbers[0::2], numbers[1::2])
-    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], True
-
-
-def _are_keypoints(values: Sequence[str]) -> bool:
-    """Tell whether values can only be a box with keypoints.
-
-    Keypoints are x, y or x, y, visibility. A visibility of 2 is no fraction, and one that is not visible is at 0, 0;
-    an outline is at one place but once. An outline has an even number of values.
-    """
-    try:
-        numbers = [float(text) for text in values[4:]]
-    except ValueError:
-        return False
-    visibility = set(numbers[2::3]) if len(numbers) % 3 == 0 else set()
-    if visibility and visibility <= {0, 1, 2} and (len(values) % 2 or 2 in visibility):
-        return True
-    return len(values) % 2 == 0 and list(zip(numbers[0::2], numbers[1::2], strict=True)).count((0, 0)) > 1
 
 
 def _found_by_tails(settings: Settings, split: str, places: Sequence[Path]) -> list[str]:
@@ -261,22 +109,30 @@ def _same_as_training(settings: Settings, split: str, places: Sequence[Path]) ->
 
 def _labels_without_images(places: Sequence[Path], expected: set[Path]) -> list[Path]:
     # A list file may use part of a folder, and other text files may be next to images.
-    folders = [folder for place in places if place.is_dir() for folder in [label_path(place / "any.jpg").parent]]
+    folders = [label_folder(place) for place in places if place.is_dir()]
     found = (path for folder in folders if folder not in places for path in visible_below(folder))
     kept = (path for path in found if path.suffix == ".txt" and path.name not in NAMES_FILES)
     return [path for path in kept if path not in expected]
 
 
-def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
-    if place.is_dir():
-        files = visible_below(place)
-        unreadable = [path for path in files if is_unreadable_image_name(path)]
-        labelled = {path for path in unreadable if label_path(path).is_file()}  # listed here, rejected by name later
-        described = describe_unreadable(path for path in unreadable if path not in labelled)
-        if described:
-            notes.append(f"{place}: skipped {described}; convert them to .jpg or .png")
-        paths = [path for path in files if is_image_name(path) or path in labelled]
-        return [_Image(path.relative_to(place).as_posix(), path, label_path(path), stated=str(path)) for path in paths]
+def _list_images(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
+    return _images_in_folder(place, notes) if place.is_dir() else _images_of_list(place, root, notes)
+
+
+def _images_in_folder(place: Path, notes: list[str]) -> list[ListedImage]:
+    images, others = [], []
+    for path in visible_below(place):
+        label = label_path(path) if is_image_name(path) or is_unreadable_image_name(path) else None
+        if label is not None and (is_image_name(path) or label.is_file()):  # an unreadable one is reported later
+            images.append(ListedImage(path.relative_to(place).as_posix(), path, label, stated=str(path)))
+        else:
+            others.append(path)
+    if described := describe_unreadable(others):
+        notes.append(f"{place}: skipped {described}; convert them to .jpg or .png")
+    return images
+
+
+def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
     texts = {number: line.strip() for number, line in enumerate(read_lines(place), start=1) if line.strip()}
     texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
@@ -298,43 +154,18 @@ def _list_images(place: Path, root: Path, notes: list[str]) -> list[_Image]:
     while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
         shared += 1  # folders that all names share
     paths = [path or base / name for name, path in zip(names, found, strict=True)]
-    return [
-        _Image("/".join(of_name[shared:]), path, label_path(path), stated=f"{place}: line {number} '{text}'")
-        for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True)
-    ]
+    images = []
+    for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True):
+        stated = f"{place}: line {number} '{text}'"
+        images.append(ListedImage("/".join(of_name[shared:]), path, label_path(path), stated))
+    return images
 
 
-def _unlabelled(images: Sequence[_Image]) -> _Image | None:
-    """Return the first image if none has a label file; missing images are reported later."""
-    there = next((image for image in images if os.path.isfile(image.path)), None)
-    has_labels = there is not None and any(image.labels.is_file() for image in images)
+def _unlabelled(images: Sequence[ListedImage]) -> Path | None:
+    """Return the first label file if no image has its own; missing images are reported later."""
+    there = next((image.label for image in images if os.path.isfile(image.path)), None)
+    has_labels = there is not None and any(image.label.is_file() for image in images)
     return None if has_labels else there
-
-
-def label_path(image_path: Path) -> Path:
-    """Return the label file of an image: the last `images` of its path becomes `labels`.
-
-    If there is no such file, but one next to the image, it is that one.
-    """
-    usual = _usual_label_path(image_path)
-    beside = image_path.with_name(usual.name)
-    return beside if not os.path.isfile(usual) and os.path.isfile(beside) else usual
-
-
-def _usual_label_path(image_path: Path) -> Path:
-    """Replace `images`; in a folder `Images`, with another case, it is in `Labels` or `labels` if there is one."""
-    folders = list(image_path.parent.parts)
-    name = f"{image_path.stem}.txt"
-    if "images" in folders:
-        last = len(folders) - 1 - folders[::-1].index("images")
-        return Path(*folders[:last], "labels", *folders[last + 1 :], name)
-    last = next((number for number in reversed(range(len(folders))) if folders[number].lower() == "images"), -1)
-    if last >= 0:
-        places = (Path(*folders[:last], labels) for labels in ("Labels", "labels", "LABELS"))
-        place = next(filter(Path.is_dir, places), None)
-        if place is not None:
-            return Path(place, *folders[last + 1 :], name)
-    return image_path.parent / name
 
 
 def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels: Sequence[Path]) -> list[str]:
@@ -342,5 +173,5 @@ def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels
     sources = {path, *([names_file] if names_file else []), *places, *labels}
     for place in places:
         folders = [place, *(folder for folder in visible_below(place) if folder.is_dir())] if place.is_dir() else []
-        sources.update(folders, (label_path(folder / "any.jpg").parent for folder in folders))
+        sources.update(folders, map(label_folder, folders))
     return sorted(map(str, sources))

@@ -11,11 +11,10 @@ import yaml
 from ssd_lightning.data.formats.files import MissingSplitError, inside_first, is_within, read_lines, read_text
 from ssd_lightning.data.formats.image_files import find_image, path_tails, portable_path
 from ssd_lightning.data.image_suffixes import is_image_name
+from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.errors import DataError
 
 IMAGES = ("images", "Images")
-LISTS = {"train": ("train.txt",), "val": ("val.txt", "valid.txt"), "test": ("test.txt",)}
-"""Lists of images in the root, which are the splits if there are no settings."""
 SETTINGS_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 OTHER_SETTINGS = ("*.yaml", "*.yml", "*.data", "data/*.data", "cfg/*.data")
 NAMES_FILES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
@@ -150,7 +149,10 @@ def read_settings(root: Path) -> Settings:
             continue  # a file for something else
         if "names" in values and (values.get("train") or values.get("val")):
             return Settings(root, path, values)
-    stated = {key: next((name for name in names if _lists_images(root / name)), "") for key, names in LISTS.items()}
+    stated = {
+        kind: next((f"{name}.txt" for name in names if _lists_images(root / f"{name}.txt")), "")
+        for kind, names in SPLIT_NAMES.items()
+    }
     if stated["train"]:
         return Settings(root, root / stated["train"], stated)
     return Settings(root, root / SETTINGS_FILES[0], {})

@@ -53,7 +53,7 @@ class BudgetCallback(pl.Callback):
         self._every = None if trainer.check_val_every_n_epoch is None else 1
         self._is_ending = False
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        is_validated = data is not None and data.has("val") and trainer.limit_val_batches
+        is_validated = data is not None and data.stages.has("val") and trainer.limit_val_batches
         validation_steps = len(data.dataset("val")) / data.step_size if is_validated else 0.0
         self.budget.max_steps = trainer.max_steps
         self.budget.begin(trainer.global_step, validation_steps=validation_steps, share=self._share)

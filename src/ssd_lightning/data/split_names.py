@@ -1,22 +1,21 @@
-"""What the names of folders and files say of splits; warn of evaluation images that are read as part of another one."""
+"""What splits are called, and what the names of folders and files say of them."""
 
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.formats.files import SPLIT_FOLDERS
 from ssd_lightning.errors import listed
 
 SPLIT_NAMES = {
-    "val": ("val", "valid", "validation", "eval", "evaluation", "dev"),
-    "test": ("test", "testing"),
-    "train": ("train", "training", "trainval", "."),
+    "val": ("val", "valid", "validation", "validate", "val2017", "eval", "evaluation", "dev"),
+    "test": ("test", "testing", "test2017"),
+    "train": ("train", "training", "train2017", "trainval", "."),
 }
-"""What splits are called; the first that a folder has is used."""
-EVALUATION_WORDS = {*SPLIT_NAMES["val"], *SPLIT_NAMES["test"]}
-KIND_OF_WORD = {word: kind for kind, words in SPLIT_NAMES.items() for word in words}
-SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word not in ("trainval", ".")} | {"validate": "val"}
-"""What columns and paths call splits, in lower case, and what is meant: `train`, `val` or `test`."""
+"""Usual names of the splits for validation, test and training; the first that a folder has is used."""
+KIND_OF_WORD = {name: kind for kind, names in SPLIT_NAMES.items() for name in names if name != "."}
+"""What folders, files and columns call splits, in lower case, and what is meant: `train`, `val` or `test`."""
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+"""What messages call the images of a split."""
 
 
 def note_merged(folder: Path, names: Iterable[str], *, split: str) -> list[str]:
@@ -28,11 +27,7 @@ def note_merged(folder: Path, names: Iterable[str], *, split: str) -> list[str]:
         split: the split; folders inside that say the same are not named.
     """
     parents = {parent for name in names for parent in PurePosixPath(name).parents}
-    merged = sorted(
-        str(path)
-        for path in parents
-        if EVALUATION_WORDS.intersection(split_words(path.name)) and kind_of(path.name) != kind_of(split)
-    )
+    merged = sorted(str(path) for path in parents if kind_of(path.name) in {"val", "test"} - {kind_of(split)})
     if not merged:
         return []
     text = "of one split, though their names say validation or test; data.train_split=, val_split= and test_split="
@@ -55,7 +50,7 @@ def kind_of(path: str) -> str | None:
 
 def other_splits(split: str) -> tuple[str, ...]:
     """List the names of subfolders that belong to other splits: `train/train` and `train_zip/train` are one split."""
-    return tuple(name for name in SPLIT_FOLDERS if kind_of(split) is None or kind_of(name) != kind_of(split))
+    return tuple(name for name, kind in KIND_OF_WORD.items() if kind != kind_of(split))
 
 
 def without_split(path: str) -> str:
