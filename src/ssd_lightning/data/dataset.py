@@ -153,8 +153,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         if transform is not None:
             image, boxes, kept = transform(image, target["boxes"].numpy(), sample_seed(self.seed, epoch, index, copy))
             target["boxes"] = torch.from_numpy(np.ascontiguousarray(boxes, dtype=np.float32)).reshape(-1, 4)
-            indices = torch.from_numpy(kept)
-            target["labels"], target["difficult"] = target["labels"][indices], target["difficult"][indices]
+            # Indexed as arrays: as tensors it takes 20 us more for each sample.
+            target["labels"] = torch.from_numpy(target["labels"].numpy()[kept])
+            target["difficult"] = torch.from_numpy(target["difficult"].numpy()[kept])
         if isinstance(transform, Resize) and (placement := transform.placement(read_size_px)) != WHOLE:
             target["placement"] = placement
         return torch.from_numpy(to_planes(image)), target

@@ -65,7 +65,7 @@ class Mosaic:
         x, y = min(max(x, 1), width - 1), min(max(y, 1), height - 1)
         quarters_px = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
         canvas = np.empty_like(samples[0][0])
-        visible, kept = [], []
+        visible, labels, difficult = [], [], []
         for (left, top, right, bottom), (image, target) in zip(quarters_px, samples, strict=True):
             quarter_size = (bottom - top, right - left)
             window = draw_window(rng, image.shape[:2], quarter_size, scale=rng.uniform(self.min_scale, 1))
@@ -75,12 +75,12 @@ class Mosaic:
             scale, corner = np.array([right - left, bottom - top] * 2), np.array([left, top] * 2)
             in_quarter = boxes_in_window(boxes[inside], window).clip(0, 1)
             visible.append((in_quarter * scale + corner) / np.array([width, height] * 2))
-            kept.append(inside)
-        are_kept = torch.from_numpy(np.concatenate(kept))
+            labels.append(target["labels"].numpy()[inside])
+            difficult.append(target["difficult"].numpy()[inside])
         return canvas, Target(
             boxes=torch.from_numpy(np.concatenate(visible).astype(np.float32)),
-            labels=torch.cat([target["labels"] for _, target in samples])[are_kept],
-            difficult=torch.cat([target["difficult"] for _, target in samples])[are_kept],
+            labels=torch.from_numpy(np.concatenate(labels)),
+            difficult=torch.from_numpy(np.concatenate(difficult)),
             image_id=samples[0][1]["image_id"],
             size_px=samples[0][1]["size_px"],
         )
