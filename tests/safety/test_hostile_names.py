@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
+from helpers.datasets import open_coco, open_csv, open_splits, open_voc, open_yolo
+from ssd_lightning.data.formats import Auto
 from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.inference.names import output_names
 from ssd_lightning.inference.sources import find_images
@@ -85,7 +86,8 @@ def test_names_with_line_feeds_in_formats_that_can_have_them(tmp_path: Path) -> 
     assert [record.image_id for record in records] == names
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     splits = yolo(tmp_path, ["good"])
     odd = os.fsdecode(b"bad\xff\xfe.jpg")
     os.rename(tmp_path / "images/train/good.jpg", tmp_path / "images/train" / odd)
@@ -95,6 +97,10 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     assert dataset[0][0].shape == (3, 24, 32)
     one_line(dataset.annotations[0].image_id).encode()
     assert isinstance(image_key(dataset.annotations[0].image_id), int)  # by which metrics know the image
+    Image.new("RGB", (32, 24)).save(tmp_path / "images/train" / os.fsdecode(b"without labels\xff.jpg"))
+    open_splits(Auto, splits=splits)
+    assert "1 of 2 images" in caplog.text
+    caplog.text.encode()
 
 
 @pytest.mark.parametrize("name", LINE_FEEDS)

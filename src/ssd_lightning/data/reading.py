@@ -106,7 +106,7 @@ class DatasetOpener:
         """Log what the reader has to say of some annotations, each sentence once."""
         for note in found.notes:
             if note not in self._noted:
-                log.warning("%s", note)
+                log.warning("%s", note.encode(errors="backslashreplace").decode())  # names may not be UTF-8
                 self._noted.add(note)
 
     def _format_of(self, place: Mapping[str, Any]) -> AnnotationFormat:

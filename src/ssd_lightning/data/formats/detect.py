@@ -22,7 +22,7 @@ from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.data.split_names import KIND_OF_WORD, SPLIT_NAMES, kind_of
-from ssd_lightning.errors import DataError, listed
+from ssd_lightning.errors import DataError, listed, one_line
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class Auto:
         """Return what a folder is, and its own name of a split. Raises `DataError` if there is no such split."""
         if root not in self._detected:
             self._detected[root] = detect_format(root)
-            log.info("%s", self._detected[root].reason)
+            log.info("%s", one_line(self._detected[root].reason))
         found = self._detected[root]
         if split == "train" and found.without_training:
             raise DataError(found.without_training)
