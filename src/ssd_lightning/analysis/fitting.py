@@ -27,8 +27,8 @@ from ssd_lightning.ops.priors import Clip, PriorLevel
 MOST_ROUNDS = 40
 CLIMBING_FACTORS = (1.2, 1.07, 1.02)
 MOST_OBJECTS = 5_000
-"""Maximum number of objects. With 20,000, `choose_priors` took 30 s, with 5,000 of them 4 s, and its priors reached .2 %
-fewer."""
+"""Maximum number of objects. With 20,000, `choose_priors` took 30 s; with 5,000 of them 4 s, and its priors reached
+.2 % fewer."""
 LEAST_STEPS, MOST_STEPS = 3.0, 5.0
 """Range of a level's small square, in cell distances; a level that was smaller may stay so. Priors as large as a cell
 reach more small objects, but are learnt worse in short runs (experiments/README.md). Much larger objects do not fit
