@@ -31,7 +31,7 @@ def begin(name: str, *overrides: str, age_s: float = 0.0, over: bool = False) ->
 
 
 def chosen(resume: str | None, *overrides: str) -> str:
-    root = OmegaConf.create({"hydra": {"overrides": {"task": list(overrides)}}})
+    root = OmegaConf.create({"seed": 1, "hydra": {"overrides": {"task": list(overrides)}}})
     return run_dir("ssd", resume, _root_=root)
 
 
@@ -41,6 +41,11 @@ def test_auto_goes_on_with_the_newest_run_of_the_same_overrides() -> None:
     begin("c", "experiment=x", "seed=2", age_s=10)
     begin("d", "experiment=x", "seed=1", over=True)
     assert chosen("auto", "resume=auto", "seed=1", "experiment=x") == str(wanted)
+
+
+def test_an_override_with_a_reference_is_compared_as_it_was_written() -> None:
+    wanted = begin("a", "name=x_${seed}")
+    assert chosen("auto", "name=x_${seed}") == str(wanted)
 
 
 def test_auto_without_such_a_run_and_no_resume_are_new_runs() -> None:

@@ -31,7 +31,7 @@ def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
     goes_on = resume == "auto" or is_restarted()
     if (name, goes_on) not in _chosen:
         folder = Path("outputs") / name
-        overrides = list(_root_.hydra.overrides.task)
+        overrides: Any = OmegaConf.to_container(_root_.hydra.overrides.task)  # as written, with their references
         found = newest_unfinished(folder, overrides) if goes_on else None
         _chosen[name, goes_on] = str(found or unused(folder / started_at(os.environ)))
     return _chosen[name, goes_on]

@@ -37,9 +37,11 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
     hydra = HydraConfig.get()
-    let_epochs_replace_budget(config, hydra.overrides.task)
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as written, with their references
+    let_epochs_replace_budget(config, overrides)
     if hydra.mode == RunMode.MULTIRUN:
         from ssd_lightning.sweeps.task import run_as_job
 
@@ -56,7 +58,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     end_at_signals("while nothing was trained")
     end_with_launcher()
     ranks = assembly.set_up_machine(config)
-    run = Run(config, directory=Path(hydra.runtime.output_dir), overrides=hydra.overrides.task)
+    run = Run(config, directory=Path(hydra.runtime.output_dir), overrides=overrides)
     if run.is_finished:
         return run.scores
     budget = assembly.make_budget(config, started=started)
