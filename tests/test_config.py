@@ -164,6 +164,14 @@ def test_recipes_that_are_not_named_are_listed_without_being_read(monkeypatch: p
     assert read() == set()
     configs.register_experiments("train", ["experiment=toy_tiny", "seed=1"])
     assert read() == {"toy_tiny.yaml"}
+    configs.register_experiments("train", ["experiment=scratch"])
+    assert read() == {"toy_tiny.yaml", "scratch.yaml", "finetune.yaml"}  # which it extends
+    monkeypatch.setattr(configs, "_stored", {})
+    configs.register_experiments("train", ["experiment=glob(ssd300*)"])
+    assert read() == names
+    monkeypatch.setattr(configs, "_stored", {})
+    configs.register_experiments("train", [])
+    assert read() == set()
     configs.register_experiments("train")
     assert read() == names
     configs.register_experiments("train", [])

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,35 @@ def register_experiments(config_name: str, arguments: Sequence[str] | None = Non
 
     Args:
         config_name: configuration of the command.
-        arguments: the command line. Only the recipes that it names are read; the others are registered without
-            content. To read all takes as long as to compose. None reads all, if a configuration may name one itself.
+        arguments: the command line. Only the recipes that it names, and those that these extend, are read; the others
+            are registered without content. To read all takes as long as to compose. All are read for None, if a
+            configuration may name one itself, and for names that are not written out, such as `glob(ssd300*)`.
     """
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
     packaged = find_folder("conf") / f"{config_name}.yaml"
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
         return  # predict and others start faster without
-    for path in sorted(find_folder("experiments").glob("*.yaml")):
-        is_read = arguments is None or any(path.stem in text for text in arguments)
-        if path not in _stored or (is_read and not _stored[path]):
-            _stored[path] = is_read
-            node: Any = OmegaConf.load(path) if is_read else {}
-            ConfigStore.instance().store(
-                group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
-            )
+    paths = sorted(find_folder("experiments").glob("*.yaml"))
+    if arguments is not None and any(text.lstrip("+").startswith("experiment=") and "(" in text for text in arguments):
+        arguments = None
+    wanted = [path for path in paths if arguments is None or any(path.stem in text for text in arguments)]
+    nodes: dict[Path, Any] = {path: {} for path in paths if path not in _stored}
+    for path in wanted:  # grows by the recipes that these extend
+        if _stored.get(path):
+            continue
+        _stored[path], nodes[path] = True, OmegaConf.load(path)
+        wanted += [path.with_name(f"{name}.yaml") for name in extended_recipes(nodes[path])]
+    for path, node in nodes.items():
+        _stored.setdefault(path, False)
+        ConfigStore.instance().store(
+            group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
+        )
+
+
+def extended_recipes(recipe: Mapping[str, Any]) -> list[str]:
+    """List the names of the recipes that a recipe extends."""
+    return [entry for entry in recipe.get("defaults") or [] if isinstance(entry, str) and entry != "_self_"]
 
 
 _stored: dict[Path, bool] = {}
