@@ -117,23 +117,21 @@ def test_arguments_that_do_not_fit(change: dict[object, object]) -> None:
 
 
 class Part(ConfigMixin, nn.Module):
-    not_in_config = ("file",)
-
-    def __init__(self, width: int, *, file: str | None = None, depth: int = 2, act: object = None) -> None:
+    def __init__(self, width: int, *, weights: str | None = None, depth: int = 2, act: object = None) -> None:
         super().__init__()
         self.width, self.depth = width, depth
 
 
 class Whole(Part):
     def __init__(self, name: str, *, parts: object = ()) -> None:
-        super().__init__(len(name), file="f", depth=7)
+        super().__init__(len(name), weights="f", depth=7)
         self.parts = parts
 
 
 def test_arguments_are_remembered_as_they_were_given() -> None:
     path = f"{__name__}.Part"
     assert to_config(Part(3)) == {"_target_": path, "width": 3}
-    assert to_config(Part(3, file="secret", depth=4)) == {"_target_": path, "width": 3, "depth": 4}
+    assert to_config(Part(3, weights="secret", depth=4)) == {"_target_": path, "width": 3, "depth": 4}
     whole = to_config(Whole("abc", parts={"one": Part(1), "few": (Part(2), 0.5)}))
     assert whole == {
         "_target_": f"{__name__}.Whole",
@@ -145,7 +143,7 @@ def test_arguments_are_remembered_as_they_were_given() -> None:
 def test_types_and_partials() -> None:
     path = f"{__name__}.Part"
     assert to_config(Part) == {"_target_": path, "_partial_": True}
-    for partial in (functools.partial(Part, width=3), functools.partial(Part, width=3, file="secret")):
+    for partial in (functools.partial(Part, width=3), functools.partial(Part, width=3, weights="secret")):
         assert to_config(partial) == {"_target_": path, "_partial_": True, "width": 3}
 
 

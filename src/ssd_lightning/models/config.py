@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -16,15 +16,13 @@ from torch import nn
 from ssd_lightning.errors import ConfigurationError, WeightsError
 
 TRUSTED_MODULES = ("ssd_lightning.models.", "ssd_lightning.ops.", "torch.nn.")
+NOT_IN_CONFIG = ("weights", "init")
+"""Arguments that only construction needs: a file of weights, and how random weights are drawn."""
 
 
 class ConfigMixin:
-    """Records the constructor arguments of an object for `to_config`.
+    """Records the constructor arguments of an object for `to_config`."""
 
-    The class attribute `not_in_config` names arguments that only construction needs, such as a weights file.
-    """
-
-    not_in_config: tuple[str, ...] = ()
     _arguments: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -41,10 +39,6 @@ class ConfigMixin:
 
         cls.__init__ = remember  # type: ignore[assignment, method-assign]
 
-    def update_config(self, **arguments: Any) -> None:
-        """Update recorded arguments, for example after the constructor resolved a default."""
-        self._arguments.update(arguments)
-
 
 def to_config(value: Any) -> Any:
     """Convert an object to plain dicts, lists and numbers that `from_config` reads.
@@ -53,16 +47,12 @@ def to_config(value: Any) -> Any:
         TypeError: the object has no plain form.
     """
     if isinstance(value, ConfigMixin):
-        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), value._arguments)}
+        return {"_target_": _path(type(value)), **_config_of_arguments(value._arguments)}
     if isinstance(value, functools.partial) and not value.args:
-        return {
-            "_target_": _path(value.func),
-            "_partial_": True,
-            **_config_of_arguments(value.func, value.keywords),
-        }
+        return {"_target_": _path(value.func), "_partial_": True, **_config_of_arguments(value.keywords)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: to_config(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"_target_": _path(type(value)), **fields}
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"_target_": _path(type(value)), **_config_of_arguments(fields)}
     if isinstance(value, Mapping):
         return {str(k): to_config(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -74,9 +64,8 @@ def to_config(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no plain form; derive it from ConfigMixin")
 
 
-def _config_of_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    spent = getattr(target, "not_in_config", ())
-    return {name: to_config(value) for name, value in arguments.items() if name not in spent}
+def _config_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: to_config(value) for name, value in arguments.items() if name not in NOT_IN_CONFIG}
 
 
 def from_config(spec: Any) -> Any:
@@ -84,7 +73,7 @@ def from_config(spec: Any) -> Any:
 
     Raises:
         WeightsError: a target is outside `TRUSTED_MODULES` or does not exist, its arguments do not fit, or they
-            include one of `not_in_config`.
+            include one of `NOT_IN_CONFIG`.
     """
     if isinstance(spec, list):
         return [from_config(item) for item in spec]
@@ -93,9 +82,9 @@ def from_config(spec: Any) -> Any:
     if "_target_" not in spec:
         return {k: from_config(v) for k, v in spec.items()}
     target = _trusted(spec["_target_"])
-    spent = [name for name in getattr(target, "not_in_config", ()) if name in spec]
-    if spent:
-        raise WeightsError(f"checkpoint: {spec['_target_']} does not accept '{spent[0]}'")
+    for name in NOT_IN_CONFIG:
+        if name in spec:
+            raise WeightsError(f"checkpoint: {spec['_target_']} does not accept '{name}'")
     arguments = {k: from_config(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
     try:
         return functools.partial(target, **arguments) if spec.get("_partial_") else target(**arguments)
@@ -111,28 +100,25 @@ def check_rebuildable(net: nn.Module) -> None:
         ConfigurationError: a part does not derive from `ConfigMixin`, or is not defined in a trusted module.
     """
     try:
-        refused = _untrusted_targets(to_config(net))
+        targets = list(_targets(to_config(net)))
     except TypeError as error:
         raise ConfigurationError(f"a checkpoint could not rebuild this network: {error}") from error
-    if refused:
-        raise ConfigurationError(
-            f"a checkpoint could not rebuild this network: {refused[0]} is not a class of ssd_lightning.models or "
-            "torch.nn"
-        )
-
-
-def _untrusted_targets(config: Any) -> list[str]:
-    if isinstance(config, list):
-        return [target for item in config for target in _untrusted_targets(item)]
-    if not isinstance(config, dict):
-        return []
-    found = [target for value in config.values() for target in _untrusted_targets(value)]
-    if "_target_" in config:
+    for target in targets:
         try:
-            _trusted(config["_target_"])
-        except WeightsError:
-            found.append(config["_target_"])
-    return found
+            _trusted(target)
+        except WeightsError as error:
+            raise ConfigurationError(
+                f"a checkpoint could not rebuild this network: {target} is not a class of ssd_lightning.models or "
+                "torch.nn"
+            ) from error
+
+
+def _targets(config: Any) -> Iterator[str]:
+    inner = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    for value in inner:
+        yield from _targets(value)
+    if isinstance(config, dict) and "_target_" in config:
+        yield config["_target_"]
 
 
 def _path(target: Any) -> str:

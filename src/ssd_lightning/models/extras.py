@@ -81,8 +81,6 @@ class LiteExtras(ConfigMixin, _Levels):
             signal vanish.
     """
 
-    not_in_config = ("init",)
-
     def __init__(
         self,
         in_channels: int,

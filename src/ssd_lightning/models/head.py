@@ -27,8 +27,6 @@ class SSDHead(ConfigMixin, nn.Module):
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
 
-    not_in_config = ("init",)
-
     def __init__(
         self,
         *,
@@ -81,8 +79,6 @@ class LiteHead(SSDHead):
         init: initialises the weights; lufficc and qfgaohao use Xavier. Without normalisation, `init_normal` makes the
             signal vanish.
     """
-
-    not_in_config = ("init",)
 
     def __init__(
         self,
@@ -146,8 +142,6 @@ class SharedHead(ConfigMixin, nn.Module):
     Raises:
         ConfigurationError: the feature maps differ in channels or boxes, or `prior_probability` is outside (0, 1).
     """
-
-    not_in_config = ("init",)
 
     def __init__(
         self,

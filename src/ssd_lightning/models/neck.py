@@ -46,8 +46,6 @@ class FPNLite(ConfigMixin, nn.Module):
         init: initialises the weights.
     """
 
-    not_in_config = ("init",)
-
     def __init__(
         self,
         in_channels: Sequence[int],

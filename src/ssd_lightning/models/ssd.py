@@ -163,7 +163,7 @@ class SSD(ConfigMixin, nn.Module):
         """Set the colour normalisation. It must be the one that the weights were trained with."""
         self.normalization = normalization
         # A checkpoint stores the normalisation, because the origin of the weights is not known when it is loaded.
-        self.update_config(normalization=normalization)
+        self._arguments.update(normalization=normalization)
 
     def freeze_backbone(self, *, stages: Stages = None, norm: bool = False) -> None:
         """Freeze layers of the backbone, including the running statistics of their batch norms.

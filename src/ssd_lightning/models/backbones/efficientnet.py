@@ -32,8 +32,6 @@ class EfficientNetB3(ConfigMixin, nn.Module):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
-
     def __init__(
         self,
         *,

@@ -73,7 +73,6 @@ class MobileNetV2(ConfigMixin, _TappedNetwork):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
     first_blocks = (4, 7, 14)
     layers_name = "conv"
 
@@ -104,7 +103,6 @@ class MobileNetV3Large(ConfigMixin, _TappedNetwork):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
     first_blocks = (4, 7, 13)
     layers_name = "block"
 

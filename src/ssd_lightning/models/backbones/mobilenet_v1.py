@@ -33,8 +33,6 @@ class MobileNetV1(ConfigMixin, nn.Module):
         WeightsError: the file cannot be read, or has weights of another network.
     """
 
-    not_in_config = ("weights",)
-
     def __init__(self, *, strides: Sequence[int] = (16, 32), weights: str | None = None) -> None:
         super().__init__()
         self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="MobileNetV1"))

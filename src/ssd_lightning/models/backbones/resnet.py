@@ -32,8 +32,6 @@ class ResNet(ConfigMixin, nn.Module):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
-
     def __init__(
         self,
         *,

@@ -30,7 +30,6 @@ class SqueezeNet(ConfigMixin, nn.Module):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
     last_map_is_for_extras_only = True
 
     def __init__(self, *, strides: Sequence[int] = (16,), ceil_mode: bool = True, weights: str | None = None) -> None:

@@ -33,8 +33,6 @@ class TimmBackbone(ConfigMixin, nn.Module):
         WeightsError: the weights are not available.
     """
 
-    not_in_config = ("weights",)
-
     def __init__(
         self,
         *,

@@ -34,8 +34,6 @@ class VGG16(ConfigMixin, nn.Module):
         WeightsError: the weights are not available, or do not fit.
     """
 
-    not_in_config = ("weights",)
-
     def __init__(
         self,
         *,
