@@ -43,15 +43,16 @@ def coco_summary(
     num_images = len(sizes_px)
     detection_counts = detections.image_index.bincount(minlength=num_images).tolist()
     object_counts = objects.image_index.bincount(minlength=num_images).tolist()
-    preds, targets = [], []
-    for size_px, boxes, scores, labels in zip(
-        sizes_px.tolist(), *(column.split(detection_counts) for column in detections[1:]), strict=True
-    ):
-        preds.append({"boxes": boxes_to_pixels(boxes, size_px), "scores": scores, "labels": labels})
-    for size_px, boxes, labels, difficult in zip(
-        sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True
-    ):
-        targets.append({"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()})
+    found = zip(sizes_px.tolist(), *(column.split(detection_counts) for column in detections[1:]), strict=True)
+    truth = zip(sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True)
+    preds = [
+        {"boxes": boxes_to_pixels(boxes, size_px), "scores": scores, "labels": labels}
+        for size_px, boxes, scores, labels in found
+    ]
+    targets = [
+        {"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()}
+        for size_px, boxes, labels, difficult in truth
+    ]
     # The ranks have already exchanged their images. A second exchange would count each image several times.
     evaluator = MeanAveragePrecision(
         backend="faster_coco_eval",
@@ -61,10 +62,8 @@ def coco_summary(
     )
     evaluator.warn_on_many_detections = False
     evaluator.update(preds, targets)
-    summary = {name: value for name, value in evaluator.compute().items() if _is_summary(name)}
-    # COCO uses -1 for undefined values.
-    return {name: value.masked_fill(value < 0, torch.nan) for name, value in summary.items()}
-
-
-def _is_summary(name: str) -> bool:
-    return name.startswith(("map", "mar")) and not name.endswith("per_class")
+    return {
+        name: value.masked_fill(value < 0, torch.nan)  # COCO uses -1 for undefined values
+        for name, value in evaluator.compute().items()
+        if name.startswith(("map", "mar")) and not name.endswith("per_class")
+    }

@@ -74,10 +74,11 @@ class DetectionMetric(Metric):
             if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
                 raise ValueError(f"got detections of image '{image_id}' for the target of '{target['image_id']}'")
             images.append([image_key(image_id), *target["size_px"], len(pred["labels"]), len(target["labels"])])
-        if images:
-            self._append("images", torch.tensor(images))
-            self._append("detections", _columns(preds, "scores", "labels"))
-            self._append("objects", _columns(targets, "labels", "difficult"))
+        if not images:
+            return
+        tables = torch.tensor(images), _columns(preds, "scores", "labels"), _columns(targets, "labels", "difficult")
+        for (name, (_, dtype)), rows in zip(_LAYOUT.items(), tables, strict=True):
+            getattr(self, name).append(rows.detach().to(self.device, dtype))
 
     def evaluation(self) -> Evaluation:
         """Collect the images in the states, on the CPU: the metrics need float64, which some accelerators lack."""
@@ -102,10 +103,6 @@ class DetectionMetric(Metric):
         """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._table("images").cpu()[:, 0].unique(), self.evaluation()
-
-    def _append(self, name: str, rows: Tensor) -> None:
-        state = getattr(self, name)
-        state.append(rows.detach().to(self.device, _LAYOUT[name][1]))
 
     def _table(self, name: str) -> Tensor:
         """Join a state to one `[rows, width]` tensor with its own dtype, even if it is empty."""

@@ -123,9 +123,6 @@ def recognise(state_dict: Mapping[str, Tensor], file: str) -> CheckpointFormat:
         if all(any(name.startswith(key) for name in state_dict) for key in origin.keys):
             return origin
     first = "; ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state_dict.items())[:3])
-    known = "; ".join(f"{origin.source} ({', '.join(origin.keys)})" for origin in _one_a_source())
+    one_a_source = {origin.source: origin for origin in reversed(ORIGINS)}
+    known = "; ".join(f"{origin.source} ({', '.join(origin.keys)})" for origin in reversed(one_a_source.values()))
     raise WeightsError(f"{file}: unknown checkpoint format. The file begins with {first}. Known formats are {known}")
-
-
-def _one_a_source() -> list[CheckpointFormat]:
-    return list({origin.source: origin for origin in reversed(ORIGINS)}.values())[::-1]

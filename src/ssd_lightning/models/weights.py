@@ -18,7 +18,6 @@ from ssd_lightning.models.files import NET_PREFIX, read_checkpoint, stored_level
 from ssd_lightning.models.head import last_convolution
 from ssd_lightning.models.key_mapping import NETWORKS, rules_for, translate
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.normalization import Normalization
 
 SETTING = "init_from="
 """Setting that the error messages name."""
@@ -26,21 +25,15 @@ SETTING = "init_from="
 
 @dataclass
 class Loaded:
-    """Result of `load_pretrained`.
-
-    Attributes:
-        origin: format of the file.
-        kept: names of our parameters that were loaded.
-        reinitialised: names of our parameters that keep their random initialisation, with the reason.
-        normalization: the network's normalisation after loading.
-        other_priors: a sentence, if the weights were trained with priors that differ from those of the network.
-    """
+    """Result of `load_pretrained`."""
 
     origin: CheckpointFormat
     kept: list[str]
-    normalization: Normalization
+    """Names of our parameters that were loaded."""
     reinitialised: dict[str, str]
+    """Names of our parameters that keep their random initialisation, with the reason."""
     other_priors: str | None = None
+    """A sentence, if the weights were trained with priors that differ from those of the network."""
 
 
 def load_pretrained(
@@ -78,13 +71,23 @@ def load_pretrained(
         raise WeightsError(f"{SETTING}{path}: these weights are made for {origin.overrides}; {error}") from error
     theirs = {name: given[other] for name, other in names.items() if other in given}
     reinitialised = _other_classes(net, theirs, other_classes)
-    _require_a_fit(ours, theirs, reinitialised, names, given, origin, f"{SETTING}{path}")
+    problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
+    for name, tensor in theirs.items():
+        start = 1 if name in reinitialised else 0  # the number of classes of reinitialised layers may differ
+        if _trimmed(tensor)[start:] != _trimmed(ours[name])[start:]:
+            problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, expected {tuple(ours[name].shape)}")
+    problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
+    if problems:
+        raise WeightsError(
+            f"{SETTING}{path}: these weights are {origin.source}'s, made for {origin.overrides}; in this network "
+            f"{len(problems)} names or shapes differ: {'; '.join(problems[:3])}"
+        )
     kept = [name for name in names if name not in reinitialised]
     net.load_state_dict({name: theirs[name].view_as(ours[name]) for name in kept}, strict=False)
     if not keep_normalization:
         found = stored_normalization(checkpoint) if origin.source == OURS else origin.normalization
         net.use_normalization(found or net.normalization)
-    return Loaded(origin, kept, net.normalization, reinitialised, _other_priors(net, origin, spec))
+    return Loaded(origin, kept, reinitialised, _other_priors(net, origin, spec))
 
 
 def levels_for_weights(path: Path, default: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
@@ -124,11 +127,9 @@ def _other_priors(net: SSD, origin: CheckpointFormat, spec: Any) -> str | None:
         differs = [key for key in keys if from_config(there[key]) != from_config(here[key])]
         return f"they were trained with other priors ({', '.join(differs)} differ)" if differs else None
     distance = distance_of_priors(origin, net.priors_cxcywh)
-    return (
-        f"they were trained with the priors of {origin.overrides}, which differ by up to {distance:.3f}"
-        if distance > 1e-5
-        else None
-    )
+    if distance <= 1e-5:
+        return None
+    return f"they were trained with the priors of {origin.overrides}, which differ by up to {distance:.3f}"
 
 
 def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) -> dict[str, str]:
@@ -147,28 +148,6 @@ def _other_classes(net: SSD, theirs: Mapping[str, Tensor], other_classes: bool) 
             elif other_classes:
                 reinitialised[name] = "different classes"
     return reinitialised
-
-
-def _require_a_fit(
-    ours: Mapping[str, Tensor],
-    theirs: Mapping[str, Tensor],
-    reinitialised: Mapping[str, str],
-    names: Mapping[str, str],
-    given: Mapping[str, Tensor],
-    origin: CheckpointFormat,
-    file: str,
-) -> None:
-    problems = [f"{names[name]} is missing" for name in ours if name not in theirs]
-    for name, tensor in theirs.items():
-        start = 1 if name in reinitialised else 0  # the number of classes of reinitialised layers may differ
-        if _trimmed(tensor)[start:] != _trimmed(ours[name])[start:]:
-            problems.append(f"{names[name]} has shape {tuple(tensor.shape)}, expected {tuple(ours[name].shape)}")
-    problems += [f"{name} is unknown" for name in given.keys() - set(names.values())]
-    if problems:
-        raise WeightsError(
-            f"{file}: these weights are {origin.source}'s, made for {origin.overrides}; in this network "
-            f"{len(problems)} names or shapes differ: {'; '.join(problems[:3])}"
-        )
 
 
 def key_mapping(net: SSD, source: str) -> dict[str, str]:
@@ -225,12 +204,12 @@ def _start_backbone_from(net: SSD, path: Path, origin: CheckpointFormat, keep_no
     reinitialised = {name: "not in a classifier" for name in state if not name.startswith(prefix)}
     if not keep_normalization:
         net.use_normalization(pretrained.normalization)
-    return Loaded(origin, kept, net.normalization, reinitialised)
+    return Loaded(origin, kept, reinitialised)
 
 
-def _trimmed(tensor: Tensor) -> tuple[int, ...]:
+def _trimmed(tensor: Tensor) -> list[int]:
     """Return the shape without trailing ones: a 1 x 1 convolution is equivalent to a fully connected layer."""
     shape = list(tensor.shape)
     while shape and shape[-1] == 1:
         shape.pop()
-    return tuple(shape)
+    return shape

@@ -170,7 +170,6 @@ def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
 
 
 def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device without waiting for its arrival. Later work on the device starts after the copy."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -59,12 +59,13 @@ class PriorLevel:
     @property
     def boxes_per_cell(self) -> int:
         """Number of priors per cell."""
-        return len(self.squares()) + 2 * len(self.aspect_ratios) * len(self._stretched())
+        return len(self.sizes())
 
     def sizes(self) -> list[tuple[float, float]]:
         """Return the (width, height) of each prior of a cell in pixels."""
-        sizes = [(side, side) for side in self.squares()]
-        for side in self._stretched():
+        squares = self.squares()
+        sizes = [(side, side) for side in squares]
+        for side in squares if self.both_sizes else squares[:1]:
             for ratio in self.aspect_ratios:
                 long, short = side * math.sqrt(ratio), side / math.sqrt(ratio)
                 sizes += [(long, short), (short, long)]
@@ -73,9 +74,6 @@ class PriorLevel:
     def squares(self) -> list[float]:
         """Return the sides of the squares in pixels."""
         return [self.min_size] if self.max_size is None else [self.min_size, math.sqrt(self.min_size * self.max_size)]
-
-    def _stretched(self) -> list[float]:
-        return self.squares() if self.both_sizes else [self.min_size]
 
 
 def as_height_width(size: Size) -> tuple[int, int]:

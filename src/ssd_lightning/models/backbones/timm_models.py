@@ -18,6 +18,9 @@ from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import first_line, read_tensors
 from ssd_lightning.ops.normalization import Normalization
 
+NO_SUCH_MAPS = (AssertionError, IndexError, KeyError, RuntimeError, ValueError)
+"""What timm raises for feature maps that a network does not have."""
+
 
 class TimmBackbone(ConfigMixin, nn.Module):
     """A network of timm with `features_only`.
@@ -51,7 +54,7 @@ class TimmBackbone(ConfigMixin, nn.Module):
             out_indices = indices_of(name, strides)
         try:
             self.network = timm.create_model(name, features_only=True, out_indices=tuple(out_indices), pretrained=False)
-        except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
+        except NO_SUCH_MAPS as error:
             raise ConfigurationError(f"backbone.name={name}: no feature maps {list(out_indices)}: {error}") from error
         if weights is not None:
             self._load(name, out_indices, weights)
@@ -118,7 +121,7 @@ def indices_of(name: str, strides: Sequence[int]) -> tuple[int, ...]:
     try:
         with torch.device("meta"):
             network = timm.create_model(name, features_only=True, pretrained=False)
-    except (AssertionError, IndexError, KeyError, RuntimeError, ValueError) as error:
+    except NO_SUCH_MAPS as error:
         raise ConfigurationError(f"backbone.name={name}: no feature maps: {error}") from error
     info: Any = network.feature_info
     index_of = dict(zip(info.reduction(), info.out_indices, strict=True))  # the last of equal strides
