@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 
+from helpers.choices import without_initialization
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import TimmBackbone, timm_models
 
@@ -26,38 +27,40 @@ def test_a_file_of_timms_fills_the_backbone(resnet18: Path) -> None:
 @pytest.mark.parametrize("name", ["resnet34", "mobilenetv2_100"])
 def test_a_file_of_another_network_is_refused(name: str, resnet18: Path) -> None:
     """timm itself skips what it does not find."""
-    with pytest.raises(WeightsError, match=rf"backbone\.weights=.*resnet18\.pth: not timm's {name}: "):
+    with (
+        without_initialization(),
+        pytest.raises(WeightsError, match=rf"backbone\.weights=.*resnet18\.pth: not timm's {name}: "),
+    ):
         TimmBackbone(name=name, weights=str(resnet18))
 
 
 def test_weights_that_timm_does_not_have_are_not_asked_for() -> None:
-    with pytest.raises(WeightsError, match=r"timm has no ImageNet weights of darknet17; .*backbone\.weights=null"):
+    with (
+        torch.device("meta"),
+        pytest.raises(WeightsError, match=r"timm has no ImageNet weights of darknet17; .*backbone\.weights=null"),
+    ):
         TimmBackbone(name="darknet17", weights="DEFAULT")
 
 
-def test_a_hub_that_does_not_answer_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setattr(timm_models, "is_reachable", lambda host: False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    was_offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    with pytest.raises(WeightsError, match="cannot get timm's ImageNet weights of resnet18"):
-        TimmBackbone(name="resnet18", weights="DEFAULT")
-    assert "Retrying" not in "".join(capfd.readouterr())
-    assert was_offline == huggingface_hub.constants.HF_HUB_OFFLINE
-
-
 def test_without_a_network_one_sentence_says_which_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = timm.create_model
+    """A hub that does not answer is not waited for: only its cache is asked."""
+    made, hub = timm.create_model, huggingface_hub.constants
+    asked = []
 
     def offline(name: str, pretrained: bool = False, **settings: object) -> torch.nn.Module:
         if pretrained:
+            asked.append(hub.HF_HUB_OFFLINE)
             raise OSError("no network\nsecond line")
-        return made(name, pretrained=False, **settings)
+        with torch.device("meta"):
+            return made(name, pretrained=False, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(timm_models, "is_reachable", lambda host: False)
+    was_offline = hub.HF_HUB_OFFLINE
     with pytest.raises(WeightsError) as caught:
         TimmBackbone(name="resnet18", weights="DEFAULT")
+    assert (asked, hub.HF_HUB_OFFLINE) == ([True], was_offline)
+    assert "cannot get timm's ImageNet weights of resnet18 (no network): fetch" in str(caught.value)
     assert "https://huggingface.co/timm/resnet18" in str(caught.value)
     assert "backbone.weights=null" in str(caught.value)
     assert "\n" not in str(caught.value)
