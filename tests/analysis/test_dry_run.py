@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.boxes import make_target
+from helpers.targets import make_target
 from ssd_lightning.analysis.dry_run import (
     first_loss_issues,
     first_losses,

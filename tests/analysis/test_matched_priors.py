@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from helpers.boxes import draw_boxes, make_target
+from helpers.targets import draw_boxes, make_target
 from ssd_lightning.analysis.matched_priors import COUNTS, by_object, level_of_priors, summarise_matches
 from ssd_lightning.losses import ArgmaxMatcher, BipartiteMatcher, Matcher
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy

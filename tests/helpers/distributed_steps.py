@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from helpers.small_network import small_net
-from helpers.targets import make_target
+from helpers.targets import draw_boxes, make_target
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
@@ -25,15 +25,9 @@ BATCH = 8
 IMAGES = 33
 
 
-def draw_boxes(generator: torch.Generator, count: int) -> Tensor:
-    sides = torch.rand(count, 2, generator=generator) * 0.4 + 0.15
-    corners = torch.rand(count, 2, generator=generator) * (1 - sides)
-    return torch.cat([corners, corners + sides], dim=1)
-
-
 def draw_target(generator: torch.Generator, index: int) -> Target:
     count = index % 4  # none at all for some
-    boxes, labels = draw_boxes(generator, count), torch.randint(1, 3, (count,), generator=generator)
+    boxes, labels = draw_boxes(count, generator, (0.15, 0.55)), torch.randint(1, 3, (count,), generator=generator)
     return make_target(boxes, labels, image_id=str(index), size_px=SIZE)
 
 
@@ -77,7 +71,7 @@ def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(image)
         target = draw_target(generator, image + 1)
         noise = 0.02 * torch.randn(len(target["boxes"]), 4, generator=generator)
-        boxes = torch.cat([target["boxes"] + noise, draw_boxes(generator, 2)])
+        boxes = torch.cat([target["boxes"] + noise, draw_boxes(2, generator, (0.15, 0.55))])
         labels = torch.cat([target["labels"], torch.tensor([1, 2])])
         scores = torch.rand(len(boxes), generator=generator).sort(descending=True).values
         metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [target])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from helpers.targets import make_target
+from helpers.targets import draw_boxes, make_target
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.types import SSDOutput, Target
 
@@ -42,9 +42,7 @@ def random_targets(batch_size: int, num_classes: int, boxes: tuple[int, int] = (
     targets = []
     for index in range(batch_size):
         count = int(torch.randint(boxes[0], boxes[1] + 1, (), generator=generator))
-        sides = torch.rand(count, 2, generator=generator) * 0.5 + 0.05
-        corners = torch.rand(count, 2, generator=generator) * (1 - sides)
+        boxes_xyxy = draw_boxes(count, generator)
         labels = torch.randint(1, num_classes + 1, (count,), generator=generator)
-        boxes_xyxy = torch.cat((corners, corners + sides), dim=1)
         targets.append(make_target(boxes_xyxy, labels, image_id=str(index), size_px=300))
     return targets

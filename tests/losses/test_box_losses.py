@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from helpers.boxes import draw_boxes
+from helpers.targets import draw_boxes
 from ssd_lightning.losses import IoULoss, SmoothL1Loss
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +20,7 @@ def draw(batch: int, num_priors: int, num_classes: int, seed: int = 0) -> tuple[
     return logits, labels.masked_fill(torch.rand(batch, num_priors, generator=generator) < 0.8, 0)
 
 
-@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.75, 0.5), (0.5, 0.0), (0.0, 1.0), (1.0, 5.0)])
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.75, 0.5), (0.5, 0.0)])
 def test_focal_loss_of_one_class_is_torchvisions(alpha: float, gamma: float) -> None:
     """A softmax over two logits is a sigmoid of their difference; torchvision has the latter."""
     logits, labels = draw(3, 50, 1)
@@ -34,16 +32,11 @@ def test_focal_loss_of_one_class_is_torchvisions(alpha: float, gamma: float) -> 
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
 
 
-def test_focal_loss_of_many_classes_by_a_slow_loop() -> None:
+def test_focal_loss_of_many_classes_is_its_formula() -> None:
     logits, labels = draw(2, 30, 4)
-    loss = FocalLoss()(logits, labels)
-    for image in range(2):
-        for prior in range(30):
-            exponents = [math.exp(x) for x in logits[image, prior].tolist()]
-            label = int(labels[image, prior])
-            p = exponents[label] / sum(exponents)
-            expected = -(0.25 if label else 0.75) * (1 - p) ** 2 * math.log(p)
-            assert loss[image, prior].item() == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    p = logits.double().softmax(-1).gather(2, labels[..., None])[..., 0]
+    expected = -torch.where(labels > 0, 0.25, 0.75) * (1 - p) ** 2 * p.log()
+    torch.testing.assert_close(FocalLoss()(logits, labels).double(), expected, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from helpers.boxes import draw_boxes, make_target
+from helpers.targets import draw_boxes, make_target
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import (
     ArgmaxMatcher,

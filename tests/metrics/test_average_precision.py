@@ -140,21 +140,14 @@ def test_block_size_changes_nothing(draw, monkeypatch: pytest.MonkeyPatch) -> No
 
 def slow_average_precision(preds: list, targets: list, label: int, iou_threshold: float) -> tuple[float, float]:
     """One class by the definition, one detection at a time: (11-point, area)."""
-    ranking = [
-        (float(score), image, box.tolist())
-        for image, pred in enumerate(preds)
-        for score, box, its_label in zip(pred["scores"], pred["boxes"], pred["labels"], strict=True)
-        if its_label == label
-    ]
+    ranking, truth = [], []
+    for image, (pred, target) in enumerate(zip(preds, targets, strict=True)):
+        rows = pred["labels"] == label
+        found = zip(pred["scores"][rows].tolist(), pred["boxes"][rows].tolist(), strict=True)
+        ranking += [(score, image, box) for score, box in found]
+        rows = target["labels"] == label
+        truth.append(list(zip(target["boxes"][rows].tolist(), target["difficult"][rows].tolist(), strict=True)))
     ranking.sort(key=lambda entry: -entry[0])
-    truth = [
-        [
-            (box.tolist(), bool(difficult))
-            for box, difficult, its_label in zip(target["boxes"], target["difficult"], target["labels"], strict=True)
-            if its_label == label
-        ]
-        for target in targets
-    ]
     num_objects = sum(not difficult for image in truth for _, difficult in image)
     if num_objects == 0:
         return math.nan, math.nan
@@ -162,19 +155,16 @@ def slow_average_precision(preds: list, targets: list, label: int, iou_threshold
     hits = misses = 0
     curve = []
     for _, image, box in ranking:
-        best, best_iou = -1, -1.0
-        for candidate, (other, _) in enumerate(truth[image]):
-            if (iou := slow_iou(box, other)) > best_iou:
-                best, best_iou = candidate, iou
-        if best_iou < iou_threshold:
-            misses += 1
-        elif truth[image][best][1]:
+        ious = [slow_iou(box, other) for other, _ in truth[image]]
+        best = max(range(len(ious)), key=ious.__getitem__, default=-1)  # of equal ones the first
+        is_near = best >= 0 and ious[best] >= iou_threshold
+        if is_near and truth[image][best][1]:
             continue
-        elif (image, best) in taken:
-            misses += 1
-        else:
+        if is_near and (image, best) not in taken:
             taken.add((image, best))
             hits += 1
+        else:
+            misses += 1
         curve.append((hits / num_objects, hits / (hits + misses)))
     eleven_point = sum(best_precision(curve, t) for t in np.arange(0, 1.1, 0.1)) / 11
     recalls = sorted({0.0, *(recall for recall, _ in curve)})

@@ -1,5 +1,7 @@
 """The COCO metric against torchmetrics called by hand, and what it adds: pixels, crowds, duplicates, NaN."""
 
+import math
+
 import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
@@ -10,19 +12,10 @@ from ssd_lightning.types import Detections, Target
 
 
 def image(boxes: torch.Tensor, found: torch.Tensor, size_px: tuple[int, int] = (512, 512), difficult: bool = False):
-    labels = torch.ones(len(boxes), dtype=torch.int64)
-    pred = Detections(
-        boxes=found,
-        scores=torch.linspace(1, 0.5, len(found)),
-        labels=torch.ones(len(found), dtype=torch.int64),
-    )
-    target = Target(
-        boxes=boxes,
-        labels=labels,
-        difficult=torch.full((len(boxes),), difficult),
-        image_id=f"{len(boxes)}_{size_px}_{difficult}",
-        size_px=size_px,
-    )
+    ones = torch.ones(max(len(boxes), len(found)), dtype=torch.int64)
+    pred = Detections(boxes=found, scores=torch.linspace(1, 0.5, len(found)), labels=ones[: len(found)])
+    name, flags = f"{len(boxes)}_{size_px}_{difficult}", torch.full((len(boxes),), difficult)
+    target = Target(boxes=boxes, labels=ones[: len(boxes)], difficult=flags, image_id=name, size_px=size_px)
     return pred, target
 
 
@@ -41,16 +34,8 @@ def test_against_torchmetrics_called_by_hand(draw, thresholds: tuple[int, ...]) 
     for pred, target in zip(preds, targets, strict=True):
         height, width = target["size_px"]
         scale = torch.tensor([width, height, width, height])
-        direct.update(
-            [{**pred, "boxes": pred["boxes"] * scale}],
-            [
-                {
-                    "boxes": target["boxes"] * scale,
-                    "labels": target["labels"],
-                    "iscrowd": target["difficult"].int(),
-                }
-            ],
-        )
+        truth = {"boxes": target["boxes"] * scale, "labels": target["labels"], "iscrowd": target["difficult"].int()}
+        direct.update([{**pred, "boxes": pred["boxes"] * scale}], [truth])
     expected = direct.compute()
     result = evaluate(*zip(preds, targets, strict=True), max_detection_thresholds=thresholds)
     assert set(result) == {
@@ -78,16 +63,11 @@ def test_more_than_a_hundred_detections_an_image_are_not_lost() -> None:
 )
 def test_size_ranges_are_pixels_of_the_original_image(size_px: tuple[int, int], range_name: str) -> None:
     """The box is 40 px wide and 20, 40 or 200 px high: small up to 32^2, medium up to 96^2."""
-    box = torch.tensor([[0.5, 0.5, 0.6, 0.7]])
-    if range_name == "large":
-        box = torch.tensor([[0.5, 0.5, 0.8, 0.7]])
+    box = torch.tensor([[0.5, 0.5, 0.8 if range_name == "large" else 0.6, 0.7]])
     result = evaluate(image(box, box, size_px))
-    assert {name for name in ("small", "medium", "large") if result[f"map_{name}"] == 1} == {range_name}
-    assert {name for name in ("small", "medium", "large") if result[f"map_{name}"].isnan()} == {
-        "small",
-        "medium",
-        "large",
-    } - {range_name}
+    found = {name: result[f"map_{name}"].item() for name in ("small", "medium", "large")}
+    assert found.pop(range_name) == 1
+    assert all(map(math.isnan, found.values()))
 
 
 def test_difficult_objects_are_crowds() -> None:

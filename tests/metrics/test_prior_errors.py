@@ -22,23 +22,13 @@ def test_both_errors_are_those_of_d2l() -> None:
     offsets, wanted = torch.randn(2, 3, 40, 4, generator=generator)
     labels = torch.randint(0, 3, (3, 40), generator=generator)
     priors = torch.rand(40, 4, generator=generator) + 0.1
-    errors = prior_errors(SSDOutput(offsets, logits, priors), assign(labels, wanted, priors))
+    errors = prior_errors(SSDOutput(offsets.clone().requires_grad_(), logits, priors), assign(labels, wanted, priors))
     right = float((logits.argmax(dim=-1).type(labels.dtype) == labels).sum())
     assert errors["class_error"].item() == pytest.approx(1 - right / labels.numel())
     masks = (labels > 0).float().repeat_interleave(4, dim=1)  # [3, 160]
     flat, flat_wanted = offsets.flatten(1), wanted.flatten(1)
     expected = float(((flat_wanted - flat) * masks).abs().sum()) / flat_wanted.numel()
     assert errors["box_mae"].item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_perfect_output_has_no_error() -> None:
-    labels = torch.tensor([[0, 2, 1]])
-    logits = torch.nn.functional.one_hot(labels, 3).float()
-    wanted, priors = torch.rand(1, 3, 4), torch.rand(3, 4) + 0.1
-    output = SSDOutput(wanted.clone().requires_grad_(), logits, priors)
-    errors = prior_errors(output, assign(labels, wanted, priors))
-    assert errors["class_error"] == 0
-    assert errors["box_mae"].item() == pytest.approx(0, abs=1e-5)
     assert not errors["box_mae"].requires_grad
 
 

@@ -41,24 +41,12 @@ def test_reference_vectors(reference_dir: Path) -> None:
     def column(name: str, image: int) -> torch.Tensor:
         return torch.from_numpy(data[f"{name}_{image}"])
 
-    preds = [
-        Detections(
-            boxes=column("det_boxes", i) / 512,
-            scores=column("det_scores", i),
-            labels=column("det_labels", i) + 1,
-        )
-        for i in range(60)
-    ]
-    targets = [
-        Target(
-            boxes=column("gt_boxes", i) / 512,
-            labels=column("gt_labels", i) + 1,
-            difficult=column("gt_difficult", i),
-            image_id=str(i),
-            size_px=(512, 512),
-        )
-        for i in range(60)
-    ]
+    preds, targets = [], []
+    for i in range(60):
+        boxes, found = column("gt_boxes", i) / 512, column("det_boxes", i) / 512
+        preds.append(Detections(boxes=found, scores=column("det_scores", i), labels=column("det_labels", i) + 1))
+        labels, difficult = column("gt_labels", i) + 1, column("gt_difficult", i)
+        targets.append(Target(boxes=boxes, labels=labels, difficult=difficult, image_id=str(i), size_px=(512, 512)))
     result = evaluate(preds, targets, batch_size=7, num_classes=20)
     assert set(result) == {"map_11point", "map_area", "ap_11point", "ap_area"}
     for name, value in result.items():

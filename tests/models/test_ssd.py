@@ -18,16 +18,6 @@ NO_EXTRAS = functools.partial(SSDExtras, layers=[])
 TINY_SCALES = [(0.2, 0.272), (0.37, 0.447), (0.54, 0.619), (0.71, 0.79), (0.88, 0.961)]
 
 
-def tiny_ssd(image_size: tuple[int, int] = (256, 256), **settings) -> SSD:
-    return SSD(
-        backbone=TinyBackbone(),
-        extras=TinyExtras,
-        levels=levels_from_scales(scales=TINY_SCALES, aspect_ratios=[[2]] * 5, image_size=image_size),
-        image_size=image_size,
-        **{"num_classes": 1, **settings},
-    )
-
-
 class Windows(nn.Module):
     """A backbone without weights: the mean of every 8 x 8 pixels, and of every 16 x 16."""
 
@@ -38,9 +28,9 @@ class Windows(nn.Module):
         return [nn.functional.avg_pool2d(images, 8), nn.functional.avg_pool2d(images, 16)]
 
 
-def windows_ssd(image_size: tuple[int, int] = (32, 64)) -> SSD:
+def windows_ssd(image_size: tuple[int, int] = (32, 64), **settings) -> SSD:
     levels = [PriorLevel(None, None, 8, 12, (2,)), PriorLevel(None, None, 16, None, (2, 3))]
-    return SSD(backbone=Windows(), extras=NO_EXTRAS, levels=levels, image_size=image_size, num_classes=2)
+    return SSD(backbone=Windows(), extras=NO_EXTRAS, image_size=image_size, num_classes=2, levels=levels, **settings)
 
 
 def test_ssd300_is_that_of_the_paper() -> None:
@@ -61,8 +51,9 @@ def test_ssd512_ends_in_one_cell_by_a_kernel_of_four() -> None:
 
 
 def test_tiny_ssd_is_that_of_the_book() -> None:
+    levels = levels_from_scales(scales=TINY_SCALES, aspect_ratios=[[2]] * 5, image_size=256)
     with torch.device("meta"):
-        net = tiny_ssd()
+        net = SSD(backbone=TinyBackbone(), extras=TinyExtras, levels=levels, image_size=256, num_classes=1)
     assert [level.grid_size[0] for level in net.levels] == [32, 16, 8, 4, 1]
     assert len(net.priors_cxcywh) == 5444
     assert net.normalization == IMAGENET
@@ -112,16 +103,9 @@ def test_measuring_leaves_the_network_alone() -> None:
 
 @pytest.mark.parametrize("normalization", [None, SUBTRACT_MEAN_BGR])
 def test_colours_are_normalised_inside(normalization: Normalization | None) -> None:
-    net = SSD(
-        backbone=Windows(),
-        extras=NO_EXTRAS,
-        levels=[PriorLevel(None, None, 8, None, ())] * 2,
-        image_size=16,
-        num_classes=1,
-        normalization=normalization,
-    )
+    net = windows_ssd(normalization=normalization)
     assert net.normalization == (normalization or IDENTITY)
-    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 32, 64), dtype=torch.uint8)
     expected = net.head(net.extractor(net.normalization(image)))
     torch.testing.assert_close(net(image)[:2], expected)
 
@@ -145,17 +129,13 @@ def test_one_forward_in_training_and_in_evaluation() -> None:
 
 
 def test_priors_are_clipped_where_wanted() -> None:
-    levels = [PriorLevel(None, None, 40, None, ())] * 2
-    nets = [
-        SSD(backbone=Windows(), extras=NO_EXTRAS, levels=levels, image_size=16, num_classes=1, clip_priors=clip)
-        for clip in (False, True)
-    ]
-    assert nets[0].priors_cxcywh.max() == 2.5
-    assert nets[1].priors_cxcywh.max() == 1
+    free, clipped = (windows_ssd((16, 16), clip_priors=clip).priors_cxcywh for clip in (False, True))
+    assert free.max() > 1
+    assert torch.equal(clipped, free.clamp(0, 1))
 
 
 def test_priors_keep_their_digits_in_a_half_precision_network() -> None:
-    net = tiny_ssd()
+    net = tiny_net(num_classes=2)
     before = net.priors_cxcywh.clone()
     net.bfloat16()
     assert net.head.box[0].weight.dtype == torch.bfloat16

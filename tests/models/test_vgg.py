@@ -174,23 +174,19 @@ def test_weights_that_do_not_exist(tmp_path: Path) -> None:
         VGG16(weights="IMAGENET1K_FEATURES", batch_norm=True)
 
 
-def changed(state: dict[str, Tensor], kind: str) -> object:
-    if kind == "tensor":
-        return torch.zeros(3)
-    if kind == "numbers":
-        return dict.fromkeys(state, 1)
-    if kind == "vgg13":
-        return {k: v for k, v in state.items() if not k.startswith("features.28")}
-    if kind == "no fc7":
-        return {k: v for k, v in state.items() if not k.startswith("classifier.3")}
-    assert kind == "another shape"
-    return {**state, "features.5.weight": torch.zeros(4, 4, 3, 3)}
+ELSE = {
+    "tensor": lambda state: torch.zeros(3),
+    "numbers": lambda state: dict.fromkeys(state, 1),
+    "vgg13": lambda state: {k: v for k, v in state.items() if not k.startswith("features.28")},
+    "no fc7": lambda state: {k: v for k, v in state.items() if not k.startswith("classifier.3")},
+    "another shape": lambda state: {**state, "features.5.weight": torch.zeros(4, 4, 3, 3)},
+}
 
 
-@pytest.mark.parametrize("kind", ["tensor", "numbers", "vgg13", "no fc7", "another shape"])
+@pytest.mark.parametrize("kind", ELSE)
 def test_weights_of_something_else(torchvision_state: dict[str, Tensor], saved, kind: str) -> None:
     with pytest.raises(WeightsError, match=r"vgg16\.pth(: not torchvision's VGG16| holds )"):
-        VGG16(weights=saved(changed(torchvision_state, kind)))
+        VGG16(weights=saved(ELSE[kind](torchvision_state)))
 
 
 def test_the_file_that_ssd_pytorch_starts_from(torchvision_state: dict[str, Tensor], saved) -> None:

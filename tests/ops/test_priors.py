@@ -44,11 +44,12 @@ def test_a_cell_as_the_paper_has_it() -> None:
     torch.testing.assert_close(boxes[:, 2:], torch.tensor(expected), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("clip", [False, True])
-def test_clipping_is_in_centre_form_and_a_choice(clip: bool) -> None:
-    priors = make_priors(SSD300_VOC, 300, clip=clip)
-    assert (priors.max() > 1) != clip  # the widest boxes of the last level
-    assert torch.equal(priors.clamp(0, 1), make_priors(SSD300_VOC, 300, clip=True))
+def test_clipping_is_a_choice() -> None:
+    free, clipped, sizes = (make_priors(SSD300_VOC, 300, clip=clip) for clip in (False, True, "size"))
+    assert free[:, :2].max() > 1  # the third grid, 10 cells of 32 pixels, reaches out of 300
+    assert free[:, 2:].max() > 1  # the widest boxes of the last level
+    assert torch.equal(clipped, free.clamp(0, 1))
+    assert torch.equal(sizes, torch.cat([free[:, :2], free[:, 2:].clamp(max=1)], dim=1))  # as torchvision
 
 
 def test_tiny_priors_equal_the_formula_of_the_book() -> None:
@@ -77,12 +78,13 @@ def test_images_that_are_not_square() -> None:
     torch.testing.assert_close(stepped[1, 3, :2], torch.tensor([3.5 * 40 / 200, 1.5 * 40 / 100]))
 
 
-@pytest.mark.parametrize("max_size", [None, 20.0])
-@pytest.mark.parametrize("ratios", [(), (2,), (2, 3)])
-@pytest.mark.parametrize("both_sizes", [False, True])
-def test_boxes_per_cell_is_what_a_cell_has(max_size: float | None, ratios: tuple[float, ...], both_sizes: bool) -> None:
+@pytest.mark.parametrize(
+    ("max_size", "ratios", "both_sizes", "count"),
+    [(None, (), False, 1), (20.0, (), True, 2), (None, (2, 3), True, 5), (20, (2,), False, 4), (20, (2, 3), True, 10)],
+)
+def test_boxes_per_cell(max_size: float | None, ratios: tuple[float, ...], both_sizes: bool, count: int) -> None:
     level = PriorLevel(1, None, 10, max_size, ratios, both_sizes)
-    assert len(level.sizes()) == level.boxes_per_cell == len(make_priors([level], 30))
+    assert level.boxes_per_cell == len(make_priors([level], 30)) == count
 
 
 def test_grids_that_do_not_fit_are_shown_as_a_table() -> None:
@@ -124,13 +126,6 @@ def test_published_levels_follow_the_image(name: str) -> None:
     assert all(level.grid_size is None and level.step is None for level in doubled)
     for level, larger in zip(levels, doubled, strict=True):
         assert larger.aspect_ratios == level.aspect_ratios
-
-
-def test_torchvision_clips_sizes_alone() -> None:
-    free, clipped = (make_priors(SSD300_VOC, 300, clip=clip) for clip in (False, "size"))
-    assert torch.equal(clipped[:, :2], free[:, :2])
-    assert free[:, :2].max() > 1  # the third grid, 10 cells of 32 pixels, reaches out of 300
-    assert torch.equal(clipped[:, 2:], free[:, 2:].clamp(max=1))
 
 
 def test_sizes_are_height_before_width() -> None:
