@@ -179,27 +179,6 @@ def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
     assert "loss/box_loss=giou" in results(tmp_path)["bccd-ours-paper_giou-1epochs-seed0"]["overrides"]
 
 
-def test_truth_scores_one_and_nothing_scores_nought(data_root: Path, tmp_path: Path) -> None:
-    run = real_sets_sides.Run(
-        set="bccd", side="ours", seed=0, root=str(data_root / "bccd"), folder=str(tmp_path), budget="1s", threads=1
-    )
-    dataset = real_sets_sides.split_of(run, "test")
-    targets = [dataset[index][1] for index in range(len(dataset))]
-    for rows in (slice(None), slice(0)):
-        found = {
-            target["image_id"]: {
-                "boxes": target["boxes"][rows].tolist(),
-                "scores": [1.0] * len(target["labels"][rows]),
-                "labels": target["labels"][rows].tolist(),
-            }
-            for target in targets
-        }
-        real_sets_sides.leave(run, "test", found.items())
-        scores = real_sets_sides.score(run, "test")
-        share = float(rows == slice(None))
-        assert (scores["map_area"], scores["coco_map"], scores["images"]) == pytest.approx((share, share, 3))
-
-
 def test_the_peer_has_its_weights_and_torchvisions_priors(tmp_path: Path) -> None:
     torch.manual_seed(0)
     weights = mobilenet_v2(weights=None).state_dict()

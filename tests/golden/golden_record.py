@@ -74,7 +74,6 @@ def digest(values: Any) -> str:
 
 
 def run(folder: Path, command: str, *overrides: str) -> str:
-    """Run a command of the package in a folder; gives what it printed."""
     line = [sys.executable, "-m", f"ssd_lightning.{command}", *overrides]
     done = subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -83,7 +82,6 @@ def run(folder: Path, command: str, *overrides: str) -> str:
 
 
 def losses_of(run_dir: Path) -> list[list[float]]:
-    """Give the loss and its two parts of each logged step."""
     with (run_dir / "metrics.csv").open() as text:
         rows = [row for row in csv.DictReader(text) if row.get("loss")]
     parts = sorted(name for name in rows[0] if re.fullmatch(r"train/(loss_box|loss_cls)", name))
@@ -93,13 +91,11 @@ def losses_of(run_dir: Path) -> list[list[float]]:
 
 
 def weights_of(run_dir: Path) -> str:
-    """Hash the weights of the last checkpoint, whatever they are called."""
     saved = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     return digest(sorted(digest(tensor) for name, tensor in saved["state_dict"].items() if name.startswith("net.")))
 
 
 def record_training(folder: Path) -> dict[str, Any]:
-    """Train some steps of three networks."""
     found = {}
     for name, overrides in NETWORKS.items():
         run(folder, "train", *TRAIN, *overrides, f"hydra.run.dir={name}")
@@ -124,7 +120,6 @@ def record_resumption(folder: Path) -> dict[str, Any]:
 
 
 def record_commands(folder: Path) -> dict[str, Any]:
-    """Evaluate, predict, export and convert with the tiny network."""
     data = ["data=toy", *TOY, "data.num_workers=0"]
     run(folder, "evaluate", "checkpoint=tiny_ssd", *data, "device=cpu", "output=scores.json")
     scores = json.loads((folder / "scores.json").read_text())
@@ -156,7 +151,6 @@ def plain_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def numbers_in(values: Any) -> list[float]:
-    """Collect all numbers of nested plain values, whatever their keys."""
     if isinstance(values, bool) or values is None or isinstance(values, str):
         return []
     if isinstance(values, int | float):
@@ -166,7 +160,6 @@ def numbers_in(values: Any) -> list[float]:
 
 
 def run_onnx(path: Path, image: Path) -> str:
-    """Hash what an exported network says about an image."""
     import cv2
     import onnxruntime
 
@@ -176,7 +169,6 @@ def run_onnx(path: Path, image: Path) -> str:
 
 
 def record_functions(folder: Path) -> dict[str, Any]:
-    """Call augmentation, loss, post-processing and metric with random values."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     parts = {
@@ -211,7 +203,6 @@ def random_targets(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def random_output(count: int, seed: int, spread: float) -> SSDOutput:
-    """Draw the output of an SSD300 for 4 classes."""
     generator = torch.Generator().manual_seed(seed)
     priors = make_priors(SSD300_VOC, 300)
     offsets = torch.randn(count, len(priors), 4, generator=generator)
@@ -220,7 +211,6 @@ def random_output(count: int, seed: int, spread: float) -> SSDOutput:
 
 
 def record_augmentation() -> dict[str, str]:
-    """Augment noise with boxes, in every way."""
     ways = {
         "paper": {},
         "center": {"crop_rule": "center", "photometric": False, "max_expand_ratio": 2.0, "min_crop_scale": 0.5},
@@ -256,7 +246,6 @@ LOSSES: dict[str, Callable[[], MultiBoxLoss]] = {
 
 
 def record_losses() -> dict[str, Any]:
-    """Compare random outputs with random targets: losses, gradients and matches."""
     found = {}
     for name, make in LOSSES.items():
         loss, targets = make(), random_targets(26, seed=5)
@@ -286,7 +275,6 @@ POSTPROCESS: dict[str, dict[str, Any]] = {
 
 
 def record_detections() -> dict[str, Any]:
-    """Detect in random outputs, those of a confident and of an undecided network."""
     found = {}
     for name, settings in POSTPROCESS.items():
         for spread in (0.5, 3.0):
@@ -319,7 +307,6 @@ PARTS = {
 
 
 def differences(before: Any, after: Any, name: str = "") -> list[str]:
-    """Name what differs between two records."""
     if isinstance(before, dict) and isinstance(after, dict):
         keys = sorted({*before, *after})
         return [line for key in keys for line in differences(before.get(key), after.get(key), f"{name}/{key}")]
@@ -327,7 +314,6 @@ def differences(before: Any, after: Any, name: str = "") -> list[str]:
 
 
 def main() -> int:
-    """Record, and compare where there is something to compare with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     parser.add_argument("--against", type=Path, help="an earlier record; differences end with exit code 1")

@@ -116,17 +116,6 @@ def test_other_precisions_of_the_network(draw, dtype: torch.dtype) -> None:
     assert_same(result, evaluate(preds, targets))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_same_result_on_a_gpu(draw) -> None:
-    preds, targets = draw(20, NUM_CLASSES, seed=8)
-    on_gpu = [{name: value.cuda() for name, value in pred.items() if isinstance(value, torch.Tensor)} for pred in preds]
-    metric = VOCMeanAveragePrecision(NUM_CLASSES).cuda()
-    metric.update(on_gpu, targets)
-    result = metric.compute()
-    assert result["map_area"].is_cuda
-    assert_same({name: value.cpu() for name, value in result.items()}, evaluate(preds, targets))
-
-
 def test_threshold_reset_and_repeated_compute(draw) -> None:
     preds, targets = draw(20, NUM_CLASSES, seed=9)
     strict = VOCMeanAveragePrecision(NUM_CLASSES, iou_threshold=0.9)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssd_lightning.models.layers import FoldingSequential, L2Norm, conv_block, fold_norms, init_xavier
+from ssd_lightning.models.layers import FoldingSequential, L2Norm, fold_norms
 
 
 def test_norm_over_channels_is_the_scale() -> None:
@@ -28,17 +28,6 @@ def test_half_precision_features_are_normalised_in_float32(dtype: torch.dtype) -
         normalised = L2Norm(512)(features)
     assert normalised.dtype is torch.float32
     assert torch.equal(normalised, L2Norm(512)(features.float()))
-
-
-def test_blocks_and_their_initial_weights() -> None:
-    plain, normed = (conv_block(4, 6, norm_layer=norm) for norm in (None, nn.BatchNorm2d))
-    assert [type(layer) for layer in plain] == [nn.Conv2d, nn.ReLU]
-    assert [type(layer) for layer in normed] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
-    assert normed[0].bias is None  # batch normalisation takes it away again
-    init_xavier(nn.ModuleList([plain, normed]))
-    bound = (6 / (9 * (4 + 6))) ** 0.5
-    assert plain[0].bias.abs().max() == 0
-    assert 0.8 * bound < plain[0].weight.abs().max() <= bound
 
 
 @pytest.mark.parametrize("affine", [True, False])

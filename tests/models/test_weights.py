@@ -308,11 +308,32 @@ def test_priors_come_with_the_box_heads_of_a_file(tmp_path: Path, lite_file: Pat
     assert levels_for_weights(lite_file, default) == default
 
 
-def test_unknown_file_names_what_it_begins_with(tmp_path: Path) -> None:
-    torch.save({"stem.conv.weight": torch.zeros(8, 3, 3, 3), "b": torch.zeros(2)}, tmp_path / "other.pth")
-    known = r"Known formats are.*ssd\.pytorch.*lufficc.*qfgaohao.*torchvision"
-    with pytest.raises(WeightsError, match=rf"other\.pth.*stem\.conv\.weight \(8, 3, 3, 3\).*{known}"):
-        load_pretrained(tiny(), tmp_path / "other.pth")
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.pth", None, "no such file"),
+        ("half.pth", b"PK\x03\x04 half", "damaged"),
+        ("half.safetensors", b"\xff" * 9, "damaged"),
+        ("empty.pth", {"epoch": 3}, "holds no weights; it holds epoch"),
+        (
+            "nan.pth",
+            {"extractor.backbone.a": torch.tensor([0, math.nan])},
+            r"extractor\.backbone\.a has values that are not finite",
+        ),
+        (
+            "other.pth",
+            {"stem.conv.weight": torch.zeros(8, 3, 3, 3), "b": torch.zeros(2)},
+            r"stem\.conv\.weight \(8, 3, 3, 3\).*Known formats are.*ssd\.pytorch.*lufficc.*qfgaohao.*torchvision",
+        ),
+    ],
+)
+def test_files_that_cannot_be_loaded_are_named(tmp_path: Path, name: str, content: object, reason: str) -> None:
+    if isinstance(content, dict):
+        torch.save(content, tmp_path / name)
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=rf"{name}.*{reason}"):
+        load_pretrained(tiny(), tmp_path / name)
 
 
 def test_weights_of_another_network_name_the_overrides_for_theirs(lite_file: Path) -> None:
@@ -325,20 +346,6 @@ def test_weights_of_another_network_name_the_overrides_for_theirs(lite_file: Pat
         WeightsError, match="made for model=torchvision_ssdlite320; torchvision has no network with a TinyBackbone"
     ):
         load_pretrained(tiny(), lite_file)
-
-
-def test_missing_empty_and_damaged_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "half.pth").write_bytes(b"PK\x03\x04 half")
-    (tmp_path / "half.safetensors").write_bytes(b"\xff" * 9)
-    torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    for file, reason in [
-        ("none.pth", "no such file"),
-        ("half.pth", "damaged"),
-        ("half.safetensors", "damaged"),
-        ("empty.pth", "holds no weights; it holds epoch"),
-    ]:
-        with pytest.raises(WeightsError, match=rf"{file}.*{reason}"):
-            load_pretrained(tiny(), tmp_path / file)
 
 
 def test_export_names_what_it_cannot_do() -> None:
@@ -375,11 +382,3 @@ def test_other_priors_are_reported(tmp_path: Path, lite_file: Path) -> None:
     ours = saved(tmp_path, tiny(clip_priors=False))
     assert load_pretrained(tiny(), ours).other_priors is None  # false is the default
     assert "clip_priors" in str(load_pretrained(tiny(clip_priors=True), ours).other_priors)
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    state = tiny().state_dict()
-    state["head.box.0.bias"][3] = float("nan")
-    torch.save(state, tmp_path / "nan.pth")
-    with pytest.raises(WeightsError, match=r"nan\.pth: head\.box\.0\.bias has values that are not finite"):
-        load_pretrained(tiny(), tmp_path / "nan.pth")
