@@ -57,7 +57,8 @@ def slow(
         scores = logits.float().softmax(-1)
         groups = []
         for label in range(1, logits.shape[1]):
-            best = sorted((-float(score), k) for k, score in enumerate(scores[:, label]) if score > score_threshold)
+            likely = (scores[:, label] > score_threshold).nonzero()[:, 0].tolist()
+            best = sorted((-float(scores[k, label]), k) for k in likely)
             groups.append([(score, label, k) for score, k in best[:top_k]])
         groups = [sorted(row for rows in groups for row in rows)] if class_agnostic else groups
         found: list[tuple[float, int, int]] = []

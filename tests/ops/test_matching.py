@@ -18,15 +18,12 @@ from ssd_lightning.ops.matching import (
     pad_targets,
 )
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
+from ssd_lightning.types import Target
 
 MATCHERS = {"bipartite": bipartite_assignment, "argmax": argmax_assignment}
 
 
-def match(
-    boxes: Tensor, labels: Tensor, priors: Tensor, iou_threshold: float = 0.5, matcher: str = "bipartite"
-) -> Assignment:
-    """Match boxes `[B, N, 4]`; rows with the label 0 are none."""
-    targets = [make_target(each[of > 0], of[of > 0]) for each, of in zip(boxes, labels, strict=True)]
+def match(targets: list[Target], priors: Tensor, iou_threshold: float = 0.5, matcher: str = "bipartite") -> Assignment:
     return match_priors(targets, priors, iou_threshold=iou_threshold, force=MATCHERS[matcher])
 
 
@@ -118,15 +115,14 @@ def test_a_chain_of_displacements_is_settled() -> None:
 def test_what_is_compared_at_once_changes_nothing(matcher: str, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor takes one image without padding, an accelerator many with it."""
     generator = torch.Generator().manual_seed(0)
-    boxes = torch.stack([draw_boxes(9, generator) for _ in range(5)])
-    boxes[3, 5:] = boxes[3, :4]  # equal overlaps
-    labels = torch.randint(1, 4, (5, 9), generator=generator)
-    labels[1, 4:], labels[2], labels[4, 2:5] = 0, 0, 0
+    boxes = [draw_boxes(count, generator) for count in (9, 4, 0, 9, 6)]
+    boxes[3][5:] = boxes[3][:4]  # equal overlaps
+    targets = [make_target(each, torch.randint(1, 4, (len(each),), generator=generator)) for each in boxes]
     priors = make_priors(SSD300_VOC[1:], 300)
-    alone = match(boxes, labels, priors, matcher=matcher)
+    alone = match(targets, priors, matcher=matcher)
     monkeypatch.setattr(matching, "PAIRS_AT_ONCE", pairs)
     monkeypatch.setattr(rows, "HOST_DEVICES", ())
-    together = match(boxes, labels, priors, matcher=matcher)
+    together = match(targets, priors, matcher=matcher)
     for found, expected in zip(together, alone, strict=True):
         assert torch.equal(found, expected)
 
@@ -135,16 +131,16 @@ def test_what_is_compared_at_once_changes_nothing(matcher: str, pairs: int, monk
 def test_an_overlap_of_the_threshold_is_enough(matcher: str) -> None:
     """The object's own prior is the second, so that the first, of IoU 1/2, is not forced."""
     priors = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.25, 0.5, 0.5, 1.0], [0.75, 0.5, 0.5, 1.0]])
-    box = torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
+    target = make_target([[0.0, 0.0, 0.5, 1.0]], [7])
     for threshold, labels in ((0.5, [7, 7, 0]), (0.51, [0, 7, 0])):
-        assert match(box, torch.tensor([[7]]), priors, threshold, matcher).labels.tolist() == [labels]
+        assert match([target], priors, threshold, matcher).labels.tolist() == [labels]
 
 
 def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
     reference = np.load(reference_dir / "multibox_0.npz")
     targets = [make_target(reference[f"gt_boxes_{i}"], reference[f"gt_labels_{i}"] + 1) for i in range(8)]
     priors = make_priors(SSD300_VOC, 300, clip=True)
-    matches = match_priors(targets, priors, iou_threshold=0.5, force=argmax_assignment)
+    matches = match(targets, priors, matcher="argmax")
     assert torch.equal(matches.labels, torch.from_numpy(reference["match_labels"]).long())
     offsets = encode(xyxy_to_cxcywh(boxes_of(matches, priors)), priors)
     at_positives = torch.from_numpy(reference["match_offsets_at_positives"])
@@ -164,26 +160,24 @@ def test_matching_is_that_of_the_reference(reference_dir: Path) -> None:
 )
 def test_a_box_that_is_none_changes_nothing(matcher: str, box: list[float]) -> None:
     priors = make_priors(SSD300_VOC[3:], 300)
-    good = draw_boxes(2, torch.Generator().manual_seed(0))
-    alone = match(good[None], torch.tensor([[3, 4]]), priors, 0.5, matcher)
+    good, labels = draw_boxes(2, torch.Generator().manual_seed(0)).tolist(), [3, 4]
+    alone = match([make_target(good, labels)], priors, matcher=matcher)
     assert (alone.labels > 0).any()
     for position in range(3):
-        boxes = torch.cat([good[:position], torch.tensor([box]), good[position:]])[None]
-        labels = torch.tensor([[3, 4]])
-        labels = torch.cat([labels[:, :position], torch.tensor([[9]]), labels[:, position:]], dim=1)
-        matches = match(boxes, labels, priors, 0.5, matcher)
+        boxes, of = [*good[:position], box, *good[position:]], [*labels[:position], 9, *labels[position:]]
+        matches = match([make_target(boxes, of)], priors, matcher=matcher)
         assert torch.equal(matches.labels, alone.labels)
         assert torch.equal(boxes_of(matches, priors), boxes_of(alone, priors))
-    nothing = match(torch.tensor([[box]]), torch.tensor([[9]]), priors, 0.5, matcher)
+    nothing = match([make_target([box], [9])], priors, matcher=matcher)
     assert (nothing.labels == 0).all()
     assert torch.equal(boxes_of(nothing, priors)[0], cxcywh_to_xyxy(priors))
 
 
 def test_padding() -> None:
     targets = [
-        make_target(torch.rand(2, 4), torch.tensor([3, 1])),
-        make_target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
-        make_target(torch.rand(1, 4), torch.tensor([2])),
+        make_target(torch.rand(2, 4), [3, 1]),
+        make_target([], []),
+        make_target(torch.rand(1, 4), [2]),
     ]
     boxes, labels = pad_targets(targets, torch.device("cpu"))
     assert labels.tolist() == [[3, 1], [0, 0], [2, 0]]
@@ -194,4 +188,4 @@ def test_padding() -> None:
         assert boxes.shape == (size, 1, 4)
         assert (labels.shape, labels.dtype) == ((size, 1), torch.int64)
         priors = make_priors(SSD300_VOC[5:], 300)
-        assert match_priors(empty, priors, iou_threshold=0.5, force=bipartite_assignment).labels.shape == (size, 4)
+        assert match(empty, priors).labels.shape == (size, 4)
