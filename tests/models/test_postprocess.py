@@ -201,8 +201,11 @@ def test_a_logit_that_is_no_number_silences_its_prior(soft_nms: str | None) -> N
     logits[0, 4, 2], logits[0, 5, 0], logits[0, 6, 3], logits[0, 7] = math.nan, math.nan, math.inf, -math.inf
     silent = output.class_logits.clone()
     silent[0, 4:8, 0] = 1000
-    found = postprocess(output._replace(class_logits=logits), soft_nms=soft_nms)
-    torch.testing.assert_close(found, postprocess(output._replace(class_logits=silent), soft_nms=soft_nms))
+    for top_k in (400, 2):  # 2: the scores of all priors are compared first
+        found, expected = (
+            postprocess(output._replace(class_logits=each), soft_nms=soft_nms, top_k=top_k) for each in (logits, silent)
+        )
+        torch.testing.assert_close(found, expected)
 
 
 def test_a_logit_of_minus_infinity_is_a_score_of_zero() -> None:
