@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     # Not by a fork of this process: threads of autograd, which another test may have begun, do not outlive it. The
     # server of forks has none and imports once for both.
-    multiprocessing.set_forkserver_preload(["ssd_lightning.training"])
+    multiprocessing.set_forkserver_preload(["helpers.distributed_steps"])
     rank = partial(run_rank, world_size=2, folder=folder, backend="gloo")
     mp.start_processes(rank, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -65,6 +66,11 @@ def test_ranks_that_differ_stop_with_the_same_message(ranks: list[dict]) -> None
     first, second = (rank["disagreement"] for rank in ranks)
     assert first == second
     assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002; training_images.boxes: " in first
+
+
+def test_all_ranks_hear_the_most_important_signal_of_any(ranks: list[dict]) -> None:
+    wanted = [(0, True), (signal.SIGTERM, False), (signal.SIGINT, False), (0, False)]
+    assert [rank["heard"] for rank in ranks] == [wanted, wanted]
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from helpers.small_training import quiet_trainer
 from helpers.targets import make_target
 from ssd_lightning.data.dataset import collate
 from ssd_lightning.data.resize import Letterbox
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss, SmoothL1Loss
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.models.postprocess import PostProcess
@@ -22,7 +22,7 @@ from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.training import SSDModule
 from ssd_lightning.training import module as module_file
-from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps, TrainingDiverged
+from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.optim import parameter_groups
 from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Detections, Placement, SSDOutput, Target
@@ -129,7 +129,7 @@ def test_a_diverged_loss_stops_the_run_and_names_the_images() -> None:
     model = module(optimizer=partial(torch.optim.SGD, lr=1e30))
     data = loader([target([0.1, 0.1, 0.6, 0.6], name="p"), target([0.3, 0.2, 0.9, 0.8], name="q")])
     fit = trainer(max_steps=50, callbacks=[FiniteSteps()], log_every_n_steps=1)
-    with pytest.raises(TrainingDiverged, match=r"loss is (nan|inf).*images p, q"):
+    with pytest.raises(UserError, match=r"loss is (nan|inf).*images p, q"):
         fit.fit(model, data)
 
 

@@ -18,10 +18,6 @@ from ssd_lightning.errors import UserError, listed
 log = logging.getLogger(__name__)
 
 
-class TrainingDiverged(UserError):
-    """Too many losses or gradients are not finite."""
-
-
 def spread_non_finite(loss: Tensor) -> Tensor:
     """Return a finite loss unchanged. Any other loss is multiplied by NaN, so that all gradients become NaN.
 
@@ -98,7 +94,7 @@ class FiniteSteps(pl.Callback):
         """Skip the step if a gradient is not finite.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
         names, self._names = self._names, []
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -122,7 +118,7 @@ class FiniteSteps(pl.Callback):
         """Read the result of the previous step, which the device has finished.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
         self._read_all_but(1)
 
@@ -130,7 +126,7 @@ class FiniteSteps(pl.Callback):
         """Read all results before the epoch's checkpoint is written.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
         self._read_all_but(0)
 
@@ -165,7 +161,7 @@ class FiniteSteps(pl.Callback):
         self.num_bad += 1
         what = f"gradients (loss {loss:g}) are not finite" if math.isfinite(loss) else f"the loss is {loss:g}"
         if self.num_bad > self.max_bad_batches:
-            raise TrainingDiverged(
+            raise UserError(
                 f"{what} at {where}, and {self.max_bad_batches} bad batches before it were skipped: lower "
                 "optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
             )
