@@ -53,7 +53,7 @@ def wait_for(folder: Path, process: subprocess.Popen[str], steps: int) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "overrides"),
     [
-        (signal.SIGTERM, 143, ["data.num_workers=2"]),
+        (signal.SIGTERM, 143, ["data.num_workers=1"]),
         pytest.param(signal.SIGTERM, 143, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, [], marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 130, ["trainer.devices=2", "data.batch_size=4"], marks=pytest.mark.slow),

@@ -28,7 +28,7 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_fits,
     check_work_is_left,
-    choose_checkpoint,
+    find_resumable,
     hold_directory,
     log_checkpoint,
     log_differences,
@@ -85,8 +85,10 @@ class Run:
                 )
             log.info("the run in %s finished at %s; there is nothing to do", directory, result["finished"])
             self.scores = result["scores"]
-        else:
-            self.resume = choose_checkpoint(self._goes_on, directory)
+        elif self._goes_on == "auto":
+            self.resume = find_resumable(directory)
+        elif self._goes_on:
+            self.resume = find_resumable(Path(self._goes_on), required=True)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from helpers.clock import Clock
 from helpers.interrupted import PowerCut, fit, module
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.training.budget import VALIDATION_SHARE, TrainingBudget, parse_budget
@@ -17,16 +18,6 @@ from ssd_lightning.training.callbacks.budget import BudgetCallback
 from ssd_lightning.training.fault_tolerance.resumption import check_work_is_left
 from ssd_lightning.training.module import SSDModule
 from ssd_lightning.training.schedules import cosine
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self, now: float = 0.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_fits,
     check_work_is_left,
-    choose_checkpoint,
     find_resumable,
     hold_directory,
     log_differences,
@@ -358,7 +357,7 @@ def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path, stopp
     for path in kept.glob("*.ckpt"):
         path.unlink()
     with pytest.raises(WeightsError, match=r"no checkpoint in .*run/checkpoints: no last.ckpt, previous.ckpt or best"):
-        choose_checkpoint(str(tmp_path / "run"), tmp_path / "new")
+        find_resumable(tmp_path / "run", required=True)
 
 
 def draw() -> list[float]:
