@@ -155,13 +155,12 @@ class Run:
             split: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
             for split, dataset in datasets.items()
         }
-        repeated, earlier = (
-            CommandLine.current().repeated_run,
-            None if self.resume is None else self.resume.parent.parent,
-        )
+        repeated = CommandLine.current().repeated_run
+        earlier = None if self.resume is None else self.resume.parent.parent
         for run in (earlier, repeated):
             if run is not None:
                 log_changed_data(read_record(run), fingerprints, run=run)
+        goes_on_here = earlier is not None and earlier.resolve() == self.directory
         images = len(data.dataset("train"))
         batch = shared_batch(self.config.data.batch_size, trainer, images=images)
         record = run_record(
@@ -174,9 +173,7 @@ class Run:
             data=fingerprints,
             repeats=str(repeated) if repeated else None,
             goes_on_from=str(self.resume) if self.resume is not None else None,
-            earlier=earlier_starts(read_record(self.directory))
-            if earlier and earlier.resolve() == self.directory
-            else [],
+            earlier=earlier_starts(read_record(self.directory)) if goes_on_here else [],
         )
         OmegaConf.save(self.config, self.directory / "config.yaml", resolve=True)
         write_json(self.directory / RECORD, record)

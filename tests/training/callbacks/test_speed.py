@@ -165,14 +165,10 @@ def test_the_users_profiler_hears_everything_and_is_given_back(clock: Clock, tmp
 @pytest.mark.parametrize(
     ("action", "part"),
     [
-        ("[_TrainingEpochLoop].train_dataloader_next", "data"),
         ("[_EvaluationLoop].val_next", None),
         ("[Strategy]DDPStrategy.batch_to_device", "transfer"),
-        ("[Strategy]SingleDeviceStrategy.training_step", "forward"),
         ("[Strategy]SingleDeviceStrategy.validation_step", None),
-        ("[Strategy]SingleDeviceStrategy.backward", "backward"),
         ("[LightningModule]SSDModule.backward", None),
-        ("[LightningModule]SSDModule.transfer_batch_to_device", None),
         ("run_training_batch", "batch"),
         ("", None),
     ],
