@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from helpers.clock import Clock
 from ssd_lightning import timing
 from ssd_lightning.memory import peak_memory_mib
 from ssd_lightning.timing import seconds_of, time_pairs
@@ -32,17 +33,6 @@ def test_time_ends_with_the_work_of_the_device(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timing, "synchronize", lambda device: [clock.go(queue.pop()) for _ in list(queue)])
     assert seconds_of(lambda: queue.append(2.0), CPU) == 2.0
     assert clock.perf_counter() == 10.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-    def go(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_peak_memory_counts_what_is_held_together() -> None:

@@ -28,7 +28,7 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_fits,
     check_work_is_left,
-    choose_checkpoint,
+    find_resumable,
     hold_directory,
     log_checkpoint,
     log_differences,
@@ -85,8 +85,10 @@ class Run:
                 )
             log.info("the run in %s finished at %s; there is nothing to do", directory, result["finished"])
             self.scores = result["scores"]
-        else:
-            self.resume = choose_checkpoint(self._goes_on, directory)
+        elif self._goes_on == "auto":
+            self.resume = find_resumable(directory)
+        elif self._goes_on:
+            self.resume = find_resumable(Path(self._goes_on), required=True)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -153,13 +155,12 @@ class Run:
             split: fingerprint(dataset.annotations, dataset.class_names, contents=contents)
             for split, dataset in datasets.items()
         }
-        repeated, earlier = (
-            CommandLine.current().repeated_run,
-            None if self.resume is None else self.resume.parent.parent,
-        )
+        repeated = CommandLine.current().repeated_run
+        earlier = None if self.resume is None else self.resume.parent.parent
         for run in (earlier, repeated):
             if run is not None:
                 log_changed_data(read_record(run), fingerprints, run=run)
+        goes_on_here = earlier is not None and earlier.resolve() == self.directory
         images = len(data.dataset("train"))
         batch = shared_batch(self.config.data.batch_size, trainer, images=images)
         record = run_record(
@@ -172,9 +173,7 @@ class Run:
             data=fingerprints,
             repeats=str(repeated) if repeated else None,
             goes_on_from=str(self.resume) if self.resume is not None else None,
-            earlier=earlier_starts(read_record(self.directory))
-            if earlier and earlier.resolve() == self.directory
-            else [],
+            earlier=earlier_starts(read_record(self.directory)) if goes_on_here else [],
         )
         OmegaConf.save(self.config, self.directory / "config.yaml", resolve=True)
         write_json(self.directory / RECORD, record)

@@ -126,9 +126,13 @@ def test_losses_and_their_gradients(settings: dict[str, object]) -> None:
     assert (found_logits - logits).norm() < 0.05 * logits.norm()
 
 
-@pytest.mark.parametrize("class_agnostic", [False, True])
-@pytest.mark.parametrize("soft_nms", [None, "linear", "gaussian"])
-@pytest.mark.parametrize("logits", ["random", "trained"])
+@pytest.mark.parametrize(
+    ("logits", "soft_nms", "class_agnostic"),
+    [
+        *(("random", None, True), ("random", "linear", False), ("random", "gaussian", True)),
+        *(("trained", None, False), ("trained", "linear", True), ("trained", "gaussian", False)),
+    ],
+)
 def test_detections(logits: str, soft_nms: Decay | None, class_agnostic: bool) -> None:
     make = random_output if logits == "random" else trained_like_output
     output = to(torch.device("cpu"), make(3, PRIORS, NUM_CLASSES))

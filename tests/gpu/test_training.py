@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from helpers.random_ssd import random_output, random_targets
+from helpers.small_training import quiet_trainer, small_module
+from helpers.targets import make_target
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.losses import ArgmaxMatcher, FocalLoss, MultiBoxLoss
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
-from ssd_lightning.training import SSDModule
 from ssd_lightning.training.callbacks.averaging import MovingAverage
 from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.schedules import multistep
@@ -26,16 +27,8 @@ ACCELERATOR = "gpu" if torch.cuda.is_available() else "cpu"
 def batches(count: int) -> list[tuple[Tensor, list[Target]]]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (4, 3, 32, 48), dtype=torch.uint8, generator=generator)
-    targets = [
-        Target(
-            boxes=torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.5, 0.9, 0.9]])[: index % 3],
-            labels=torch.tensor([1, 2])[: index % 3],
-            difficult=torch.zeros(index % 3, dtype=torch.bool),
-            image_id=f"image{index}",
-            size_px=(32, 48),
-        )
-        for index in range(4)
-    ]
+    boxes, labels = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.5, 0.9, 0.9]]), torch.tensor([1, 2])
+    targets = [make_target(boxes[: index % 3], labels[: index % 3], image_id=f"image{index}") for index in range(4)]
     return [(images, targets)] * count
 
 
@@ -59,18 +52,11 @@ class Watch(pl.Callback):
 
 
 def fit(watch: Watch, make: Any, *, steps: int, precision: str = "32-true", **settings: Any) -> pl.Trainer:
-    module = SSDModule(
-        net=tiny_net(num_classes=2),
-        loss=MultiBoxLoss(),
-        optimizer=make,
-        scheduler=partial(multistep, milestones=[]),
-        class_names=("cat", "dog"),
+    module = small_module(net=tiny_net(num_classes=2), optimizer=make, scheduler=partial(multistep, milestones=[]))
+    callbacks = [FiniteSteps(), watch, MovingAverage(0.5)]
+    trainer = quiet_trainer(
+        accelerator=ACCELERATOR, devices=1, max_epochs=1, precision=precision, callbacks=callbacks, **settings
     )
-    trainer = pl.Trainer(
-        accelerator=ACCELERATOR, devices=1, max_epochs=1, precision=precision, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=[FiniteSteps(), watch, MovingAverage(0.5)],
-        **settings,
-    )  # fmt: skip
     trainer.fit(module, torch.utils.data.DataLoader(batches(steps), batch_size=None))  # type: ignore[arg-type]
     watch.states.append([value.cpu() for value in module.net.state_dict().values()])
     return trainer
@@ -80,15 +66,13 @@ def same(one: list[Tensor], two: list[Tensor]) -> bool:
     return all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("spoiled", [{0, 3}, {2}], ids=["the first too", "one"])
 @pytest.mark.parametrize(
     "make",
     [partial(torch.optim.SGD, lr=0.01, momentum=0.9, fused=True), partial(torch.optim.AdamW, lr=0.01, fused=True)],
     ids=["sgd", "adamw"],
 )
-def test_a_fused_optimiser_skips_steps_that_are_not_finite(
-    make: Any, spoiled: set[int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_fused_optimiser_skips_steps_that_are_not_finite(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    spoiled = {0, 3}  # of the first step, optimisers have no state yet
     watch = Watch(spoiled)
     trainer = fit(watch, make, steps=6, gradient_clip_val=10.0)
     for step in range(5):

@@ -1,5 +1,6 @@
 """What one rank computes, to be held against what a single process computes; imported by spawned processes."""
 
+import signal
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics import VOCMeanAveragePrecision
 from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
+from ssd_lightning.training.fault_tolerance.signals import Signals
 from ssd_lightning.types import Detections, Target
 
 NORMALIZERS = ("positives", "positives_per_image", "batch_size", "priors")
@@ -101,6 +103,18 @@ def disagreement(rank: int, world_size: int) -> str:
     return ""
 
 
+def heard(rank: int) -> list[tuple[int, bool]]:
+    """What this rank is told where the others received signals, or want a checkpoint."""
+    signals, told = Signals(), []
+    signals._group = dist.new_group(backend="gloo")
+    for received, due in (((0, 0), 1), ((signal.SIGUSR1, signal.SIGTERM), 0), ((signal.SIGINT, signal.SIGTERM), 0)):
+        signals.received = received[rank]
+        signals.ask(due=bool(due and rank))
+        number, is_due = signals.answer()
+        told.append((int(number), is_due))
+    return [*told, (0, signals.all_say(rank == 0))]
+
+
 def run_rank(rank: int, world_size: int, folder: Path, backend: str) -> None:
     torch.set_num_threads(1)
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
@@ -116,6 +130,7 @@ def run_rank(rank: int, world_size: int, folder: Path, backend: str) -> None:
             for accumulate in (1, 2)
         },
         "disagreement": disagreement(rank, world_size),
+        "heard": heard(rank),
     }
     if backend == "gloo":  # metrics lie on the processor here; the backend has to be its
         results["mean_ap"] = {count: mean_ap(count, rank, world_size) for count in (IMAGES, 1)}

@@ -25,7 +25,7 @@ from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
-NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over
+NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over; three of a validation
 
 
 def also(*values: Any) -> Any:
@@ -85,12 +85,7 @@ def images(folder: Path, count: int = NUM_IMAGES) -> list[ImageAnnotation]:
 
 
 def data(
-    folder: Path,
-    num_workers: int,
-    batch_size: int = BATCH_SIZE,
-    num_images: int = NUM_IMAGES,
-    multiscale: list[int] | None = None,
-    repeat_rare: bool = False,
+    folder: Path, *, num_images: int = NUM_IMAGES, repeat_rare: bool = False, **settings: Any
 ) -> DetectionDataModule:
     records = images(folder, num_images)
     for record in records[1:] if repeat_rare else ():
@@ -102,12 +97,10 @@ def data(
         test={},
         image_size=32,
         class_names=("cat", "dog"),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        multiscale=multiscale,
         repeat_rare=repeat_rare,
         repeat_threshold=0.9,
         seed=3,
+        **{"batch_size": BATCH_SIZE, "eval_batch_size": 4, "num_workers": 0, **settings},
     )
 
 
@@ -116,18 +109,15 @@ def fit(
     *,
     cut: tuple[str, int] | None = None,
     resume: Path | None = None,
-    num_workers: int = 0,
     every_n_steps: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    num_images: int = NUM_IMAGES,
-    multiscale: list[int] | None = None,
-    repeat_rare: bool = False,
     callbacks: tuple[pl.Callback, ...] = (),
     model: SSDModule | None = None,
     max_bad_batches: int = 10,
     **settings: Any,
 ) -> pl.Trainer:
     """Train in `run`, the images beside it, until the end or the cut."""
+    names = ("num_workers", "batch_size", "num_images", "multiscale", "repeat_rare")
+    of_data = {name: settings.pop(name) for name in names if name in settings}
     random.seed(7)
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
@@ -152,8 +142,7 @@ def fit(
         **{"logger": False, "check_val_every_n_epoch": 1, "max_epochs": EPOCHS, **settings},
     )
     run.mkdir(parents=True, exist_ok=True)
-    datamodule = data(run.parent, num_workers, batch_size, num_images, multiscale, repeat_rare)
-    trainer.fit(model or module(), datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    trainer.fit(model or module(), datamodule=data(run.parent, **of_data), ckpt_path=resume, weights_only=True)
     return trainer
 
 
@@ -165,6 +154,14 @@ def everything(run: Path, name: str = "last") -> dict[str, Any]:
     kept["random"] = checkpoint["callbacks"]["RNGState"]
     best = next(state for key, state in checkpoint["callbacks"].items() if key.startswith("BestCheckpoint"))
     return kept | {"best": best["best_model_score"]}
+
+
+def difference(run: Path, other: Path, *names: str) -> str | None:
+    """Name the first place where the last or the best checkpoints of two runs are not the same bit for bit."""
+    found = (
+        first_difference(everything(run, name), everything(other, name), name) for name in names or ("last", "best")
+    )
+    return next(filter(None, found), None)
 
 
 def first_difference(one: Any, two: Any, where: str = "") -> str | None:

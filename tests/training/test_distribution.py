@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
     # Not by a fork of this process: threads of autograd, which another test may have begun, do not outlive it. The
     # server of forks has none and imports once for both.
-    multiprocessing.set_forkserver_preload(["ssd_lightning.training"])
+    multiprocessing.set_forkserver_preload(["helpers.distributed_steps"])
     rank = partial(run_rank, world_size=2, folder=folder, backend="gloo")
     mp.start_processes(rank, nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -65,6 +66,11 @@ def test_ranks_that_differ_stop_with_the_same_message(ranks: list[dict]) -> None
     first, second = (rank["disagreement"] for rank in ranks)
     assert first == second
     assert "rank 0 and rank 1 (of 2) have optimizer.lr: 0.001 and 0.002; training_images.boxes: " in first
+
+
+def test_all_ranks_hear_the_most_important_signal_of_any(ranks: list[dict]) -> None:
+    wanted = [(0, True), (signal.SIGTERM, False), (signal.SIGINT, False), (0, False)]
+    assert [rank["heard"] for rank in ranks] == [wanted, wanted]
 
 
 @pytest.mark.gpu
@@ -118,30 +124,17 @@ def test_what_a_launcher_has_started_is_not_refused(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "ranks", "accumulate", "share"), [(32, 1, 1, 32), (32, 4, 1, 8), (32, 4, 4, 2), (6, 3, 2, 1)]
+    ("images", "ranks", "accumulate", "share"),  # a set smaller than a batch is a step of equal shares
+    [(None, 1, 1, 32), (None, 4, 4, 2), (99, 2, 2, 8), (31, 2, 2, 7), (31, 1, 1, 31), (4, 2, 2, 1)],
 )
-def test_each_device_gets_its_share_of_a_step(batch_size: int, ranks: int, accumulate: int, share: int) -> None:
-    assert device_batch_size(batch_size, ranks=ranks, accumulate=accumulate) == share
-
-
-@pytest.mark.parametrize(
-    ("images", "ranks", "accumulate", "share"),
-    [(99, 2, 2, 8), (32, 2, 2, 8), (31, 2, 2, 7), (31, 1, 1, 31), (4, 2, 2, 1)],
-)
-def test_a_set_smaller_than_a_batch_is_a_step_of_equal_shares(
-    images: int, ranks: int, accumulate: int, share: int
-) -> None:
+def test_each_device_gets_its_share_of_a_step(images: int | None, ranks: int, accumulate: int, share: int) -> None:
     assert device_batch_size(32, ranks=ranks, accumulate=accumulate, images=images) == share
-
-
-def test_each_share_needs_an_image() -> None:
-    with pytest.raises(ConfigurationError, match=r"3 training images for 2 devices x 2 accumulated batches"):
-        device_batch_size(32, ranks=2, accumulate=2, images=3)
 
 
 @pytest.mark.parametrize(
     ("batch_size", "ranks", "accumulate", "sentence"),
     [
+        (32, 2, 2, r"3 training images for 2 devices x 2 accumulated batches"),
         (32, 3, 1, r"data\.batch_size=32 .*3 devices cannot share it evenly; the nearest possible values: 30 or 33"),
         (32, 1, 5, r"1 device x 5 accumulated batches cannot share it evenly; .* 30 or 35"),
         (2, 4, 1, r"4 devices cannot share it evenly; the nearest possible values: 4$"),
@@ -151,7 +144,7 @@ def test_each_share_needs_an_image() -> None:
 )
 def test_what_cannot_be_shared_evenly_is_refused(batch_size: int, ranks: int, accumulate: int, sentence: str) -> None:
     with pytest.raises(ConfigurationError, match=sentence):
-        device_batch_size(batch_size, ranks=ranks, accumulate=accumulate)
+        device_batch_size(batch_size, ranks=ranks, accumulate=accumulate, images=3)
 
 
 def test_batch_norm_over_ranks_needs_a_gpu() -> None:

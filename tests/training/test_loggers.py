@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from helpers.interrupted import everything, first_difference, fit
+from helpers.interrupted import difference, everything, first_difference, fit
 from ssd_lightning.training import loggers
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.loggers import SturdyCSVLogger, SturdyTensorBoardLogger, SturdyWandbLogger, earlier_id
+
+SHORT: dict[str, Any] = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1}
 
 
 def full_disk(*_: Any, **__: Any) -> None:
@@ -24,7 +26,7 @@ def full_disk(*_: Any, **__: Any) -> None:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without a logger."""
     run = tmp_path_factory.mktemp("plain") / "run"
-    fit(run, max_epochs=1)
+    fit(run, **SHORT)
     return run
 
 
@@ -43,13 +45,13 @@ def test_a_training_outlives_its_logger(
     logger.log_hyperparams({"seed": 1})
     with caplog.at_level(logging.WARNING):
         fit(
-            tmp_path / "run", max_epochs=1, logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),),
-            default_root_dir=tmp_path / "run",
+            tmp_path / "run", logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),),
+            default_root_dir=tmp_path / "run", **SHORT,
         )  # fmt: skip
     told = [message for message in caplog.messages if "training continues" in message]
     assert sum("failed" in message for message in told) == 1
     assert len(told) <= 2  # the dashboard may have a sentence of its own
-    assert first_difference(everything(tmp_path / "run"), everything(plain)) is None
+    assert difference(tmp_path / "run", plain) is None
 
 
 @pytest.mark.parametrize("kind", [SturdyCSVLogger, SturdyTensorBoardLogger])

@@ -8,12 +8,9 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from helpers.small_network import small_net
-from helpers.small_training import quiet_trainer
-from helpers.targets import make_target
+from helpers.small_training import loader, quiet_trainer, small_module, target
 from ssd_lightning.assembly import set_up_machine
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.dataset import collate
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.losses import (
     BoxLoss,
@@ -25,35 +22,19 @@ from ssd_lightning.losses import (
     SmoothL1Loss,
 )
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.training import SSDModule
 from ssd_lightning.training.devices import check_precision
-from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import SSDOutput
-
-SIZE = 32
-
-
-def module(**settings: object) -> SSDModule:
-    optimizer = partial(torch.optim.SGD, lr=0.01, momentum=0.9)
-    arguments = {"optimizer": optimizer, "loss": MultiBoxLoss(), **settings}
-    return SSDModule(net=small_net(), scheduler=multistep, class_names=("cat", "dog"), **arguments)  # type: ignore[arg-type]
 
 
 def data() -> DataLoader:
-    target = make_target(torch.tensor([[0.1, 0.1, 0.6, 0.6]]), size_px=SIZE)
-    images = torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8)
-    return DataLoader([(image, target) for image in images], batch_size=4, collate_fn=collate)
-
-
-def trainer(**settings: object) -> pl.Trainer:
-    return quiet_trainer(**{"max_steps": 2, **settings})
+    return loader([target([0.1, 0.1, 0.6, 0.6])] * 8, batch_size=4)
 
 
 @pytest.mark.parametrize(
     ("box_loss", "class_loss"), [(SmoothL1Loss(), HardNegativeCrossEntropy()), (IoULoss("ciou"), FocalLoss())], ids=str
 )
 def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: BoxLoss, class_loss: ClassLoss) -> None:
-    model = module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))
+    model = small_module(loss=MultiBoxLoss(box_loss=box_loss, class_loss=class_loss))
     images, targets = next(iter(data()))
     with torch.autocast("cpu", torch.bfloat16):
         output = model.net(images)
@@ -73,7 +54,7 @@ def test_the_loss_of_bfloat16_is_that_of_its_outputs_in_float32(box_loss: BoxLos
 
 
 def test_a_run_in_bfloat16_keeps_weights_and_scores_in_float32() -> None:
-    model, run = module(), trainer(precision="bf16-mixed")
+    model, run = small_module(), quiet_trainer(max_steps=2, precision="bf16-mixed")
     seen = []
     model.net.head.register_forward_hook(lambda head, given, outputs: seen.append({x.dtype for x in outputs}))
     run.fit(model, data(), data())
@@ -111,8 +92,8 @@ def test_a_fused_step_is_the_plain_one(make: type[torch.optim.Optimizer], clip: 
     weights = []
     for fused in (False, True):
         pl.seed_everything(0, verbose=False)
-        model = module(optimizer=partial(make, lr=0.01, fused=fused))
-        trainer(precision=precision, **clip).fit(model, data())
+        model = small_module(optimizer=partial(make, lr=0.01, fused=fused))
+        quiet_trainer(max_steps=2, precision=precision, **clip).fit(model, data())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
 

@@ -38,27 +38,23 @@ def test_a_run_too_short_for_a_trace_says_so(tmp_path: Path, caplog: pytest.LogC
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_rank_has_a_trace_of_its_own(tmp_path: Path) -> None:
-    for rank in (0, 1):
-        profiler = TraceProfiler(tmp_path, skipped=0, warmup=1, active=1)
-        profiler.setup("fit", local_rank=rank)
-        for _ in range(2):
-            profiler.start("run_training_batch")
-            profiler.stop("run_training_batch")
-        profiler.teardown("fit")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.json.gz", "trace_rank1.json.gz"]
-
-
-def test_ranks_of_several_nodes_do_not_share_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first process of the third node, of four processes each."""
-    third_node = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: 8)
-    monkeypatch.setattr(profiling, "dist", third_node)
+@pytest.mark.parametrize(
+    ("local_rank", "rank", "name"),
+    [(0, None, "trace"), (1, None, "trace_rank1"), (0, 8, "trace_rank8")],  # the last: the first of the third node
+)
+def test_every_rank_has_a_trace_of_its_own(
+    tmp_path: Path, local_rank: int, rank: int | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if rank is not None:
+        dist = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: rank)
+        monkeypatch.setattr(profiling, "dist", dist)
     profiler = TraceProfiler(tmp_path, skipped=0, warmup=1, active=1)
-    profiler.setup("fit", local_rank=0)
+    profiler.setup("fit", local_rank=local_rank)
     for _ in range(2):
         profiler.start("run_training_batch")
         profiler.stop("run_training_batch")
-    assert [path.name for path in tmp_path.iterdir()] == ["trace_rank8.json.gz"]
+    profiler.teardown("fit")
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.json.gz"]
 
 
 @pytest.mark.parametrize("word", ["simple", "advanced"])

@@ -70,7 +70,8 @@ class TrainingBudget:
         self.epochs = 0.0
         self.images = 0
         self._clock = clock
-        self._reading = Reading()
+        self.reading = Reading()
+        """The last measurements."""
         self._used_before = 0.0
         self._trained_before = 0.0
         self._least_progress = 0.0
@@ -81,14 +82,9 @@ class TrainingBudget:
         self._validated_since = 0.0
 
     @property
-    def reading(self) -> Reading:
-        """The last measurements."""
-        return self._reading
-
-    @property
     def end(self) -> float:
         """Seconds after which the last validation has to start."""
-        reading = self._reading
+        reading = self.reading
         reserve = reading.longest_validation or self._unmeasured_reserve * reading.seconds_a_step
         begun = self._begun or 0.0
         return max(self.seconds - reserve, begun + LARGEST_RESERVE * (self.seconds - begun))
@@ -97,11 +93,11 @@ class TrainingBudget:
     def record(self) -> dict[str, Any]:
         """Time limit, time used until the last reading, steps, epochs and images, as plain values."""
         fitted = {"steps": self.steps, "epochs": round(self.epochs, 2), "images": self.images}
-        return {"seconds": self.seconds, "used_seconds": round(self._reading.elapsed, 1), **fitted}
+        return {"seconds": self.seconds, "used_seconds": round(self.reading.elapsed, 1), **fitted}
 
     def elapsed(self, step: int) -> float:
         """Return the seconds used after `step` optimiser steps."""
-        return self._reading.elapsed + max(0, step - self._reading.step) * self._reading.seconds_a_step
+        return self.reading.elapsed + max(0, step - self.reading.step) * self.reading.seconds_a_step
 
     def progress(self, step: int) -> float:
         """Return the share of the training time used after `step` optimiser steps. It never decreases."""
@@ -117,13 +113,13 @@ class TrainingBudget:
 
     def is_over(self, step: int) -> bool:
         """Whether the last validation has to start: half of another step would exceed the time."""
-        return self.elapsed(step) + self._reading.seconds_a_step / 2 >= self.end
+        return self.elapsed(step) + self.reading.seconds_a_step / 2 >= self.end
 
     def may_validate(self, step: int) -> bool:
         """Whether an intermediate validation is cheap enough and leaves time for more training."""
         expected = self.seconds - self.end
         elapsed = self.elapsed(step)
-        is_cheap = self._reading.validating + expected <= VALIDATION_SHARE * elapsed
+        is_cheap = self.reading.validating + expected <= VALIDATION_SHARE * elapsed
         return is_cheap and elapsed + expected < self.end
 
     def expected_steps(self, steps_an_epoch: float) -> int:
@@ -132,7 +128,7 @@ class TrainingBudget:
         Args:
             steps_an_epoch: optimiser steps per epoch. Validations may come at the ends of epochs.
         """
-        step, elapsed, seconds_a_step, *_ = self._reading
+        step, elapsed, seconds_a_step, *_ = self.reading
         left = max(0.0, self.end - elapsed)
         validations = left / seconds_a_step / steps_an_epoch
         left -= min(VALIDATION_SHARE * left, validations * (self.seconds - self.end))
@@ -149,17 +145,17 @@ class TrainingBudget:
         """
         self._unmeasured_reserve = VALIDATION_COST * validation_steps
         (elapsed,) = share([self._used_before + self._clock()])
-        self._reading = self._reading._replace(step=step, elapsed=elapsed)
+        self.reading = self.reading._replace(step=step, elapsed=elapsed)
         self._begun, self._first_measured = elapsed, None
 
     def is_due(self, step: int) -> bool:
         """Whether all ranks have to call `read` after this step."""
-        between = SECONDS_BETWEEN_READINGS / self._reading.seconds_a_step if self._reading.seconds_a_step else 1
-        return step - self._reading.step >= max(1, min(MOST_STEPS_BETWEEN_READINGS, int(between)))
+        between = SECONDS_BETWEEN_READINGS / self.reading.seconds_a_step if self.reading.seconds_a_step else 1
+        return step - self.reading.step >= max(1, min(MOST_STEPS_BETWEEN_READINGS, int(between)))
 
     def read(self, step: int, share: Share = list) -> None:
         """Read the clock after `step` optimiser steps."""
-        before, now = self._reading, self._used_before + self._clock()
+        before, now = self.reading, self._used_before + self._clock()
         steps, seconds_a_step = step - before.step, before.seconds_a_step
         if steps and self._first_measured is None:
             self._first_measured = step  # not measured: workers start and libraries choose their kernels
@@ -169,7 +165,7 @@ class TrainingBudget:
             seconds_a_step += weight * (measured - seconds_a_step)
         self._validated_since = 0.0
         values = share([now, seconds_a_step, before.longest_validation, before.validating])
-        self._reading = Reading(step, *values)
+        self.reading = Reading(step, *values)
 
     def validation_begins(self) -> None:
         """Record the start of a validation."""
@@ -178,11 +174,9 @@ class TrainingBudget:
     def validation_ends(self, step: int, share: Share = list) -> None:
         """Record the duration of the validation, and read the clock."""
         took = self._clock() - self._validation_began
-        reading = self._reading
         self._validated_since += took
-        self._reading = reading._replace(
-            longest_validation=max(took, reading.longest_validation), validating=reading.validating + took
-        )
+        longest, validating = max(took, self.reading.longest_validation), self.reading.validating + took
+        self.reading = self.reading._replace(longest_validation=longest, validating=validating)
         self.read(step, share)
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,7 +191,7 @@ class TrainingBudget:
             "epochs": self.epochs,
             "images": self.images,
             "is_spent": self.is_spent,
-            "reading": list(self._reading),
+            "reading": list(self.reading),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -206,4 +200,4 @@ class TrainingBudget:
         self._least_progress = state["progress"] if self.seconds == state["seconds"] else 0.0
         self.is_spent = state["is_spent"] and self.seconds <= state["seconds"]
         self.steps, self.epochs, self.images = state["steps"], state["epochs"], state["images"]
-        self._reading = Reading(*state["reading"])
+        self.reading = Reading(*state["reading"])

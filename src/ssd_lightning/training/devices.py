@@ -171,9 +171,8 @@ def check_devices(accelerator: str, devices: Any) -> int:
         return _check_processes(accelerator, devices)
     available = AcceleratorRegistry[kind]["accelerator"].auto_device_count()
     if isinstance(devices, (list, tuple)) or "," in str(devices):
-        wanted = [
-            int(index) for index in (devices if not isinstance(devices, str) else devices.split(",")) if index != ""
-        ]
+        indices = devices.split(",") if isinstance(devices, str) else devices
+        wanted = [int(index) for index in indices if index != ""]
         too_large = [index for index in wanted if index >= available]
         if too_large:
             raise ConfigurationError(
@@ -183,11 +182,13 @@ def check_devices(accelerator: str, devices: Any) -> int:
     if str(devices) in ("auto", "-1"):
         return available
     if _as_number(devices) > available:
-        raise ConfigurationError(
-            f"trainer.devices={devices}: this machine has {available} {kind} "
-            f"device{'' if available == 1 else 's'}; set trainer.devices={available} or trainer.accelerator=cpu"
-            f"{_hidden()}"
+        message = (
+            f"trainer.devices={devices}: this machine has {available} {kind} device{'' if available == 1 else 's'}"
         )
+        message += f"; set trainer.devices={available} or trainer.accelerator=cpu"
+        if "SLURM_NTASKS" in os.environ:
+            message += " (srun --gpus-per-task and --gpu-bind hide the other GPUs: ask for --gpus-per-node instead)"
+        raise ConfigurationError(message)
     return int(devices)
 
 
@@ -204,12 +205,6 @@ def _check_processes(accelerator: str, devices: Any) -> int:
     if wanted > cores:
         raise ConfigurationError(f"trainer.devices={devices}: this machine has {cores} processor cores")
     return wanted
-
-
-def _hidden() -> str:
-    if "SLURM_NTASKS" not in os.environ:
-        return ""
-    return " (srun --gpus-per-task and --gpu-bind hide the other GPUs from a process: ask for --gpus-per-node instead)"
 
 
 def _as_number(devices: Any) -> int:

@@ -108,9 +108,10 @@ class SSDModule(pl.LightningModule):
         self.data_settings = data_settings
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
-        self.metrics = nn.ModuleDict(
-            {stage: _metrics(net.num_classes) for stage in ("val", "test")}  # both may be in use at the same time
-        )
+        self.metrics = nn.ModuleDict()
+        for stage in ("val", "test"):  # both may be in use at the same time
+            metrics = {"voc": VOCMeanAveragePrecision(net.num_classes), "coco": COCOMeanAveragePrecision()}
+            self.metrics[stage] = nn.ModuleDict(metrics)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Send the images without waiting. Targets stay on the host: the matcher stacks them and then sends them."""
@@ -240,7 +241,3 @@ class SSDModule(pl.LightningModule):
             self.log(f"{stage}/ap_11point/{name}", ap)
         for metric in (voc, coco):
             metric.reset()
-
-
-def _metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"voc": VOCMeanAveragePrecision(num_classes), "coco": COCOMeanAveragePrecision()})

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PACKAGES = (
 
 def run_record(seed: int, **extra: Any) -> dict[str, Any]:
     """Return the record of this run, as plain values."""
+    installed = dict(line.split("==", 1) for line in installed_packages())
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -39,7 +40,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         **git_state(),
         "python": platform.python_version(),
         "directory": str(Path.cwd()),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed.get(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -149,13 +150,6 @@ def _git(directory: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip("\n")  # trailing blanks belong to a diff
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _processor() -> str:

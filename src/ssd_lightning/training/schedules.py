@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,24 +13,6 @@ Progress = Callable[[int], float]
 """Maps a number of optimiser steps to the completed share of the run, in [0, 1]."""
 LONGEST_WARMUP = 0.1
 """Longest warm-up, as a share of the run, if it is given in steps and the run's number of steps is unknown."""
-
-
-def warmup_factor(
-    step: int, progress: float, *, warmup_steps: int, warmup_share: float | None, warmup_start: float
-) -> float:
-    """Increase linearly from `warmup_start` to 1 over a share of the run, or over its first steps."""
-    if warmup_share is not None:
-        risen = progress / warmup_share if warmup_share else 1.0
-    else:
-        risen = max(step / warmup_steps, progress / LONGEST_WARMUP) if warmup_steps else 1.0
-    return 1.0 if risen >= 1 else warmup_start + (1 - warmup_start) * risen
-
-
-def cosine_factor(progress: float, *, warmup_share: float | None, final_factor: float) -> float:
-    """Follow half a cosine from 1 to `final_factor` after the warm-up."""
-    share = warmup_share or 0.0
-    after = min(1.0, (progress - share) / (1 - share)) if progress > share else 0.0
-    return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * after))
 
 
 def multistep(
@@ -65,12 +46,11 @@ def multistep(
         raise ConfigurationError(f"scheduler.milestones are shares of the run in (0, 1), got {list(milestones)}")
     if total_steps is not None:  # round to whole steps
         milestones = [round(milestone * total_steps) / max(1, total_steps) for milestone in milestones]
-    warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
 
-    def factor(share: float) -> float:
+    def factor(share: float, warmup: float) -> float:
         return gamma ** sum(share >= milestone for milestone in milestones)
 
-    return _schedule(optimizer, factor, warmup, total_steps=total_steps, progress=progress)
+    return _schedule(optimizer, factor, total_steps, progress, warmup_steps, warmup_share, warmup_start)
 
 
 def cosine(
@@ -83,7 +63,7 @@ def cosine(
     warmup_share: float | None = None,
     warmup_start: float = 0.1,
 ) -> LambdaLR:
-    """Create a cosine schedule with linear warm-up.
+    """Create a schedule of half a cosine, from 1 after a linear warm-up to `final_factor`.
 
     Args:
         optimizer: the optimiser.
@@ -98,37 +78,40 @@ def cosine(
         ConfigurationError: a setting is invalid.
     """
     require_number("scheduler.final_factor", final_factor, 0)
-    warmup = _warmup(total_steps, warmup_steps, warmup_share, warmup_start)
-    factor = partial(cosine_factor, warmup_share=warmup.keywords["warmup_share"], final_factor=final_factor)
-    return _schedule(optimizer, factor, warmup, total_steps=total_steps, progress=progress)
 
+    def factor(share: float, warmup: float) -> float:
+        after = min(1.0, (share - warmup) / (1 - warmup)) if share > warmup else 0.0
+        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * after))
 
-def _warmup(
-    total_steps: int | None, warmup_steps: int, warmup_share: float | None, warmup_start: float
-) -> "partial[float]":
-    # A warm-up longer than the run is allowed, for example in a smoke test of a recipe.
-    require_number("scheduler.warmup_steps", warmup_steps, 0, whole=True)
-    require_number("scheduler.warmup_start", warmup_start, 0)
-    if warmup_share is not None:
-        require_number("scheduler.warmup_share", warmup_share, 0, 1)
-    elif total_steps is not None:
-        warmup_share = warmup_steps / max(1, total_steps)
-    return partial(warmup_factor, warmup_steps=warmup_steps, warmup_share=warmup_share, warmup_start=warmup_start)
+    return _schedule(optimizer, factor, total_steps, progress, warmup_steps, warmup_share, warmup_start)
 
 
 def _schedule(
     optimizer: Optimizer,
-    factor: Callable[[float], float],
-    warmup: Callable[[int, float], float],
-    *,
+    factor: Callable[[float, float], float],
     total_steps: int | None,
     progress: Progress | None,
+    warmup_steps: int,
+    warmup_share: float | None,
+    warmup_start: float,
 ) -> LambdaLR:
+    """Multiply `factor`, of the progress and of the warm-up's share of the run, by a linear warm-up."""
+    require_number("scheduler.warmup_steps", warmup_steps, 0, whole=True)
+    require_number("scheduler.warmup_start", warmup_start, 0)
+    if warmup_share is not None:
+        require_number("scheduler.warmup_share", warmup_share, 0, 1)
+    elif total_steps is not None:  # may be longer than the run, for example in a smoke test of a recipe
+        warmup_share = warmup_steps / max(1, total_steps)
     if progress is None and total_steps is None:
         raise TypeError("a schedule needs total_steps or progress")
 
     def rate(step: int) -> float:
         share = min(1.0, step / max(1, total_steps or 0)) if progress is None else progress(step)
-        return factor(share) * warmup(step, share)
+        if warmup_share is not None:
+            risen = share / warmup_share if warmup_share else 1.0
+        else:
+            risen = max(step / warmup_steps, share / LONGEST_WARMUP) if warmup_steps else 1.0
+        warmup = 1.0 if risen >= 1 else warmup_start + (1 - warmup_start) * risen
+        return factor(share, warmup_share or 0.0) * warmup
 
     return LambdaLR(optimizer, rate)

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssd_lightning.errors import WeightsError
+from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.training.fault_tolerance import checkpoint_io as checkpoint_file
 from ssd_lightning.training.fault_tolerance.checkpoint_io import (
     AtomicCheckpointIO,
-    DiskFull,
-    NonFiniteWeights,
     check_intact,
     find_non_finite,
 )
@@ -49,7 +47,7 @@ def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, mo
     opened = Path.open
     # Linux has a file that is always full.
     monkeypatch.setattr(Path, "open", lambda self, mode="r": opened(Path("/dev/full"), mode))
-    with pytest.raises(DiskFull, match=r"no space for .*last.ckpt: the disk has \d+ MiB left.*resume=.*run continues"):
+    with pytest.raises(UserError, match=r"no space for .*last.ckpt: the disk has \d+ MiB left.*resume=.*run continues"):
         AtomicCheckpointIO().save_checkpoint(content(2), tmp_path / "run" / "checkpoints" / "last.ckpt")
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
@@ -60,7 +58,7 @@ def test_a_limit_on_the_size_of_files_is_reported_the_same(tmp_path: Path) -> No
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(DiskFull, match=r"no space for .*last\.ckpt"):
+        with pytest.raises(UserError, match=r"no space for .*last\.ckpt"):
             AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "last.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -81,7 +79,7 @@ def test_what_is_no_number_is_never_written(tmp_path: Path, value: float, place:
     bad = torch.zeros(4, 3)
     bad[2, 1] = value
     spoilt[place] = {"x": bad} if place != "optimizer_states" else [{"state": {0: {"momentum_buffer": bad}}}]
-    with pytest.raises(NonFiniteWeights, match=rf"last.ckpt is not written: {place}.* is not finite"):
+    with pytest.raises(UserError, match=rf"last.ckpt is not written: {place}.* is not finite"):
         AtomicCheckpointIO().save_checkpoint(spoilt, tmp_path / "last.ckpt")
     assert value_of(tmp_path / "last.ckpt") == 1
 

@@ -11,23 +11,26 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.interrupted import EPOCHS, PowerCut, also, everything, first_difference, fit, module
+from helpers.interrupted import EPOCHS, PowerCut, also, data, difference, everything, first_difference, fit, module
 from helpers.small_network import small_net
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.train import best_checkpoint
+from ssd_lightning.training.callbacks.checkpointing import best_callback
+from ssd_lightning.training.callbacks.evaluations import Evaluations
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.resumption import (
     begin_directory,
     check_fits,
     check_work_is_left,
-    choose_checkpoint,
     find_resumable,
     hold_directory,
     log_differences,
 )
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
+from ssd_lightning.training.schedules import cosine
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -41,24 +44,28 @@ def cut_and_go_on(run: Path, hook: str, call: int, **settings: object) -> None:
 @pytest.mark.parametrize(
     ("hook", "call", "every_n_steps"),
     [
-        ("on_train_batch_end", 5, 1), ("on_train_batch_start", 8, 3), ("on_validation_batch_end", 9, 1),
-        ("on_train_epoch_end", 2, None), also("on_before_optimizer_step", 9, 1), also("on_validation_end", 2, 3),
+        ("on_train_batch_start", 8, 3), ("on_validation_end", 2, 1), ("on_train_epoch_end", 2, None),
+        also("on_train_batch_end", 5, 1), also("on_before_optimizer_step", 9, 1), also("on_validation_end", 2, 3),
         also("on_train_batch_end", 1, 1), also("on_train_batch_end", 15, 1), also("on_validation_start", 2, None),
         also("on_validation_epoch_end", 1, None), also("on_train_epoch_start", 3, 1),
+        also("on_validation_batch_end", 5, 1),
     ],
 )  # fmt: skip
 def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(
     tmp_path: Path, whole: Path, hook: str, call: int, every_n_steps: int | None
 ) -> None:
-    cut_and_go_on(tmp_path / "run", hook, call, every_n_steps=every_n_steps)
-    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
-    assert first_difference(everything(tmp_path / "run", "best"), everything(whole, "best")) is None
+    run = tmp_path / "run"
+    watch = {"callbacks": (Evaluations(),), "default_root_dir": run}
+    cut_and_go_on(run, hook, call, every_n_steps=every_n_steps, **watch)
+    assert difference(run, whole) is None
+    one, two = (EvaluationRecord.load(path / "evaluations" / "val.npz") for path in (run, whole))
+    assert first_difference([*one.detections, *one.objects], [*two.detections, *two.objects]) is None
+    assert one.image_ids == two.image_ids
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"val_check_interval": 2},
         also({"limit_train_batches": 3}),
         also({"check_val_every_n_epoch": 2}),
         also({"max_steps": 7}),
@@ -70,11 +77,10 @@ def test_other_ways_to_train_are_gone_on_with_too(tmp_path: Path, settings: dict
     settings = {"max_epochs": 2, **settings}
     fit(tmp_path / "whole", **settings)
     cut_and_go_on(tmp_path / "run", "on_train_batch_end", 4, every_n_steps=1, **settings)
-    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
-    assert first_difference(everything(tmp_path / "run", "best"), everything(tmp_path / "whole", "best")) is None
+    assert difference(tmp_path / "run", tmp_path / "whole") is None
 
 
-def test_a_multi_scale_run_goes_on_with_the_sizes_that_were_left(tmp_path: Path) -> None:
+def test_repeated_images_drawn_sizes_and_validations_within_epochs_go_on_too(tmp_path: Path) -> None:
     class SeenSizes(pl.Callback):
         def __init__(self) -> None:
             self.sizes: list[int] = []
@@ -85,15 +91,19 @@ def test_a_multi_scale_run_goes_on_with_the_sizes_that_were_left(tmp_path: Path)
     def train(name: str, **settings: Any) -> list[int]:
         model, seen = module(), SeenSizes()
         model.net.allow_training_sizes([(64, 64), (96, 96)])
-        fit(tmp_path / name, model=model, multiscale=[32, 96], every_n_steps=1, callbacks=(seen,), **settings)
+        more = {"multiscale": [32, 96], "repeat_rare": True, "val_check_interval": 2, "max_epochs": 2, "num_images": 7}
+        fit(tmp_path / name, model=model, every_n_steps=1, callbacks=(seen,), **{**more, **settings})
         return seen.sizes
 
-    whole = train("whole", max_epochs=2)
+    whole = train("whole")
+    assert len(whole) == 2 * 4  # 7 images, one of them sqrt(.9 * 7) times
     assert set(whole) == {32, 64, 96}
     with pytest.raises(PowerCut):
-        train("run", max_epochs=2, cut=("on_train_batch_end", 3))
-    assert train("run", max_epochs=2, resume=find_resumable(tmp_path / "run")) == whole[2:]  # the third was not saved
-    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+        train("run", cut=("on_train_batch_end", 7))  # before the seventh step was saved
+    with pytest.raises(WeightsError, match=r"of 8 training images.*and 7 images"):
+        train("run", repeat_rare=False, resume=tmp_path / "run" / LAST)
+    assert train("run", resume=tmp_path / "run" / LAST) == whole[6:]
+    assert difference(tmp_path / "run", tmp_path / "whole") is None
 
 
 @pytest.mark.slow
@@ -103,16 +113,16 @@ def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
         with pytest.raises(PowerCut):
             fit(run, cut=(hook, 3), resume=find_resumable(run) if run.exists() else None, every_n_steps=1)
     fit(run, resume=find_resumable(run))
-    assert first_difference(everything(run), everything(whole)) is None
+    assert difference(run, whole) is None
 
 
 def test_a_run_that_goes_on_elsewhere_knows_the_best_score(tmp_path: Path, whole: Path) -> None:
-    with pytest.raises(PowerCut):
-        fit(tmp_path / "run", cut=("on_train_batch_end", 12), every_n_steps=1)
     (tmp_path / "other").mkdir()
-    begin_directory(tmp_path / "other", tmp_path / "run" / LAST)
-    fit(tmp_path / "other", resume=tmp_path / "run" / LAST)
-    assert first_difference(everything(tmp_path / "other"), everything(whole)) is None
+    begin_directory(tmp_path / "other", whole / LAST)
+    best = best_callback(fit(tmp_path / "other", resume=whole / LAST))
+    assert best is not None
+    assert best.best_model_score == everything(whole)["best"]
+    assert best.best_model_path == str(tmp_path / "other" / "checkpoints" / "best.ckpt")
 
 
 def test_a_best_checkpoint_that_was_left_behind_does_not_count(
@@ -130,24 +140,20 @@ def test_a_best_checkpoint_that_was_left_behind_does_not_count(
     assert "best.ckpt is missing" in caplog.text
 
 
-def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was cut in its fourth step, with two checkpoints; nobody writes into it."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.raises(PowerCut):
-        fit(tmp_path / "run", cut=("on_train_batch_end", 3), every_n_steps=1)
-    with pytest.raises(WeightsError, match=r"middle of epoch 0, after 4 of 11 .*batch_size=2;.*batch_size=3 and 11"):
-        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, batch_size=3)
-    with pytest.raises(WeightsError, match=r"after 4 of 11 training images.*and 12 images"):
-        fit(tmp_path / "run", resume=tmp_path / "run" / LAST, num_images=12)
+        fit(run, cut=("on_train_batch_end", 4), every_n_steps=1)
+    return run
 
 
-def test_an_epoch_with_repeated_images_goes_on_in_its_middle(tmp_path: Path) -> None:
-    trainer = fit(tmp_path / "whole", repeat_rare=True)
-    assert trainer.global_step == 3 * 6  # 11 images, one of them sqrt(.9 * 11) times
-    with pytest.raises(PowerCut):
-        fit(tmp_path / "run", cut=("on_train_batch_end", 10), every_n_steps=1, repeat_rare=True)
-    with pytest.raises(WeightsError, match=r"of 13 training images.*and 11 images"):
-        fit(tmp_path / "run", resume=tmp_path / "run" / LAST)
-    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, repeat_rare=True)
-    assert first_difference(everything(tmp_path / "run"), everything(tmp_path / "whole")) is None
+def test_an_epoch_that_cannot_go_on_is_refused(tmp_path: Path, stopped: Path) -> None:
+    with pytest.raises(WeightsError, match=r"middle of epoch 0, after 6 of 11 .*batch_size=2;.*batch_size=4 and 11"):
+        fit(tmp_path / "run", resume=stopped / LAST, batch_size=4)
+    with pytest.raises(WeightsError, match=r"after 6 of 11 training images.*and 12 images"):
+        fit(tmp_path / "run", resume=stopped / LAST, num_images=12)
 
 
 class SeenImages(pl.Callback):
@@ -169,23 +175,19 @@ class SeenImages(pl.Callback):
 @pytest.mark.parametrize(("before", "after"), [(4, 2), also(1, 2)])
 def test_mid_epoch_goes_on_with_other_accumulated_batches(tmp_path: Path, before: int, after: int) -> None:
     """As with other devices: a batch is then another part of a step."""
-    whole, first, second = SeenImages(), SeenImages(), SeenImages()
-    settings = {"batch_size": 4, "every_n_steps": 1, "max_epochs": 2}
-    fit(tmp_path / "whole", callbacks=(whole,), **settings)  # type: ignore[arg-type]
-    first_run = {**settings, "cut": ("on_train_batch_start", before + 1), "accumulate_grad_batches": before}
+    first, second, settings = SeenImages(), SeenImages(), {"batch_size": 4, "every_n_steps": 1, "max_epochs": 2}
+    cut = {"cut": ("on_train_batch_start", before + 1), "accumulate_grad_batches": before}
     with pytest.raises(PowerCut):
-        fit(tmp_path / "run", callbacks=(first,), **first_run)  # type: ignore[arg-type]
-    resumed = BatchCounters(), NewSettings(), second
-    checkpoint = tmp_path / "run" / LAST
-    trainer = fit(
-        tmp_path / "run",
-        resume=checkpoint,
-        callbacks=resumed,
-        accumulate_grad_batches=after,
-        **settings,  # type: ignore[arg-type]
-    )
-    assert first.steps + second.steps == whole.steps
-    assert len(whole.steps) == trainer.global_step == 4
+        fit(tmp_path / "run", callbacks=(first,), **settings, **cut)  # type: ignore[arg-type]
+    resumed = {"resume": tmp_path / "run" / LAST, "callbacks": (BatchCounters(), NewSettings(), second)}
+    trainer = fit(tmp_path / "run", accumulate_grad_batches=after, **settings, **resumed)  # type: ignore[arg-type]
+    sampler, expected = data(tmp_path, batch_size=4).train_sampler(), []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        names = [str(key.image) for key in sampler]
+        expected += [sorted(names[:4]), sorted(names[4:])]
+    assert first.steps + second.steps == expected
+    assert trainer.global_step == 4
 
 
 class Stop(pl.Callback):
@@ -213,24 +215,20 @@ def without_best(run: Path) -> dict[str, Any]:
     return {key: value for key, value in everything(run).items() if key != "best"}
 
 
-def rates_and_decay(trainer: pl.Trainer) -> list[tuple[float, float]]:
-    return [(group["lr"], group["weight_decay"]) for group in trainer.optimizers[0].param_groups]
-
-
 def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:
     fresh = partial(torch.optim.SGD, lr=0.01, momentum=0.5, weight_decay=0.1)
-    logged: list[list[tuple[float, float]]] = []
+    logged: list[list[float]] = []
 
     class Log(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
-            logged.append(rates_and_decay(trainer))
+            groups = trainer.optimizers[0].param_groups
+            logged.append([group[key] for group in groups for key in ("lr", "weight_decay")])
 
-    fit(tmp_path / "fresh", model=module(fresh), max_epochs=4, callbacks=(Log(),))
-    expected = list(logged)
-    logged.clear()
     watch = (BatchCounters(), NewSettings(), Log())
     trainer = fit(tmp_path / "run", resume=whole / LAST, model=module(fresh), max_epochs=4, callbacks=watch)
-    assert logged == expected[15:]  # 15 steps were done; the schedule is at the same place
+    (factor,) = cosine(fresh([torch.zeros(1)]), total_steps=20, warmup_steps=2).lr_lambdas
+    rates = [0.01 * factor(step) for step in range(15, 20)]  # 15 steps were done; the schedule is at the same place
+    assert logged == [pytest.approx([rate, 0.1, 2 * rate, 0.0]) for rate in rates]
     assert trainer.optimizers[0].param_groups[0]["momentum"] == 0.5
     saved = torch.load(tmp_path / "run" / LAST, weights_only=True)
     assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 0.01
@@ -277,7 +275,7 @@ def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -
 
 def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(whole, run)
+    shutil.copytree(whole / "checkpoints", run / "checkpoints")
     for name in ("result.json", "metrics.csv"):
         (run / name).write_text("step,loss\n14,1\n15,1\n")
     begin_directory(run, run / LAST)  # 15 steps are done
@@ -329,16 +327,10 @@ def test_a_trial_of_one_step_writes_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "run").rglob("*.ckpt")) == []
 
 
-def two_saves(run: Path) -> Path:
-    with pytest.raises(PowerCut):
-        fit(run, cut=("on_train_batch_end", 4), every_n_steps=1)
-    return run / "checkpoints"
-
-
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
-    tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, whole: Path, stopped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = two_saves(tmp_path / "run")
+    kept = shutil.copytree(stopped, tmp_path / "run") / "checkpoints"
     content = (kept / "last.ckpt").read_bytes()
     middle = len(content) // 2
     a_bit = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
@@ -349,11 +341,11 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
         assert "last.ckpt is damaged" in caplog.text
         assert "previous.ckpt instead" in caplog.text
     fit(tmp_path / "run", resume=kept / "previous.ckpt")
-    assert first_difference(everything(tmp_path / "run"), everything(whole)) is None
+    assert difference(tmp_path / "run", whole) is None
 
 
-def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> None:
-    kept = two_saves(tmp_path / "run")
+def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path, stopped: Path) -> None:
+    kept = shutil.copytree(stopped, tmp_path / "run") / "checkpoints"
     for path in kept.glob("*.ckpt"):
         path.write_bytes(b"PK")
     with pytest.raises(WeightsError, match=r"all checkpoints in .* are damaged: last.ckpt, previous.ckpt"):
@@ -365,7 +357,7 @@ def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path) -> No
     for path in kept.glob("*.ckpt"):
         path.unlink()
     with pytest.raises(WeightsError, match=r"no checkpoint in .*run/checkpoints: no last.ckpt, previous.ckpt or best"):
-        choose_checkpoint(str(tmp_path / "run"), tmp_path / "new")
+        find_resumable(tmp_path / "run", required=True)
 
 
 def draw() -> list[float]:

@@ -77,18 +77,14 @@ class MovingAverage(WeightAveraging):
             device: Any = trainer.strategy.root_device
             set_average(self, ForeachAverage(pl_module, device=device, decay=self.decay, warmup=self.warmup))
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Save weights and average. During a validation they are swapped, which is undone in the checkpoint."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._is_swapped:
             averaged = checkpoint["current_model_state"]
             checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Restore weights and average to go on training. A test after the training scores the average alone.
 
         Lightning has loaded the average by now, and also calls this in a test, where it would load the weights.

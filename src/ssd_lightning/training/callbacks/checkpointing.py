@@ -114,16 +114,12 @@ class LastCheckpoint(Checkpoint):
         self._step_saved = trainer.global_step
         self._signals.watch(trainer)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *arguments: Any) -> None:
         """Start asking all ranks whether to save or stop, while they compute."""
         minutes = (time.monotonic() - self._saved_at) / 60
         self._signals.ask(due=self.every_n_minutes is not None and minutes >= self.every_n_minutes)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Save if it is due. If a validation or the end of the epoch follows, those hooks save instead."""
         received, is_due = self._signals.answer()
         step = trainer.global_step
@@ -143,13 +139,7 @@ class LastCheckpoint(Checkpoint):
         self._has_answered = not self._signals.all_say(0 < sum(trainer.num_val_batches) < float("inf"))
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Stop during a validation if a signal was received.
 
@@ -185,9 +175,7 @@ class LastCheckpoint(Checkpoint):
         """Make signals end the test."""
         self._signals.end_at_once()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Mark the validation's first batch as unfinished, so that Lightning repeats the whole validation."""
         if self._in_validation:
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]

@@ -113,14 +113,12 @@ class Speed(pl.Callback):
             trainer.profiler = self._watch.announced_to  # type: ignore[attr-defined]
             self._watch = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock. A run that is resumed within an epoch does not call `on_train_epoch_start`."""
-        self.on_train_epoch_start(trainer, pl_module)
-
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock until the first batch is requested."""
         assert self._watch is not None
         self._watch.is_training = self._was_interrupted = True
+
+    on_train_start = on_train_epoch_start  # the only one of the two if a run is resumed within an epoch
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock until the next training batch is requested."""
@@ -136,9 +134,7 @@ class Speed(pl.Callback):
         """Stop the clock until the next batch is requested."""
         self._was_interrupted = True
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *arguments: Any) -> None:
         """Exclude the time of an interruption between the last batch and the request for this one."""
         assert self._watch is not None
         if self._was_interrupted:

@@ -15,14 +15,6 @@ from torch import Tensor
 from ssd_lightning.errors import UserError, WeightsError, with_causes
 
 
-class DiskFull(UserError):
-    """There is no space for a checkpoint. Older checkpoints are unchanged."""
-
-
-class NonFiniteWeights(UserError):
-    """The weights are not finite, and were not written."""
-
-
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a partial file next to the target, syncs it to disk, reads it back, then renames it.
 
@@ -35,13 +27,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save a checkpoint of plain containers.
 
         Raises:
-            NonFiniteWeights: a value is not finite. Nothing is written.
-            DiskFull: there is no space. The partial file is removed.
+            UserError: a value is not finite, or there is no space. Nothing is written, older files are unchanged.
             WeightsError: the file cannot be read back correctly. It is removed.
         """
         target = Path(path)
         if (name := find_non_finite(checkpoint)) is not None:
-            raise NonFiniteWeights(
+            raise UserError(
                 f"{target} is not written: {name} is not finite; lower optimizer.lr, raise scheduler.warmup_steps or "
                 "set trainer.gradient_clip_val, and resume from an older checkpoint"
             )
@@ -61,7 +52,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if not _is_full(error, target.parent):
                 raise
             free = shutil.disk_usage(target.parent).free / 2**20
-            raise DiskFull(
+            raise UserError(
                 f"there is no space for {target}: the disk has {free:.0f} MiB left; older checkpoints are unchanged, "
                 f"and resume={target.parent.parent} continues once there is space"
             ) from error

@@ -1,6 +1,7 @@
 """The position of a run in its epochs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,6 +9,7 @@ import pytorch_lightning as pl
 from ssd_lightning.errors import WeightsError
 
 
+@dataclass(frozen=True)
 class DataState:
     """The position of a run in its epochs, in samples drawn by all ranks together.
 
@@ -21,11 +23,10 @@ class DataState:
         images: number of images in the training split.
     """
 
-    def __init__(self, *, epoch: int, samples_seen: int, batch_size: int, images: int) -> None:
-        self.epoch = epoch
-        self.samples_seen = samples_seen
-        self.batch_size = batch_size
-        self.images = images
+    epoch: int
+    samples_seen: int
+    batch_size: int
+    images: int
 
     @classmethod
     def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "DataState":
@@ -66,9 +67,7 @@ class BatchCounters(pl.Callback):
     completed batches has to be recalculated.
     """
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Recalculate the counters before Lightning reads them."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         position: Mapping[str, int] = checkpoint.get("DetectionDataModule", {})

@@ -24,13 +24,11 @@ class NewSettings(pl.Callback):
 
     def __init__(self) -> None:
         self._saved: list[dict[str, Any]] = []
-        self._groups: list[list[dict[str, Any]]] = []
-        self._base_rates: list[list[Any]] = []
+        self._groups: list[dict[str, Any]] = []
+        self._base_rates: list[Any] = []
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Keep the saved optimiser states."""
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        """Keep the saved state of the optimiser."""
         self._saved = checkpoint.get("optimizer_states", [])
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -41,20 +39,20 @@ class NewSettings(pl.Callback):
         """
         if not self._saved:
             return
-        for optimizer, state in zip(trainer.optimizers, self._saved, strict=True):
-            require_same_kind(optimizer.param_groups, state["param_groups"])
-        self._groups = [[_settings(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
-        self._base_rates = [list(config.scheduler.base_lrs) for config in trainer.lr_scheduler_configs]
+        groups = trainer.optimizers[0].param_groups
+        require_same_kind(groups, self._saved[0]["param_groups"])
+        self._groups = [{key: group[key] for key in group if key not in HOW_NOT_WHAT} for group in groups]
+        self._base_rates = list(trainer.lr_scheduler_configs[0].scheduler.base_lrs)
         self._saved = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Apply the new settings."""
-        for optimizer, groups in zip(trainer.optimizers, self._groups, strict=False):
-            for group, settings in zip(optimizer.param_groups, groups, strict=True):
-                group.update(settings)
-        for config, base_rates in zip(trainer.lr_scheduler_configs, self._base_rates, strict=False):
-            _set_base_rates(config.scheduler, base_rates)
-        self._groups, self._base_rates = [], []
+        if not self._groups:
+            return
+        for group, settings in zip(trainer.optimizers[0].param_groups, self._groups, strict=True):
+            group.update(settings)
+        _set_base_rates(trainer.lr_scheduler_configs[0].scheduler, self._base_rates)
+        self._groups = []
 
 
 def require_same_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
@@ -81,10 +79,6 @@ def require_same_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]])
             f"{', '.join(sorted(theirs - ours))}, this one {', '.join(sorted(ours - theirs))}. init_from= starts a new "
             "run from the weights"
         )
-
-
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key not in HOW_NOT_WHAT}
 
 
 def _set_base_rates(scheduler: Any, base_rates: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """Handling of losses and gradients that are not finite, and of out-of-memory errors."""
 
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,6 @@ from ssd_lightning.checks import require_number
 from ssd_lightning.errors import UserError, listed
 
 log = logging.getLogger(__name__)
-
-
-class TrainingDiverged(UserError):
-    """Too many losses or gradients are not finite."""
 
 
 def spread_non_finite(loss: Tensor) -> Tensor:
@@ -59,7 +56,7 @@ class FiniteSteps(pl.Callback):
         self._statistics: list[tuple[Tensor, Tensor]] = []
         self._unread: deque[tuple[Tensor, Any, str]] = deque()
         self._names: list[str] = []
-        self._loss: Tensor | None = None
+        self._loss = torch.tensor(torch.nan)
 
     def state_dict(self) -> dict[str, int]:
         """Return the count."""
@@ -97,7 +94,7 @@ class FiniteSteps(pl.Callback):
         """Skip the step if a gradient is not finite.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
         names, self._names = self._names, []
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -115,27 +112,23 @@ class FiniteSteps(pl.Callback):
                 parameter.grad = None  # without a gradient, optimisers leave parameter and momentum alone
             for buffer, kept in self._statistics:
                 buffer.copy_(kept)
-            self._count(where, float(self._loss) if self._loss is not None else float("nan"))
+            self._count(where, float(self._loss))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *arguments: Any) -> None:
         """Read the result of the previous step, which the device has finished.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
-        while len(self._unread) > 1:
-            self._read()
+        self._read_all_but(1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read all results before the epoch's checkpoint is written.
 
         Raises:
-            TrainingDiverged: too many steps were skipped.
+            UserError: too many steps were skipped.
         """
-        while self._unread:
-            self._read()
+        self._read_all_but(0)
 
     def _leave_out_on_device(self, optimizer: Optimizer, is_bad: Tensor) -> None:
         # SGD allocates its momentum at the first step and relies on the kernel to fill it. A skipped step does not
@@ -150,26 +143,25 @@ class FiniteSteps(pl.Callback):
             torch.where(is_bad, kept, buffer, out=buffer)
 
     def _read_later(self, is_bad: Tensor, where: str) -> None:
-        loss = self._loss if self._loss is not None else is_bad.new_zeros((), dtype=torch.float32)
-        values = torch.stack([is_bad.float(), loss.float()])
+        values = torch.stack([is_bad.float(), self._loss.float()])
         on_host = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
         self._unread.append((on_host, event, where))
 
-    def _read(self) -> None:
-        on_host, event, where = self._unread.popleft()
-        event.synchronize()
-        is_bad, loss = on_host.tolist()
-        if is_bad:
-            self._count(where, loss)
+    def _read_all_but(self, newest: int) -> None:
+        while len(self._unread) > newest:
+            on_host, event, where = self._unread.popleft()
+            event.synchronize()
+            is_bad, loss = on_host.tolist()
+            if is_bad:
+                self._count(where, loss)
 
     def _count(self, where: str, loss: float) -> None:
         self.num_bad += 1
-        what = f"the loss is {loss:g}" if loss != loss or abs(loss) == float("inf") else f"gradients (loss {loss:g})"
-        what = what if what.startswith("the loss") else f"{what} are not finite"
+        what = f"gradients (loss {loss:g}) are not finite" if math.isfinite(loss) else f"the loss is {loss:g}"
         if self.num_bad > self.max_bad_batches:
-            raise TrainingDiverged(
+            raise UserError(
                 f"{what} at {where}, and {self.max_bad_batches} bad batches before it were skipped: lower "
                 "optimizer.lr, raise scheduler.warmup_steps or set trainer.gradient_clip_val"
             )
@@ -178,46 +170,42 @@ class FiniteSteps(pl.Callback):
 
 @contextmanager
 def advise_on_memory(*, batch_size: int, ranks: int, accumulate: int, precision: str) -> Iterator[None]:
-    """Turn an out-of-memory error into one that suggests settings; see `explain_memory`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        advice = explain_memory(error, batch_size=batch_size, ranks=ranks, accumulate=accumulate, precision=precision)
-        if advice is None:
-            raise
-        raise advice from error
-
-
-def explain_memory(
-    error: BaseException, *, batch_size: int, ranks: int, accumulate: int, precision: str
-) -> UserError | None:
-    """Suggest settings for an out-of-memory error. None if the error is something else.
+    """Turn an out-of-memory error into one that suggests settings.
 
     Args:
-        error: the error that ended the run.
         batch_size: images of an optimiser step, see `data.batch_size`.
         ranks: number of devices that share the batch.
         accumulate: `trainer.accumulate_grad_batches`.
         precision: `trainer.precision`.
+
+    Raises:
+        UserError: there was too little memory for the device, for the process or for its data workers.
     """
-    text = str(error)
-    reason = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    share = batch_size // (ranks * accumulate)
-    options = []
-    for more in range(accumulate + 1, batch_size // ranks + 1):
-        if batch_size % (ranks * more) == 0:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).strip()
+        is_killed = "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text)
+        is_full = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text
+        if not is_full and not is_killed:
+            raise
+        share, options = batch_size // (ranks * accumulate), []
+        shared_by = (
+            more for more in range(accumulate + 1, batch_size // ranks + 1) if batch_size % (ranks * more) == 0
+        )
+        if more := next(shared_by, None):
             at_a_time = f"{batch_size // (ranks * more)} images at a time instead of {share}"
             options.append(f"trainer.accumulate_grad_batches={more} (the same step, {at_a_time})")
-            break
-    if share > 1:
-        options.append(f"data.batch_size={ranks * accumulate * (share // 2)} (now {batch_size})")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
-        if "16" not in precision:
-            options.append(f"trainer.precision=bf16-mixed (now {precision})")
-        return UserError(f"out of memory: try {', or '.join(options or ['a smaller image_size'])} ({reason})")
-    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return UserError(
-            "a data worker was killed, usually because the machine ran out of memory or of shared memory in /dev/shm: "
-            f"try {', or '.join(['data.num_workers=1', *options])} ({reason})"
-        )
-    return None
+        if share > 1:
+            options.append(f"data.batch_size={ranks * accumulate * (share // 2)} (now {batch_size})")
+        if is_full:
+            what = "out of memory"
+            options += [] if "16" in precision else [f"trainer.precision=bf16-mixed (now {precision})"]
+        else:
+            what = (
+                "a data worker was killed, usually because the machine ran out of memory or of shared memory in "
+                "/dev/shm"
+            )
+            options.insert(0, "data.num_workers=1")
+        reason = (text or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what}: try {', or '.join(options or ['a smaller image_size'])} ({reason})") from error

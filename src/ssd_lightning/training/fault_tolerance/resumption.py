@@ -25,17 +25,18 @@ RESUMABLE = (LAST, PREVIOUS, "best.ckpt")
 """The newest first."""
 
 
-def find_resumable(path: Path) -> Path | None:
+def find_resumable(path: Path, *, required: bool = False) -> Path | None:
     """Find the newest intact checkpoint of a run, or check a given file.
 
     Args:
         path: a run directory, or a checkpoint file. In a directory, a damaged file is logged and the next one is tried.
+        required: refuse a directory without checkpoints.
 
     Returns:
         The checkpoint. None if the directory has none.
 
     Raises:
-        WeightsError: the given file is missing or damaged, or all checkpoints of the directory are damaged.
+        WeightsError: the given file is missing or damaged, or all checkpoints of the directory are.
     """
     if not path.is_dir():
         check_intact(find_checkpoint(path))
@@ -58,28 +59,9 @@ def find_resumable(path: Path) -> Path | None:
         return candidate
     if damaged:
         raise WeightsError(f"all checkpoints in {path / 'checkpoints'} are damaged: {', '.join(damaged)}")
+    if required:
+        raise no_checkpoint(path / "checkpoints", RESUMABLE)
     return None
-
-
-def choose_checkpoint(resume: str | None, run_dir: Path) -> Path | None:
-    """Find the checkpoint to resume from.
-
-    Args:
-        resume: `auto` resumes from this run's own directory if it has a checkpoint. Otherwise the path of a checkpoint
-            or of another run's directory. None starts from scratch.
-        run_dir: directory of this run.
-
-    Raises:
-        WeightsError: the checkpoint is missing or damaged.
-    """
-    if resume is None:
-        return None
-    if resume != "auto":
-        found = find_resumable(Path(resume))
-        if found is None:
-            raise no_checkpoint(Path(resume) / "checkpoints", RESUMABLE)
-        return found
-    return find_resumable(run_dir)
 
 
 def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None:

@@ -17,7 +17,6 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.matching import confusion_matrix
 from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
-from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.checkpointing import best_callback
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
@@ -29,10 +28,9 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
 )
 from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
-from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
 from ssd_lightning.training.callbacks.evaluations import collect_record, is_best, is_last_validation, logged_step
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
-from ssd_lightning.training.loggers import SturdyWandbLogger
+from ssd_lightning.training.loggers import SturdyWandbLogger, describe
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.training_plots import draw_level_counts
 
@@ -110,6 +108,8 @@ class Dashboard(pl.Callback):
             self._sinks = [files]
             for logger in trainer.loggers:
                 if isinstance(logger, SturdyWandbLogger):
+                    from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink
+
                     self._sinks.append(WandbSink(logger))
                 elif isinstance(logger, TensorBoardLogger):
                     self._sinks.append(TensorBoardSink(logger))
@@ -228,8 +228,7 @@ class Dashboard(pl.Callback):
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
-                reason = one_line(f"{type(error).__name__}: {error}")
-                log.warning("dashboard: %s cannot be shown; training continues: %s", name, reason)
+                log.warning("dashboard: %s cannot be shown; training continues: %s", name, describe(error))
         finally:
             set_random_state(state)
 

@@ -1,11 +1,12 @@
-"""The dashboard in Weights & Biases."""
+"""The dashboard in Weights & Biases. Imported only where it is used, since wandb takes a second."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+import wandb
 
 from ssd_lightning.errors import one_line
 from ssd_lightning.training.callbacks.dashboard.contents import (
@@ -18,9 +19,6 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
 from ssd_lightning.training.callbacks.dashboard.sinks import Sink
 from ssd_lightning.training.loggers import SturdyWandbLogger
 from ssd_lightning.visualization.training_plots import LevelCount
-
-if TYPE_CHECKING:
-    import wandb
 
 MOST_ROWS = 10_000
 """Limit of a W&B table. Further rows are dropped."""
@@ -40,15 +38,11 @@ class WandbSink(Sink):
 
     def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
         """Log `train/batch`."""
-        import wandb
-
         caption = "the first batch; dashed: the priors that are matched to an object, in its colour"
         self._log({"train/batch": wandb.Image(drawing, caption=caption, file_type="jpg")}, step)
 
     def show_matches(self, levels: Sequence[LevelCount], drawing: np.ndarray, *, step: int) -> None:
         """Log the bar chart `train/matched_priors`."""
-        import wandb
-
         rows = [
             [f"level {place}, {level.grid[0]} x {level.grid[1]}", level.matched, level.priors]
             for place, level in enumerate(levels, start=1)
@@ -59,8 +53,6 @@ class WandbSink(Sink):
 
     def show_validation(self, validation: Validation) -> None:
         """Log `val/images`, `val/ap_per_class`, `val/class_ap`, `val/pr_curves` and `val/confusion_matrix`."""
-        import wandb
-
         names = [one_line(name) for name in validation.class_names]
         values = {
             "val/ap_per_class": wandb.Table(
@@ -77,8 +69,6 @@ class WandbSink(Sink):
 
     def keep_model(self, path: Path, *, epoch: int, monitor: str, score: float, is_last: bool) -> None:
         """Log the checkpoint as an artifact, if the logger's `log_model` allows it and the checkpoint has changed."""
-        import wandb
-
         every_time = self.logger.log_model == "best" and not self.logger.is_offline
         this = (epoch, score)
         if self.logger.log_model == "none" or not (is_last or every_time) or self._kept == this:
@@ -95,13 +85,11 @@ class WandbSink(Sink):
         self.logger.experiment.log({**values, "trainer/global_step": step})
 
 
-def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Image":
+def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> wandb.Image:
     """Create a W&B image with the box layers `prediction` and `ground_truth`.
 
     W&B shows only images of equal size side by side, so all are padded to a square.
     """
-    import wandb
-
     height, width = image.image.shape[:2]
     square = np.full((IMAGE_PX, IMAGE_PX, 3), 28, dtype=np.uint8)
     square[:height, :width] = image.image
@@ -136,8 +124,6 @@ def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> "wandb.Im
 
 def pr_chart(validation: Validation, class_names: Sequence[str]) -> Any:
     """Draw precision against recall, one line per class. With many classes, each line has fewer points."""
-    import wandb
-
     with_points = [
         (curve, name) for curve, name in zip(validation.curves, class_names, strict=True) if len(curve.recall)
     ]
@@ -154,8 +140,6 @@ def pr_chart(validation: Validation, class_names: Sequence[str]) -> Any:
 
 def class_ap_chart(validation: Validation, class_names: Sequence[str]) -> Any:
     """Draw the AP of every class over the epochs. A long run with many classes is thinned to fit a table."""
-    import wandb
-
     values = validation.class_ap
     most = max(2, MOST_ROWS // len(class_names))
     kept = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)).tolist()
@@ -173,8 +157,6 @@ def class_ap_chart(validation: Validation, class_names: Sequence[str]) -> Any:
 
 def confusion_chart(counts: np.ndarray, class_names: Sequence[str]) -> Any:
     """Draw the confusion matrix. With very many classes, only the diagonal and the largest cells."""
-    import wandb
-
     names = [BACKGROUND, *class_names]
     places = np.indices(counts.shape).reshape(2, -1).T
     if len(places) > MOST_ROWS:
