@@ -16,8 +16,7 @@ def prior_set(name: str, count: int, *shapes: tuple[float, float]) -> PriorSet:
     return PriorSet(name, summary, np.random.default_rng(0).random(count), shapes)
 
 
-@pytest.mark.parametrize("count", [1, MOST_POINTS + 5])
-@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize(("count", "fitted"), [(1, False), (MOST_POINTS + 5, True)])
 def test_it_is_an_image(tmp_path: Path, count: int, fitted: bool) -> None:
     sides_px = np.exp(np.random.default_rng(1).uniform(1, 5, (count, 2)))
     sets = [prior_set("these priors", count, (30.0, 30.0), (60.0, 30.0)), prior_set("fitted", count, (25.0, 25.0))]

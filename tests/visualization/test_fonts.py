@@ -129,10 +129,9 @@ def drawings(names: Sequence[str], path: Path) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("name", ["猫", "قطة"])
-def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path, name: str) -> None:
+def test_every_drawing_finds_the_letters(chinese_font: str, tmp_path: Path) -> None:
     with no_warnings():  # of matplotlib, where a font lacks a letter
-        drawn, other = drawings([name], tmp_path), drawings(["狗" if name == "猫" else name[::-1] + "x"], tmp_path)
+        drawn, other = drawings(["猫"], tmp_path), drawings(["狗"], tmp_path)
     for one, two in zip(drawn, other, strict=True):
         assert one.shape != two.shape or (one != two).any()
 

@@ -7,7 +7,6 @@ from ssd_lightning.visualization.charts import line_colour
 from ssd_lightning.visualization.training_plots import (
     LevelCount,
     draw_class_ap,
-    draw_confusion,
     draw_level_counts,
     draw_pr_curves,
     named_lines,
@@ -41,13 +40,6 @@ def test_pr_curves_of_the_best_and_the_worst_are_coloured(count: int) -> None:
     aps = [*(1 - index / count for index in range(count)), 0.0, float("nan")]
     image = draw_pr_curves(curves, aps, [*names(count), "found nothing", "no objects"], title="title")
     assert has(image, line_colour(1)).sum() > 60
-
-
-@pytest.mark.parametrize("count", [1, 80])
-def test_a_confusion_of_any_number_of_classes_is_an_image(count: int) -> None:
-    drawn = draw_confusion(np.diag([0, *range(1, count + 1)]), names(count), title="title")
-    assert has(drawn, (0x00, 0x50 / 255, 0x7D / 255)).sum() > 50 * count
-    assert max(drawn.shape) < 2400
 
 
 @pytest.mark.parametrize(("count", "validations"), [(1, 0), (80, 1), (4, 30)])
