@@ -14,7 +14,6 @@ from ssd_lightning.analysis.coverage import (
     coverage_issues,
     coverage_summary,
     describe_unreached,
-    finest_step_px,
 )
 from ssd_lightning.analysis.objects import Objects
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
@@ -69,7 +68,7 @@ def test_no_objects() -> None:
     summary = coverage_summary(np.empty((0, 4)), best.iou, (300, 300))
     assert best.iou.shape == (0,)
     assert (summary["objects"], summary["share"], summary["mean_iou"]) == (0, None, None)
-    assert coverage_issues(summary, image_size=(300, 300), finest_step_px=8) == []
+    assert coverage_issues(summary, levels=SSD300_VOC, image_size=(300, 300)) == []
 
 
 def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
@@ -87,7 +86,7 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     }  # fmt: skip
     by_ratio = [summary["by_ratio"][name]["objects"] for name in RATIO_NAMES]
     assert by_ratio == [0, 1, 0, 2, 1]
-    judge = partial(coverage_issues, image_size=(100, 200), finest_step_px=8)
+    judge = partial(coverage_issues, levels=SSD300_VOC, image_size=(100, 200))
     (issue,) = judge(summary)
     assert issue.severity == "warning"
     assert "3 of 4 training objects, 75%" in issue.sentence
@@ -97,16 +96,11 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     assert "finer" not in issue.sentence
     assert judge(summary | {"share": 0.8}) == []
     assert judge(summary | {"share": 0.5})[0].severity == "warning"
-    (issue,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9, larger_share=0.95)
+    (issue,) = judge(summary | {"share": 0.49}, levels=SSD300_VOC[1:], fitted_share=0.9, larger_share=0.95)
     assert issue.severity == "error"  # most objects have no prior but a forced one
     assert "the fitted priors, which reach 90%" in issue.sentence
     assert "image_size=[200,400], which would reach 95%" in issue.sentence
     assert "steps of 16 px" in issue.sentence
-
-
-def test_the_finest_level_is_that_of_the_shortest_steps() -> None:
-    assert finest_step_px(SSD300_VOC, (300, 300)) == pytest.approx(300 / 38)
-    assert finest_step_px(SSD300_VOC[1:], (300, 600)) == pytest.approx(600 / 19)
 
 
 def test_unreached_objects_are_named_the_worst_first() -> None:
