@@ -24,7 +24,7 @@ from ssd_lightning.reporting.charts import (
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
+from ssd_lightning.reporting.page import REPORT, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
 from ssd_lightning.visualization.bars import bar_figure, dot_figure
@@ -62,7 +62,6 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         "errors": errors,
         "settings": [(group.label, config_differences(groups[0], group)) for group in groups[1:]],
     }
-    contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
     configurations = "one configuration" if len(groups) == 1 else f"{len(groups)} configurations"
     return render(
         "comparison.html.j2",
@@ -71,7 +70,7 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         kicker="Comparison",
         title=f"{len(runs)} runs" + (f" of {configurations}" if len(groups) < len(runs) else ""),
         subtitle=", ".join(group.name for group in groups),
-        contents=contents,
+        contents={"runs": "Runs", **{name: name.capitalize() for name, content in there.items() if content}},
         rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
         first=groups[0],
         has_seeds=any(len(group.runs) > 1 for group in groups),
