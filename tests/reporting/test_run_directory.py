@@ -5,8 +5,7 @@ import pytest
 from helpers.evaluation_records import EMPTY
 from helpers.report_runs import make_run
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.metric_log import read_curves
-from ssd_lightning.reporting.run import read_run, runs_below
+from ssd_lightning.reporting.run import read_curves, read_run, runs_below
 
 
 def test_a_whole_run_is_read(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from matplotlib import font_manager
 
 from helpers.no_warnings import no_warnings
 from ssd_lightning.visualization import fonts
+from ssd_lightning.visualization.boxes import fitting_font, text_size
 from ssd_lightning.visualization.draw import draw_detections
 from ssd_lightning.visualization.draw_matches import MatchedObject, draw_matches
 from ssd_lightning.visualization.draw_samples import Sample, class_keys, draw_sample
 from ssd_lightning.visualization.fonts import drawable_names, numbered_names, spell
 from ssd_lightning.visualization.sweep_plots import save_sweep_plot
-from ssd_lightning.visualization.tags import fitting_font, text_size
 from ssd_lightning.visualization.training_plots import draw_class_ap, draw_confusion, draw_pr_curves
 
 GREY = np.full((120, 200, 3), 128, dtype=np.uint8)

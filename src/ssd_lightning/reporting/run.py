@@ -1,5 +1,6 @@
 """Read a run directory: its record, its log and its evaluations."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import yaml
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.metric_log import Curve, read_curves
 from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
@@ -32,6 +32,18 @@ def lookup(content: Any, *keys: str, kind: type) -> Any:
 
 class NothingToShowError(DataError):
     """A run has neither figures nor evaluations, or not yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The values logged under one name; all arrays are `[P]`."""
+
+    steps: np.ndarray
+    """int64: optimiser steps."""
+    epochs: np.ndarray
+    """int64."""
+    values: np.ndarray
+    """float64; may contain non-finite values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +160,42 @@ def read_run(directory: Path) -> Run:
         evaluations={split: EvaluationRecord.load(path) for split, path in evaluations.items()},
         checkpoint=checkpoint,
     )
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the curves of `metrics.csv` by name. A last line that was cut off by a crash is skipped.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not rows:
+        return {}
+    names = rows[0]
+    if not {"epoch", "step"} <= set(names):
+        raise DataError(f"{path} is not the log of a run: its first line has no columns 'epoch' and 'step'")
+    if len(rows[-1]) != len(names):
+        rows.pop()
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    epoch = "0"
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):
+            raise DataError(f"{path} is damaged: line {number} has {len(row)} values for {len(names)} columns")
+        entry = dict(zip(names, row, strict=True))
+        epoch = entry["epoch"] or epoch  # Lightning's learning rate monitor does not write it
+        for name, text in entry.items():
+            if text and name not in ("epoch", "step"):
+                try:
+                    found.setdefault(name, []).append((int(entry["step"]), int(epoch), float(text)))
+                except ValueError as error:
+                    raise DataError(f"{path} is damaged: line {number}: {error}") from error
+    return {name: Curve(*map(np.array, zip(*points, strict=True))) for name, points in found.items()}
 
 
 def runs_below(path: Path) -> list[Path]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssd_lightning.visualization.boxes import Rectangle, TaggedBox, draw_boxes, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.colours import BLACK, class_colour, text_colour
-from ssd_lightning.visualization.outlines import Rectangle, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.sheet import (
     GAP_PX,
     INK,
@@ -20,7 +20,6 @@ from ssd_lightning.visualization.sheet import (
     lay_out,
     write_line,
 )
-from ssd_lightning.visualization.tags import TaggedBox, draw_boxes
 
 TEXT_PX = 520
 """Width of the list next to an image."""

@@ -121,7 +121,7 @@ def print_coverage(
 def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str, Any], *, where: str) -> None:
     """Print the first loss and the estimated cost of the run.
 
-    See `analysis.dry_run` for both.
+    See `analysis.dataset_check.dry_run` for both.
     """
     print("\nBefore the first step")
     rows = [(name, f"{losses['expected'][name]:.2f}", f"{value:.2f}") for name, value in losses["measured"].items()]
