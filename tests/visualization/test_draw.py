@@ -27,10 +27,10 @@ def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (image == colour).all(-1)
 
 
-def ink(box: list[int], *, rows: slice = slice(None)) -> int:
+def ink(box: list[int], *, rows: slice = slice(None), scores: tuple[float, ...] | None = (0.85,)) -> int:
     """Pixels of white text, which nothing else of a detection draws."""
     names = [*"abcdef", "Wqg"]
-    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=[0.85])
+    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=scores)
     return int((image[rows].min(-1) > 200).sum())
 
 
@@ -52,19 +52,17 @@ def test_scores_decide_what_lies_on_top():
         assert tuple(image[100, 50]) == class_colour(winner)
 
 
-@pytest.mark.parametrize(
-    "boxes",
-    [[], [[400, 10, 500, 50]], [[-90, 10, -5, 50]], [[20, 20, 20, 60]], [[60, 20, 20, 60]], [[np.nan, 0, 9, 9]]],
-)
-def test_boxes_without_an_area_inside_are_left_out(boxes):
-    count = len(boxes)
-    image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
-    assert (image == GREY).all()
-    assert image is not GREY
-    assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
+def test_boxes_without_an_area_inside_are_left_out():
+    odd = [[400, 10, 500, 50], [-90, 10, -5, 50], [20, 20, 20, 60], [60, 20, 20, 60], [np.nan, 0, 9, 9]]
+    for boxes in ([], odd):
+        count = len(boxes)
+        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
+        assert (image == GREY).all()
+        assert image is not GREY
+        assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 9, 1), (40, 30), (16, 16, 3), (900, 40)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 9, 1), (16, 16, 3), (900, 40)])
 def test_images_of_any_size_and_grey_ones(shape):
     ground = np.full(shape, 200, dtype=np.uint8)
     boxes = [[0, 0, shape[1], shape[0]], [0, 0, 0.4, 0.4]]
@@ -74,21 +72,17 @@ def test_images_of_any_size_and_grey_ones(shape):
     assert (image != 200).any()
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
+def test_input_that_cannot_be_drawn():
+    given = {"image": GREY, "boxes_xyxy_px": [[0, 0, 9, 9]], "labels": [1], "class_names": NAMES}
+    for changes, said in (
         ({"labels": [4]}, "label 4"),
         ({"labels": [0]}, "label 0"),
         ({"labels": [1, 2]}, "2 labels for 1 boxes"),
         ({"scores": [1, 1, 1]}, "3 scores"),
         ({"image": GREY / 255}, "float64"),
-    ],
-)
-def test_input_that_cannot_be_drawn(changes, said):
-    with pytest.raises(ValueError, match=said):
-        draw_detections(
-            **{"image": GREY, "boxes_xyxy_px": [[0, 0, 9, 9]], "labels": [1], "class_names": NAMES} | changes
-        )
+    ):
+        with pytest.raises(ValueError, match=said):
+            draw_detections(**given | changes)
 
 
 def test_ground_truth_is_dashed_and_difficult_is_finer():
@@ -120,24 +114,11 @@ def test_comparison_scales_image_and_boxes():
     assert (*white.min(0), *white.max(0)) == (100, 50, 199, 149)
 
 
-def test_the_tag_lies_above_its_box():
-    assert ink([100, 80, 200, 160], rows=slice(50, 80)) == ink([100, 80, 200, 160]) > 20
-
-
-@pytest.mark.parametrize(
-    "box", [[0, 0, 300, 200], [0, 0, 12, 12], [288, 188, 300, 200], [-40, -40, 30, 30], [-500, -500, 900, 900]]
-)
-def test_tags_stay_inside_whole(box):
-    assert ink(box) == ink([100, 80, 200, 160])
-
-
-def test_scores_make_the_tag_longer():
-    box = {"boxes_xyxy_px": [[10, 80, 290, 160]], "labels": [1], "class_names": NAMES}
-    without, with_score = (
-        has_colour(draw_detections(GREY, **box, scores=scores)[:78], class_colour(1)).any(0).sum()
-        for scores in (None, [0.5])
-    )
-    assert with_score > without + 10
+def test_tags_lie_above_their_boxes_and_stay_inside_whole():
+    whole = ink([100, 80, 200, 160])
+    assert ink([100, 80, 200, 160], rows=slice(50, 80)) == whole > ink([100, 80, 200, 160], scores=None) > 10
+    odd = [[0, 0, 300, 200], [0, 0, 12, 12], [288, 188, 300, 200], [-40, -40, 30, 30], [-500, -500, 900, 900]]
+    assert [ink(box) for box in odd] == [whole] * 5
 
 
 def test_a_small_box_is_not_hidden_by_tags():
@@ -149,12 +130,6 @@ def test_a_small_box_is_not_hidden_by_tags():
         assert (image[y + 3 : y + 7, x + 3 : x + 7] == 128).all()
 
 
-@pytest.mark.parametrize("name", ["鳥", "🐦", "", "a\nb", "x" * 300])
-def test_any_class_name_can_be_drawn(name):
-    image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name], scores=[1])
-    assert has_colour(image, class_colour(1)).any()
-
-
 def relative_luminance(colour: tuple[int, int, int]) -> float:
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
@@ -163,7 +138,6 @@ def relative_luminance(colour: tuple[int, int, int]) -> float:
 def test_colours_are_distinct_and_stable():
     colours = [class_colour(label) for label in range(1, 81)]
     assert len(set(colours)) == 80
-    assert colours == [class_colour(label) for label in range(1, 81)]
     first = np.array(colours[:20], dtype=float)
     closest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(first, 2))
     assert closest > 25
@@ -206,8 +180,10 @@ def test_few_objects_have_their_class_written_at_them_and_many_have_not() -> Non
     assert (many[0] == many[1]).all()
 
 
-@pytest.mark.parametrize("name", ["", "x" * 2000, "Ünï 猫\n\x1b[0m", "\udce4"])
+@pytest.mark.parametrize("name", ["", "x" * 2000, "Ünï 猫🐦\n\x1b[0m", "\udce4"])
 def test_any_class_name_and_no_object_at_all(name: str) -> None:
+    image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name], scores=[1])
+    assert has_colour(image, class_colour(1)).any()
     rows = [[sample([[0.3, 0.4, 0.7, 0.8]], [1]), sample([], [])]] * 3
     sheet = draw_augmentation(rows, [name], image_size=(120, 160), title="t", cell_px=160)
     assert sheet.shape[1] == 2 * (160 + 18) + 18
@@ -281,10 +257,11 @@ def test_the_size_of_a_row_and_no_object_at_all() -> None:
     assert sheet.shape[0] > 640
 
 
-@pytest.mark.parametrize(
-    ("box", "size"),
-    [((0.5, 0.5, 0.5, 0.5), (64, 64)), ((0.0, 0.0, 1.0, 1.0), (1, 1)), ((0.999, 0.999, 1.0, 1.0), (3, 200))],
-)
-def test_any_box_in_image_io_can_be_drawn(box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
-    image = np.zeros((*size, 3), dtype=np.uint8)
-    assert draw_matches(image, [matched(box, [], best_iou=0.0)]).dtype == np.uint8
+def test_any_box_in_any_image_can_be_drawn() -> None:
+    for box, size in (
+        ((0.5, 0.5, 0.5, 0.5), (64, 64)),
+        ((0.0, 0.0, 1.0, 1.0), (1, 1)),
+        ((0.999, 0.999, 1.0, 1.0), (3, 200)),
+    ):
+        image = np.zeros((*size, 3), dtype=np.uint8)
+        assert draw_matches(image, [matched(box, [], best_iou=0.0)]).dtype == np.uint8

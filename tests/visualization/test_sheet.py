@@ -37,10 +37,10 @@ def test_a_legend_wraps_and_shows_every_colour() -> None:
         assert (drawn == key.colour).all(-1).any(), key
 
 
-@pytest.mark.parametrize(("panels", "columns"), [([], 2), ([Panel(RED)], 0)])
-def test_no_sheet_without_panels_or_columns(panels: list[Panel], columns: int) -> None:
-    with pytest.raises(ValueError, match="make no sheet"):
-        lay_out(panels, columns=columns, title="t")
+def test_no_sheet_without_panels_or_columns() -> None:
+    for panels, columns in (([], 2), ([Panel(RED)], 0)):
+        with pytest.raises(ValueError, match="make no sheet"):
+            lay_out(panels, columns=columns, title="t")
 
 
 def test_a_png_holds_the_image_and_a_large_one_gets_a_palette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,18 +112,21 @@ def test_coverage_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fitted" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("hours", "said"), [(0.5, "about 30 min for 77 steps"), (5, "about 5.0 h"), (72, "3.0 days"), (None, "has no end")]
-)
-def test_the_trial(capsys: pytest.CaptureFixture[str], hours: float | None, said: str) -> None:
+def test_the_trial(capsys: pytest.CaptureFixture[str]) -> None:
     losses = {"expected": {"cls": 5.5, "loc": 1.0}, "measured": {"cls": 7.0, "loc": 2.0}}
     estimate = {
         "measured_batch_size": 8, "images_per_s": 12.34, "batch_size": 32, "device_batch_size": 16, "devices": 2,
-        "steps": None if hours is None else 77, "hours": hours, "memory_mib": 2048.0,
+        "memory_mib": 2048.0,
     }  # fmt: skip
-    print_trial(losses, estimate, where="cpu, 32-true")
-    out = capsys.readouterr().out
-    assert said in out
-    assert "12.3 images/s (cpu, 32-true, batches of 8" in out
-    assert "2 such devices" in out
-    assert "about 2.0 GiB on each device, 16 images at a time" in out
+    texts = {0.5: "about 30 min for 77 steps", 5: "about 5.0 h for", 72: "3.0 days for", None: "has no end on"}
+    for hours, said in texts.items():
+        steps = None if hours is None else 77
+        print_trial(losses, estimate | {"steps": steps, "hours": hours}, where="cpu, 32-true")
+        out = capsys.readouterr().out
+        for text in (
+            said,
+            "12.3 images/s (cpu, 32-true, batches of 8",
+            "2 such devices",
+            "about 2.0 GiB on each device, 16 images at a time",
+        ):
+            assert text in out
