@@ -27,10 +27,10 @@ ODD = (
 
 
 def random_boxes(count: int, seed: int) -> np.ndarray:
+    """Draw boxes of all sizes, many small ones among them."""
     rng = np.random.default_rng(seed)
-    corners = np.sort(rng.random((count, 2, 2)), axis=1)
-    shrunk = corners[:, :1] + (corners[:, 1:] - corners[:, :1]) * rng.random((count, 1, 1))
-    return np.concatenate([corners[:, 0], shrunk[:, 0]], axis=1) + np.array([0, 0, 1e-3, 1e-3])
+    low, high = np.sort(rng.random((2, count, 2)), axis=0)
+    return np.concatenate([low, low + (high - low) * rng.random((count, 1)) + 1e-3], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,14 @@ def test_it_is_the_best_of_all_priors(
     iou = box_iou(torch.from_numpy(boxes), cxcywh_to_xyxy(priors.double()))
     slow = iou.max(dim=1)
     np.testing.assert_allclose(best.iou, slow.values, atol=2e-6)
-    places = []  # (level, kind) of every prior, in make_priors' order
-    for index, level in enumerate(levels):
-        rows, columns = (level.grid_size, level.grid_size) if isinstance(level.grid_size, int) else level.grid_size
-        places += [(index, kind) for _ in range(rows * columns) for kind in range(level.boxes_per_cell)]
-    level_of, kind_of = np.array(places).T
+    level_of, kind_of = np.array(  # of every prior, in make_priors' order
+        [
+            (index, kind)
+            for index, level in enumerate(levels)
+            for _ in range(level.grid[0] * level.grid[1])
+            for kind in range(level.boxes_per_cell)
+        ]
+    ).T
     named = [(level_of == index) & (kind_of == kind) for index, kind in zip(best.level, best.kind, strict=True)]
     of_named = np.array([row[mask].max() for row, mask in zip(iou.numpy(), named, strict=True)])
     np.testing.assert_allclose(of_named, best.iou, atol=2e-6)
