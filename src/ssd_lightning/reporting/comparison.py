@@ -33,22 +33,17 @@ COMPARISON = "comparison.html"
 
 
 def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
-    """Write a page that compares runs.
-
-    Args:
-        directories: run directories; the others are compared with the first.
-        output: path of the page.
+    """Write a page that compares runs with the first of them; `directories` are theirs.
 
     Raises:
         DataError: a directory is given twice, is not a run or has nothing to show, a file in it is damaged, or the
             page cannot be written.
     """
-    seen: set[Path] = set()
-    for path in map(Path, directories):
-        if path.resolve() in seen:
+    paths = list(map(Path, directories))
+    for index, path in enumerate(paths):
+        if path.resolve() in {other.resolve() for other in paths[:index]}:
             raise DataError(f"{path} is given twice")
-        seen.add(path.resolve())
-    return write_page(comparison_page([read_run(Path(path)) for path in directories], Path(output)), Path(output))
+    return write_page(comparison_page(list(map(read_run, paths)), Path(output)), Path(output))
 
 
 def comparison_page(runs: Sequence[Run], path: Path) -> str:

@@ -42,15 +42,9 @@ EVALUATION_PARTS = {
 
 
 def write_report(run_dir: Path | str, output: Path | str | None = None, *, refresh_s: int | None = None) -> Path:
-    """Write the page of a run.
+    """Write the page of a run, finished or not, and return its path, by default `report.html` in the run directory.
 
-    Args:
-        run_dir: directory of the run, finished or not.
-        output: path of the page; by default `report.html` in the run directory.
-        refresh_s: a browser loads the page again after this time; None: never.
-
-    Returns:
-        Path of the page.
+    With `refresh_s`, a browser loads the page again after this time.
 
     Raises:
         DataError: the directory is not a run, has nothing to show, a file in it is damaged, or the page cannot be

@@ -50,14 +50,8 @@ class Curve:
 class Run:
     """The contents of a run directory; missing parts are empty.
 
-    Attributes:
-        directory: directory of the run.
-        record: `run.json`.
-        config: `config.yaml`.
-        result: `result.json`; None if the run is unfinished.
-        curves: curves of `metrics.csv` by logged name.
-        evaluations: evaluations by split.
-        checkpoint: the best one, else the last; None if there is none.
+    `record` is `run.json`, `config` is `config.yaml`, and `result` is `result.json`, None if the run is unfinished.
+    `curves` are those of `metrics.csv` by logged name; `evaluations` are by split; `checkpoint` is the best, or last.
     """
 
     directory: Path
@@ -150,7 +144,14 @@ def read_run(directory: Path) -> Run:
     checkpoints = [directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     checkpoint = next((path for path in checkpoints if path.is_file()), None)
     if not curves and not evaluations:
-        raise NothingToShowError(_nothing_to_show(directory, checkpoint))
+        what = f"neither {METRICS} nor {EVALUATIONS}/val.npz"
+        if checkpoint is None:
+            raise NothingToShowError(f"{directory} has nothing to show yet: {what} nor a checkpoint")
+        record = directory / EVALUATIONS / "val.npz"
+        raise NothingToShowError(
+            f"{directory} has a checkpoint but {what}; evaluate it first: python -m ssd_lightning.evaluate "
+            f"checkpoint={directory} data=... split=val record={record}"
+        )
     return Run(
         directory=directory,
         record=_read(directory / RECORD, json.loads) or {},
@@ -225,15 +226,6 @@ def _shown_in(folder: Path) -> list[Path]:
 def _by_name(folder: Path) -> list[Path]:
     folders = [path for path in folder.iterdir() if path.is_dir()]
     return sorted(folders, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name))
-
-
-def _nothing_to_show(directory: Path, checkpoint: Path | None) -> str:
-    if checkpoint is None:
-        return f"{directory} has nothing to show yet: neither {METRICS} nor {EVALUATIONS}/val.npz nor a checkpoint"
-    return (
-        f"{directory} has a checkpoint but neither {METRICS} nor {EVALUATIONS}/val.npz; evaluate it first: python -m "
-        f"ssd_lightning.evaluate checkpoint={directory} data=... split=val record={directory / EVALUATIONS / 'val.npz'}"
-    )
 
 
 def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any] | None:

@@ -38,23 +38,18 @@ WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class MatchedObject:
-    """An object and its matched priors.
-
-    Attributes:
-        name: name of its class.
-        box_xyxy: float `[4]`, normalised.
-        priors_xyxy: float `[P, 4]`, normalised.
-        levels: int `[P]`, feature map of each prior, 1 for the finest.
-        best_iou: highest IoU with any prior.
-        is_forced: whether its best prior is below the threshold but still matched.
-    """
+    """An object and its matched priors; boxes are normalised."""
 
     name: str
     box_xyxy: np.ndarray
+    """float `[4]`."""
     priors_xyxy: np.ndarray
+    """float `[P, 4]`."""
     levels: np.ndarray
+    """int `[P]`: feature map of each prior, 1 for the finest."""
     best_iou: float
     is_forced: bool
+    """Whether its best prior is below the threshold but still matched."""
 
     @property
     def is_weak(self) -> bool:

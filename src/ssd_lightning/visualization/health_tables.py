@@ -18,10 +18,7 @@ MOST_CLASSES = 30
 def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
     """Print the results of the doctor, most severe first, and the paths of all files.
 
-    Args:
-        report: content of `doctor.json`.
-        lines: number of issues of each kind.
-        directory: where the doctor wrote its files.
+    `report` is the content of `doctor.json`; `lines` issues of each kind are printed. `directory` has the files.
     """
     everything = str(directory / "doctor.json")
     print_issues(report["issues"], lines=lines, everything_in=everything)

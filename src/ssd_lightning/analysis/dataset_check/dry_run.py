@@ -79,10 +79,7 @@ def take_steps(
 ) -> Trial | None:
     """Compare the first loss with its expected value, then train, and measure time and memory.
 
-    The network is on the device, as at the start of the run.
-
-    Returns:
-        The measurements; None if the memory is not sufficient.
+    The network is on the device, as at the start of the run. None if the memory is not sufficient.
     """
 
     def step() -> None:
@@ -180,18 +177,10 @@ def run_estimate(
 ) -> dict[str, Any]:
     """Extrapolate a few steps to the whole run, without validation and checkpoints.
 
-    Args:
-        seconds_a_step: measured seconds of a step.
-        measured_batch_size: number of images in a measured step.
-        batch_size: number of images in a step of the run, see `data.batch_size`.
-        num_images: number of training images.
-        num_devices: number of devices that share a step; they are assumed to be as fast as this one.
-        max_epochs: limit of the run; None or -1 for no limit.
-        max_steps: limit of the run; -1 for no limit.
-        batches_a_step: number of batches that each device accumulates per step.
-        activations_mib: peak of a measured step above `fixed_mib`; None if the device does not report it.
-        fixed_mib: weights, gradients and the optimiser's state.
-        budget_s: time limit of the run in seconds; None for no limit.
+    A step has `batch_size` images, shared by `num_devices`, which are assumed to be as fast as this one and accumulate
+    `batches_a_step` batches each. None or -1 for `max_epochs`, -1 for `max_steps` and None for `budget_s` are no limit.
+    `fixed_mib` are weights, gradients and the optimiser's state; `activations_mib` is the peak of a measured step above
+    it, None if the device does not report it.
 
     Returns:
         Plain values; `hours` is None for a run without an end.

@@ -29,13 +29,10 @@ log = logging.getLogger(__name__)
 def open_splits(
     data: DetectionData, *, class_names: Sequence[str] | None, decode: bool, needs_test: bool
 ) -> DatasetCheck:
-    """Open all splits that can be opened.
+    """Open all splits that can be opened, of the prepared data of a run.
 
-    Args:
-        data: the data of a run, prepared.
-        class_names: names of the classes 1..C; None takes those of the training split.
-        decode: whether images are decoded later.
-        needs_test: whether the run ends with a test, so that a missing test split is an error.
+    Without `class_names`, those of the training split are taken. `decode` says whether images are decoded later, and
+    `needs_test` whether the run ends with a test, so that a missing test split is an error.
 
     Raises:
         DataError: the root or the training split does not exist.
