@@ -99,11 +99,12 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     assert "finer" not in issue.sentence
     assert judge(summary | {"share": 0.8}) == []
     assert judge(summary | {"share": 0.5})[0].severity == "warning"
-    (issue,) = judge(summary | {"share": 0.49}, levels=SSD300_VOC[1:], fitted_share=0.9, larger_share=0.95)
+    coarse = [PriorLevel((10, 25), None, 30, None, ())]
+    (issue,) = judge(summary | {"share": 0.49}, levels=coarse, fitted_share=0.9, larger_share=0.95)
     assert issue.severity == "error"  # most objects have no prior but a forced one
     assert "the fitted priors, which reach 90%" in issue.sentence
     assert "image_size=[200,400], which would reach 95%" in issue.sentence
-    assert "steps of 16 px" in issue.sentence
+    assert "steps of 10 px" in issue.sentence
 
 
 def test_unreached_objects_are_named_the_worst_first() -> None:
