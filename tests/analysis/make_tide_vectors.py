@@ -19,7 +19,7 @@ CASES: list[dict[str, int]] = [
         "detections_an_image": [4, 12, 40][seed % 3],
         "objects_an_image": [2, 4, 8][seed // 3 % 3],
     }
-    for seed in range(12)
+    for seed in (0, 2, 4, 6, 8)
 ]
 NAMES = {
     "ClassError": "class",

@@ -14,7 +14,6 @@ from ssd_lightning.analysis.coverage import (
     coverage_issues,
     coverage_summary,
     describe_unreached,
-    finest_step_px,
 )
 from ssd_lightning.analysis.objects import Objects
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
@@ -28,10 +27,10 @@ ODD = (
 
 
 def random_boxes(count: int, seed: int) -> np.ndarray:
+    """Draw boxes of all sizes, many small ones among them."""
     rng = np.random.default_rng(seed)
-    corners = np.sort(rng.random((count, 2, 2)), axis=1)
-    shrunk = corners[:, :1] + (corners[:, 1:] - corners[:, :1]) * rng.random((count, 1, 1))
-    return np.concatenate([corners[:, 0], shrunk[:, 0]], axis=1) + np.array([0, 0, 1e-3, 1e-3])
+    low, high = np.sort(rng.random((2, count, 2)), axis=0)
+    return np.concatenate([low, low + (high - low) * rng.random((count, 1)) + 1e-3], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +53,14 @@ def test_it_is_the_best_of_all_priors(
     iou = box_iou(torch.from_numpy(boxes), cxcywh_to_xyxy(priors.double()))
     slow = iou.max(dim=1)
     np.testing.assert_allclose(best.iou, slow.values, atol=2e-6)
-    places = []  # (level, kind) of every prior, in make_priors' order
-    for index, level in enumerate(levels):
-        rows, columns = (level.grid_size, level.grid_size) if isinstance(level.grid_size, int) else level.grid_size
-        places += [(index, kind) for _ in range(rows * columns) for kind in range(level.boxes_per_cell)]
-    level_of, kind_of = np.array(places).T
+    level_of, kind_of = np.array(  # of every prior, in make_priors' order
+        [
+            (index, kind)
+            for index, level in enumerate(levels)
+            for _ in range(level.grid[0] * level.grid[1])
+            for kind in range(level.boxes_per_cell)
+        ]
+    ).T
     named = [(level_of == index) & (kind_of == kind) for index, kind in zip(best.level, best.kind, strict=True)]
     of_named = np.array([row[mask].max() for row, mask in zip(iou.numpy(), named, strict=True)])
     np.testing.assert_allclose(of_named, best.iou, atol=2e-6)
@@ -69,7 +71,7 @@ def test_no_objects() -> None:
     summary = coverage_summary(np.empty((0, 4)), best.iou, (300, 300))
     assert best.iou.shape == (0,)
     assert (summary["objects"], summary["share"], summary["mean_iou"]) == (0, None, None)
-    assert coverage_issues(summary, image_size=(300, 300), finest_step_px=8) == []
+    assert coverage_issues(summary, levels=SSD300_VOC, image_size=(300, 300)) == []
 
 
 def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
@@ -87,7 +89,7 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     }  # fmt: skip
     by_ratio = [summary["by_ratio"][name]["objects"] for name in RATIO_NAMES]
     assert by_ratio == [0, 1, 0, 2, 1]
-    judge = partial(coverage_issues, image_size=(100, 200), finest_step_px=8)
+    judge = partial(coverage_issues, levels=SSD300_VOC, image_size=(100, 200))
     (issue,) = judge(summary)
     assert issue.severity == "warning"
     assert "3 of 4 training objects, 75%" in issue.sentence
@@ -97,16 +99,12 @@ def test_the_summary_counts_each_object_once_by_size_and_by_ratio() -> None:
     assert "finer" not in issue.sentence
     assert judge(summary | {"share": 0.8}) == []
     assert judge(summary | {"share": 0.5})[0].severity == "warning"
-    (issue,) = judge(summary | {"share": 0.49}, finest_step_px=16, fitted_share=0.9, larger_share=0.95)
+    coarse = [PriorLevel((10, 25), None, 30, None, ())]
+    (issue,) = judge(summary | {"share": 0.49}, levels=coarse, fitted_share=0.9, larger_share=0.95)
     assert issue.severity == "error"  # most objects have no prior but a forced one
     assert "the fitted priors, which reach 90%" in issue.sentence
     assert "image_size=[200,400], which would reach 95%" in issue.sentence
-    assert "steps of 16 px" in issue.sentence
-
-
-def test_the_finest_level_is_that_of_the_shortest_steps() -> None:
-    assert finest_step_px(SSD300_VOC, (300, 300)) == pytest.approx(300 / 38)
-    assert finest_step_px(SSD300_VOC[1:], (300, 600)) == pytest.approx(600 / 19)
+    assert "steps of 10 px" in issue.sentence
 
 
 def test_unreached_objects_are_named_the_worst_first() -> None:

@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.targets import make_target
-from ssd_lightning.analysis.dry_run import (
-    first_loss_issues,
-    first_losses,
-    run_estimate,
-    time_steps,
-)
+from ssd_lightning.analysis.dataset_check.dry_run import first_loss_issues, first_losses, run_estimate, time_steps
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, MultiBoxLoss
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors

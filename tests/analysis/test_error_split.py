@@ -10,6 +10,7 @@ from helpers.evaluation_records import (
     BELOW,
     EMPTY,
     LEFT,
+    NEAR_LEFT,
     OFF_LEFT,
     PLANTED,
     RIGHT,
@@ -18,7 +19,7 @@ from helpers.evaluation_records import (
     planted_record,
     random_record,
 )
-from ssd_lightning.analysis.error_split import ERROR_TYPES, ErrorSplit, error_split
+from ssd_lightning.analysis.error_split import ERROR_TYPES, ErrorShare, ErrorSplit, ErrorType, error_split
 from ssd_lightning.metrics.average_precision import voc_average_precision
 
 VECTORS: list[dict[str, Any]] = json.loads(Path(__file__).with_name("tide_vectors.json").read_text())["vectors"]
@@ -59,8 +60,8 @@ def test_planted_errors_are_counted() -> None:
     assert (split.false_positives.count, split.false_negatives.count) == (6, 5)
 
 
-@pytest.mark.parametrize("name", ["class", "localisation", "both", "duplicate", "background", "missed"])
-def test_an_error_alone_gives_back_what_is_lacking(name: str) -> None:
+@pytest.mark.parametrize("name", ERROR_TYPES)
+def test_an_error_alone_gives_back_what_is_lacking(name: ErrorType) -> None:
     """Right detections beside it, which come after it, so that every false positive costs."""
     others = ImageSpec([(BELOW, label, False) for label in (1, 2, 3)], [(BELOW, 0.1, label) for label in (1, 2, 3)])
     # An object that is not found would be missed too.
@@ -68,9 +69,9 @@ def test_an_error_alone_gives_back_what_is_lacking(name: str) -> None:
     image = alone if name == "both" else PLANTED[name]
     split = error_split(make_record([image, others]))
     assert split.map < 1
-    assert split.errors[name].count == 1  # type: ignore[index]
-    assert split.map + split.errors[name].gain == pytest.approx(1)  # type: ignore[index]
-    assert sum(share.gain for share in split.errors.values()) == pytest.approx(split.errors[name].gain)  # type: ignore[index]
+    assert split.errors[name].count == 1
+    assert split.map + split.errors[name].gain == pytest.approx(1)
+    assert sum(share.gain for share in split.errors.values()) == pytest.approx(split.errors[name].gain)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -82,8 +83,7 @@ def test_map_is_vocs_where_no_detection_has_a_second_object(seed: int) -> None:
 
 def test_a_detection_whose_object_is_taken_hits_another() -> None:
     """VOC's rule calls it a miss."""
-    near = (0.15, 0.1, 0.45, 0.4)
-    image = ImageSpec([(LEFT, 1, False), (near, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])
+    image = ImageSpec([(LEFT, 1, False), (NEAR_LEFT, 1, False)], [(LEFT, 0.9, 1), (LEFT, 0.8, 1)])
     assert error_split(make_record([image])).map == 1
 
 
@@ -97,9 +97,7 @@ def test_difficult_objects_are_neither_errors_nor_missed() -> None:
     assert split.false_negatives.count == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["no images", "no images, no classes", "no objects", "neither", "difficult objects alone"]
-)
+@pytest.mark.parametrize("name", [name for name, record in EMPTY.items() if record.objects.difficult.all()])
 def test_without_counted_objects_nothing_is_known(name: str) -> None:
     split = error_split(EMPTY[name])
     assert math.isnan(split.map)
@@ -110,8 +108,7 @@ def test_without_counted_objects_nothing_is_known(name: str) -> None:
 def test_without_detections_everything_is_missed() -> None:
     split = error_split(EMPTY["no detections"])
     assert split.map == 0
-    assert split.errors["missed"] == split.false_negatives
-    assert (split.errors["missed"].count, split.errors["missed"].gain) == (2, 1)
+    assert split.errors["missed"] == split.false_negatives == ErrorShare(count=2, gain=1)
     assert all(share.gain == share.count == 0 for name, share in split.errors.items() if name != "missed")
 
 

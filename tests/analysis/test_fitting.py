@@ -1,16 +1,33 @@
-"""Fitted priors: never worse than the given ones, the same boxes and grids, and planted clusters come back."""
+"""Fitted priors: never worse than the given ones, the same boxes and grids, and planted clusters come back.
 
+And `priors=auto`: the priors that a run chooses from its training boxes.
+"""
+
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ssd_lightning.analysis import prior_choice
 from ssd_lightning.analysis.coverage import best_priors
-from ssd_lightning.analysis.fitting import LARGEST_SPREAD, LEAST_SPREAD, fit_levels, object_weights, reached, score
+from ssd_lightning.analysis.fitting import (
+    LARGEST_SPREAD,
+    LEAST_SPREAD,
+    LEAST_STEPS,
+    MOST_STEPS,
+    Fit,
+    fit_levels,
+    object_weights,
+    reached,
+    score,
+)
 from ssd_lightning.analysis.level_moves import LARGEST_RATIO, LEAST_RATIO, move_levels
+from ssd_lightning.analysis.prior_choice import HALFWAY_BOXES, choose_priors
 from ssd_lightning.ops.priors import SSD300_COCO, SSD300_VOC, SSDLITE320, PriorLevel, make_priors
 
 SIZE = (300, 300)
+NO_BOXES = np.empty((0, 4))
 
 
 def boxes_of(shapes_px: np.ndarray, seed: int, image_size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -26,28 +43,40 @@ def scattered(middles: list[tuple[float, float]], count: int, seed: int, spread:
     return np.concatenate([np.array(middle) * np.exp(rng.normal(0, spread, (count, 2))) for middle in middles])
 
 
+def random_boxes(num_middles: int, count: int, seed: int, spread: float) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    middles = [tuple(np.exp(rng.uniform(np.log(8), np.log(250), 2))) for _ in range(num_middles)]
+    return boxes_of(np.minimum(scattered(middles, count, seed, spread), 299), seed)
+
+
+def sizes(levels: Sequence[PriorLevel]) -> np.ndarray:
+    return np.array([size for level in levels for size in (level.min_size, level.max_size, *level.aspect_ratios)])
+
+
+def assert_within_bounds(given: Sequence[PriorLevel], fitted: Sequence[PriorLevel]) -> None:
+    """Grids and boxes are as they were; sizes and ratios are in their ranges."""
+    for before, level in zip(given, fitted, strict=True):
+        assert (level.grid_size, level.step, level.boxes_per_cell) == (
+            before.grid_size, before.step, before.boxes_per_cell
+        )  # fmt: skip
+        assert all(LEAST_RATIO <= ratio <= LARGEST_RATIO for ratio in level.aspect_ratios)
+        assert level.max_size is not None
+        assert LEAST_SPREAD - 0.01 <= level.max_size / level.min_size <= LARGEST_SPREAD + 0.01
+        step = min(before.steps(SIZE))
+        assert min(before.min_size, LEAST_STEPS * step) - 0.01 <= level.min_size
+        assert level.min_size <= max(before.min_size, MOST_STEPS * step) + 0.01
+
+
 @pytest.mark.parametrize(("levels", "seed"), [(SSD300_VOC, 0), (SSD300_COCO, 3)])
 def test_it_never_reaches_fewer_objects_than_before(levels: tuple[PriorLevel, ...], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    middles = [tuple(np.exp(rng.uniform(np.log(8), np.log(250), 2))) for _ in range(1 + seed)]
-    boxes = boxes_of(np.minimum(scattered(middles, 60, seed, spread=0.3), 299), seed)
-
-    fit = fit_levels(boxes, levels, SIZE, seed=seed, starts=3)
-
+    boxes = random_boxes(1 + seed, 30, seed, spread=0.3)
+    fit = fit_levels(boxes, levels, SIZE, seed=seed, starts=2)
     assert reached(fit.after.iou) >= reached(fit.before.iou)
     weights = object_weights(boxes, SIZE)
     assert score(fit.after.iou, weights) >= score(fit.before.iou, weights)
     np.testing.assert_array_equal(fit.before.iou, best_priors(boxes, levels, SIZE).iou)
     np.testing.assert_array_equal(fit.after.iou, best_priors(boxes, fit.levels, SIZE).iou)
-    for given, fitted in zip(levels, fit.levels, strict=True):
-        assert (fitted.grid_size, fitted.step, fitted.boxes_per_cell) == (
-            given.grid_size,
-            given.step,
-            given.boxes_per_cell,
-        )
-        assert all(LEAST_RATIO <= ratio <= LARGEST_RATIO for ratio in fitted.aspect_ratios)
-        assert fitted.max_size is not None
-        assert LEAST_SPREAD - 0.01 <= fitted.max_size / fitted.min_size <= LARGEST_SPREAD + 0.01
+    assert_within_bounds(levels, fit.levels)
     assert make_priors(fit.levels, SIZE).shape == (8732, 4)
 
 
@@ -55,7 +84,7 @@ def test_levels_without_large_squares_stay_so() -> None:
     levels = tuple(
         replace(level, max_size=None, grid_size=g) for level, g in zip(SSDLITE320, range(20, 8, -2), strict=True)
     )
-    boxes = boxes_of(scattered([(50, 40), (60, 90)], 100, 0), 0, (320, 320))
+    boxes = boxes_of(scattered([(50, 40), (60, 90)], 50, 0), 0, (320, 320))
     fit = fit_levels(boxes, levels, (320, 320), starts=2)
     assert all(level.max_size is None for level in fit.levels)
     assert reached(fit.after.iou) > reached(fit.before.iou)
@@ -107,13 +136,16 @@ def test_a_move_knows_the_stretched_boxes_of_both_sizes() -> None:
 
 
 def test_no_objects_change_nothing() -> None:
-    fit = fit_levels(np.empty((0, 4)), SSD300_VOC, SIZE)
+    fit = fit_levels(NO_BOXES, SSD300_VOC, SIZE)
     assert fit.levels == SSD300_VOC
     assert len(fit.after.iou) == 0
+    choice = choose_priors(NO_BOXES, SSD300_VOC, SIZE)
+    assert choice.levels == SSD300_VOC
+    assert choice.warning() is None
 
 
 def test_the_same_seed_gives_the_same_priors() -> None:
-    boxes = boxes_of(scattered([(20, 30), (150, 60)], 80, 3, spread=0.3), 3)
+    boxes = boxes_of(scattered([(20, 30), (150, 60)], 20, 3, spread=0.3), 3)
     one, two = (fit_levels(boxes, SSD300_VOC, SIZE, seed=5, starts=2) for _ in range(2))
     assert one.levels == two.levels
 
@@ -122,3 +154,68 @@ def test_few_objects_of_a_size_weigh_more() -> None:
     boxes = boxes_of(np.array([(10.0, 10.0)] * 4 + [(100.0, 100.0)]), 0)
     weights = object_weights(boxes, SIZE)
     np.testing.assert_allclose(weights, [1 / 6] * 4 + [1 / 3])
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
+    """What `choose_priors` has fitted."""
+    found: list[Fit] = []
+
+    def fit(*arguments: object, **settings: object) -> Fit:
+        found.append(fit_levels(*arguments, **settings))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr(prior_choice, "fit_levels", fit)
+    return found
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (40, 2), (750, 0)])
+def test_fewer_boxes_move_the_priors_less_and_never_lose_one(fits: list[Fit], count: int, seed: int) -> None:
+    boxes = random_boxes(2, count, seed, spread=0.2)
+    choice = choose_priors(boxes, SSD300_VOC, SIZE)
+    assert (choice.boxes, choice.published_reached) == (2 * count, reached(fits[0].before.iou))
+    assert choice.reached == reached(best_priors(boxes, choice.levels, SIZE).iou) >= choice.published_reached
+    assert choice.is_fitted
+    share = 2 * count / (2 * count + HALFWAY_BOXES)
+    moved, whole = (np.log(sizes(levels) / sizes(SSD300_VOC)) for levels in (choice.levels, fits[0].levels))
+    np.testing.assert_allclose(moved, share * whole, atol=0.01)
+    assert_within_bounds(SSD300_VOC, choice.levels)
+    assert choice.describe()[0] == (
+        f"priors=auto: {choice.reached} of {2 * count} training boxes reach IoU .5 with a fitted prior, "
+        f"{choice.published_reached} with the default ones"
+    )
+
+
+def test_published_priors_stay_where_fitted_ones_reach_no_more() -> None:
+    """Ten boxes that are priors themselves cannot be reached better."""
+    centre = np.array([152.0, 152.0])  # of a cell of the second level
+    boxes = np.tile(np.concatenate([centre - 30, centre + 30]) / 300, (10, 1))
+    choice = choose_priors(boxes, SSD300_VOC, SIZE)
+    assert choice.levels == SSD300_VOC
+    assert not choice.is_fitted
+    assert choice.describe() == [
+        "priors=auto keeps the default priors: 10 of 10 training boxes reach IoU .5 with one, and fitted ones do no "
+        "better"
+    ]
+    assert choice.warning() is None
+
+
+def test_a_larger_input_is_named_where_it_would_pay() -> None:
+    small = choose_priors(boxes_of(scattered([(14.0, 14.0), (60.0, 60.0)], 50, 0), 0), SSD300_VOC, SIZE)
+    assert small.larger_image_size == (600, 600)
+    assert small.larger_reached is not None
+    assert small.describe()[1] == (
+        "a larger input would help: with image_size=[600,600] fitted priors would reach "
+        f"{small.larger_reached / 100:.0%} of the training boxes instead of {small.reached / 100:.0%}"
+    )
+    assert small.record()["larger_image_size"] == [600, 600]
+    large = choose_priors(boxes_of(scattered([(40.0, 40.0), (90.0, 90.0)], 50, 0), 0), SSD300_VOC, SIZE)
+    assert large.larger_image_size is None
+    assert len(large.describe()) == 1
+
+
+def test_objects_that_no_input_reaches_are_told() -> None:
+    warning = choose_priors(boxes_of(np.full((40, 2), 1.0), 0), SSD300_VOC, SIZE).warning()
+    assert warning is not None
+    assert "only 0 of 40 training boxes" in warning
+    assert "1.0 px" in warning

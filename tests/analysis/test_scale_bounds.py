@@ -14,7 +14,7 @@ def squares(side: float, count: int = 5) -> np.ndarray:
     return np.tile([[0.0, 0.0, side, side]], (count, 1))
 
 
-@pytest.mark.parametrize("side_px", [2.0, 15.0, 20.0, 48.0, 90.0, 200.0, 320.0])
+@pytest.mark.parametrize("side_px", [2.0, 48.0, 90.0, 200.0, 320.0])
 def test_the_median_object_stays_within_bounds(side_px: float) -> None:
     bounds = of_the_paper(squares(side_px / 320), (320, 320))
     assert bounds.median_px == pytest.approx(side_px)
@@ -31,11 +31,8 @@ def test_few_large_objects_do_not_move_the_bounds_of_many_small_ones() -> None:
     assert of_the_paper(boxes, (320, 320)) == of_the_paper(squares(20 / 320), (320, 320))
 
 
-def test_an_input_that_is_no_square_counts_both_sides() -> None:
+def test_an_input_that_is_no_square_counts_both_sides_and_without_boxes_the_given_bounds_stay() -> None:
     assert of_the_paper(np.array([[0.0, 0.0, 0.5, 0.125]]), (160, 320)).median_px == pytest.approx((160 * 20) ** 0.5)
-
-
-def test_without_boxes_the_given_bounds_stay() -> None:
     assert of_the_paper(np.empty((0, 4)), (300, 300))[:2] == (4.0, 0.3)
 
 

@@ -1,12 +1,11 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 from statistics import stdev
 
 import pytest
 
 from helpers.evaluation_records import ImageSpec, make_record
-from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from helpers.report_runs import CLASS_NAMES, make_run
 from ssd_lightning.reporting.groups import (
     config_differences,
     group_runs,
@@ -18,25 +17,23 @@ from ssd_lightning.reporting.groups import (
 )
 from ssd_lightning.reporting.run import read_run
 
-MakeRun = Callable[..., Path]
 SCORE = "val/map_11point"
 
 
-def test_runs_that_differ_in_the_seed_alone_are_one_group(make_run: MakeRun) -> None:
-    runs = [
-        read_run(make_run(name, seed=seed, lr=lr, splits=()))
-        for name, seed, lr in (("a", 0, 0.1), ("b", 0, 0.2), ("c", 1, 0.1), ("d", 2, 0.1))
-    ]
-    first, second = group_runs(runs)
+def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> None:
+    different = {"a": {"seed": 0}, "b": {"lr": 0.2}, "c": {"seed": 1}, "d": {"seed": 2}}
+    first, second = group_runs(
+        [read_run(make_run(tmp_path / name, **settings)) for name, settings in different.items()]
+    )
     assert [run.directory.name for run in first.runs] == ["a", "c", "d"]
     assert (first.letter, first.name, second.label) == ("A", "a, c, d", "B · b")
     assert config_differences(first, second) == ["optimizer.lr: 0.1 -> 0.2"]
 
 
-def test_runs_without_a_configuration_stand_alone(make_run: MakeRun) -> None:
-    runs = [read_run(make_run(name, without=("config.yaml",), splits=())) for name in "ab"]
-    assert len(group_runs(runs)) == 2
-    assert config_differences(*group_runs(runs)) == []
+def test_runs_without_a_configuration_stand_alone(tmp_path: Path) -> None:
+    groups = group_runs([read_run(make_run(tmp_path / name, without=("config.yaml",))) for name in "ab"])
+    assert len(groups) == 2
+    assert config_differences(*groups) == []
 
 
 def test_only_the_seed_is_left_out_of_a_configuration() -> None:
@@ -44,25 +41,19 @@ def test_only_the_seed_is_left_out_of_a_configuration() -> None:
     assert without_seed(config) == {"data": {"shuffle": {"seed": 5}}, "list": [{"a": 1}]}
 
 
-def test_scores_of_seeds_have_a_mean_and_a_spread(make_run: MakeRun) -> None:
+def test_scores_of_seeds_have_a_mean_and_a_spread_and_one_that_is_not_there_is_a_dash(tmp_path: Path) -> None:
     shifts = (0.0, 0.03, 0.09)
-    runs = [read_run(make_run(f"a{seed}", seed=seed, shift=shift, splits=())) for seed, shift in enumerate(shifts)]
-    runs.append(read_run(make_run("b", lr=0.2, shift=0.3, splits=())))
-    runs.append(read_run(make_run("c", lr=0.3, shift=0.05, splits=())))
-    one, two, three = score_cells(group_runs(runs), SCORE)
+    runs = [make_run(tmp_path / f"a{seed}", seed=seed, shift=shift) for seed, shift in enumerate(shifts)]
+    runs += [make_run(tmp_path / f"b{shift}", lr=shift, shift=shift) for shift in (0.3, 0.05)]
+    runs.append(make_run(tmp_path / "c", lr=0.4, without=("val",)))
+    groups = group_runs([read_run(run) for run in runs])
+    one, two, three, none = score_cells(groups, SCORE)
     assert one.text == f"0.640 ± {stdev(shifts):.3f}"
     assert (one.difference, one.is_best) == ("", False)
     assert (two.text, two.difference, two.is_sure, two.is_best) == ("0.900", "+0.260", True, True)
     # Two standard errors of the mean of three are .053.
     assert (three.difference, three.is_sure) == ("+0.010", False)
-
-
-def test_a_score_that_is_not_there_is_a_dash(make_run: MakeRun) -> None:
-    groups = group_runs(
-        [read_run(make_run("a", splits=())), read_run(make_run("b", lr=0.2, without=("val",), splits=()))]
-    )
-    one, two = score_cells(groups, SCORE)
-    assert (one.text, two.text, two.difference, two.is_best) == ("0.600", "–", "", False)
+    assert (none.text, none.difference, none.is_best) == ("–", "", False)
     assert all(not cell.is_best for cell in score_cells(groups, "test/map"))
 
 
@@ -87,21 +78,20 @@ THREE = ["disk", "ring", "star"]
     ],
 )
 def test_runs_are_alike_where_images_and_classes_are(
-    make_run: MakeRun, first: dict, second: dict, are_alike: bool
+    tmp_path: Path, first: dict, second: dict, are_alike: bool
 ) -> None:
     runs = []
     for name, record in (("a", first), ("b", second)):
-        directory = make_run(name, splits=())
+        directory = make_run(tmp_path / name)
         (directory / "run.json").write_text(json.dumps(record))
         runs.append(read_run(directory))
     assert [len(alike) for alike in runs_by_data(runs)] == ([2] if are_alike else [1, 1])
 
 
-def test_older_runs_are_alike_by_the_images_of_their_evaluations(make_run: MakeRun, record: EvaluationRecord) -> None:
-    runs = [make_run(name) for name in "abc"]
-    make_record([ImageSpec()] * 30, class_names=record.class_names).save(runs[1] / "evaluations" / "val.npz")
-    make_record([ImageSpec()] * 29, class_names=record.class_names).save(runs[2] / "evaluations" / "val.npz")
-    found = runs_by_data([read_run(directory) for directory in runs])
+def test_older_runs_are_alike_by_the_images_of_their_evaluations(tmp_path: Path) -> None:
+    for name, count in (("a", 30), ("b", 30), ("c", 29)):
+        make_run(tmp_path / name, record=make_record([ImageSpec()] * count, class_names=CLASS_NAMES))
+    found = runs_by_data([read_run(tmp_path / name) for name in "abc"])
     assert [[run.directory.name for run in alike] for alike in found] == [["a", "b"], ["c"]]
 
 

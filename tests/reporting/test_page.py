@@ -1,19 +1,22 @@
+"""The pages: what they say, that they are whole without a network, and how they look in a real browser."""
+
 import base64
 import io
 import json
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from helpers.evaluation_records import EMPTY, LEFT, ImageSpec, make_record, planted_record
+from helpers.evaluation_records import EMPTY, PLANTED, ImageSpec, make_record, planted_record
+from helpers.report_runs import make_run, record_with_images
 from ssd_lightning.analysis.error_split import ERROR_TYPES
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.image_scores import image_scores
@@ -21,16 +24,19 @@ from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.errors import DataError
 from ssd_lightning.reporting import images
 from ssd_lightning.reporting.comparison import write_comparison
-from ssd_lightning.reporting.evaluation import confusions, evaluation_part
+from ssd_lightning.reporting.evaluation import best_and_worst, confusions, evaluation_part
 from ssd_lightning.reporting.images import show_images
 from ssd_lightning.reporting.page import evaluated_epoch, try_report, write_page, write_report
 from ssd_lightning.reporting.run import Run, read_run
 from ssd_lightning.reporting.summary import data_overrides, duration, gaps, reproduction
 
-MakeRun = Callable[..., Path]
+if TYPE_CHECKING:
+    from playwright.sync_api import Page as BrowserPage
+
 MOST_BYTES = 6_000_000
-QUICK_EMPTY = {"no objects", "no images, no classes", "neither"}
 VOID = {"meta", "img", "br", "link", "hr", "input"}
+DIFFERENCES = ('class="best"', 'class="sure"', "−0.150", "the difference to")
+"""What a comparison has only where its scores can be compared."""
 
 
 class Page(HTMLParser):
@@ -66,96 +72,91 @@ def read(path: Path) -> Page:
     return Page(path.read_text())
 
 
-def test_a_class_that_images_show_by_number_is_explained(make_run: MakeRun, record: EvaluationRecord) -> None:
-    directory = make_run(splits=())
-    assert not evaluation_part(record)["numbered"]
-    names = (*record.class_names[:3], "\U000e0fff")  # a letter that no font has, since there is none
-    replace(record, class_names=names).save(directory / "evaluations" / "val.npz")
-    assert r"They are drawn as numbers: class 4 (\U000e0fff)." in read(write_report(directory)).text
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> EvaluationRecord:
+    return record_with_images(tmp_path_factory.mktemp("images"))
 
 
-def test_the_page_of_a_run_has_all_its_parts(make_run: MakeRun) -> None:
-    directory = make_run(splits=("val", "test"))
-    path = write_report(directory)
-    assert path == directory / "report.html"
-    assert path.stat().st_size < MOST_BYTES
-    page = read(path)
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory, record: EvaluationRecord) -> dict[str, Path]:
+    """The page of a run, that of one that lacks most, and a comparison."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = [
+        make_run(folder / "<u>a0", record=record),
+        make_run(folder / "a1", record=record, seed=1, shift=0.1),
+        make_run(folder / "b", record=record, lr=0.2, shift=-0.1),
+    ]
+    replace(EMPTY["one class"], split="test").save(runs[0] / "evaluations" / "test.npz")
+    return {
+        "run": write_report(runs[0]),
+        "poor": write_report(make_run(folder / "poor", without=("val", "checkpoint", "result.json"))),
+        "comparison": write_comparison(runs, folder / "compared" / "all.html"),
+    }
+
+
+def test_the_page_of_a_run_has_all_its_parts(pages: dict[str, Path]) -> None:
+    assert pages["run"].name == "report.html"
+    assert pages["run"].stat().st_size < MOST_BYTES
+    page = read(pages["run"])
     of_split = ("classes", "curves", "confusion", "errors", "sizes", "calibration", "images")
     wanted = {"summary", "curves", "val", "test", "priors", "configuration", "reproduction"}
     wanted |= {f"{split}-{part}" for split in ("val", "test") for part in of_split}
-    assert set(page.ids) == wanted
-    assert len(page.ids) == len(wanted)
+    assert sorted(page.ids) == sorted(wanted)
     links = {target for target in page.targets if target.startswith("#")}
     assert links == {f"#{name}" for name in wanted}  # each has a line in the table of contents
     said = (
-        "0.600",
-        "after epoch 2, step 20",
-        "3 of 3",
-        "1 h 2 min",
-        "2 x <i>chip</i>",
-        "0123456789ab",
-        "batch_size: 8",
-    )
+        "0.600", "after epoch 2, step 20", "3 of 3", "1 h 2 min", "2 x <i>chip</i>", "0123456789ab", "batch_size: 8",
+        r"They are drawn as numbers: class 4 (\U000e0fff).",
+    )  # fmt: skip
     assert [text for text in said if text not in page.text] == []
 
 
-def test_names_are_escaped_and_nothing_is_asked_of_the_network(make_run: MakeRun) -> None:
-    html = write_report(make_run("<u>run"), None).read_text()
+def test_a_comparison_has_all_its_parts(pages: dict[str, Path]) -> None:
+    html = pages["comparison"].read_text()
     page = Page(html)
-    assert "default-src 'none'" in html
-    assert all(target.startswith(("#", "data:image/jpeg;base64,")) for target in page.targets)
-    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
-    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", html)
-    assert not {"u", "i", "b"} & set(re.findall(r"<(u|i)\b", html))
-    assert "alert(1)" in page.text
-    comparison = Page(write_comparison([make_run("a"), make_run("<u>b", lr=0.2)], make_run("c") / "x.html").read_text())
-    assert "script" not in comparison.tags
-    assert "u" not in comparison.tags
+    assert set(page.ids) == {"runs", "scores", "curves", "classes", "errors", "settings"}
+    said = ("3 runs of 2 configurations", "0.650 ± 0.071", "0.500", "−0.150", "optimizer.lr: 0.1 -> 0.2", "0, 1")
+    assert [text for text in said if text not in page.text] == []
+    assert [target for target in page.targets if "report" in target] == ["../%3Cu%3Ea0/report.html"]
+    assert all(mark in html for mark in DIFFERENCES)
+    assert "cannot be compared" not in html
 
 
-def test_images_are_drawn_scaled_down_and_missing_ones_noted(record: EvaluationRecord) -> None:
-    Path(record.image_paths[0]).rename(f"{record.image_paths[0]}.away")
-    try:
-        shown = show_images(record, image_scores(record), [0, 1], score_threshold=0.4)
-    finally:
-        Path(f"{record.image_paths[0]}.away").rename(record.image_paths[0])
-    assert (shown[0]["uri"], shown[1]["problem"]) == ("", "")
-    assert "there is no" in shown[0]["problem"] or "No such file" in shown[0]["problem"]
-    jpeg = base64.b64decode(shown[1]["uri"].removeprefix("data:image/jpeg;base64,"))
+def test_names_are_escaped_and_nothing_is_asked_of_the_network(pages: dict[str, Path]) -> None:
+    for html in (pages["run"].read_text(), pages["comparison"].read_text()):
+        page = Page(html)
+        assert "default-src 'none'" in html
+        assert all(target.startswith(("#", "data:image/jpeg;base64,", "../")) for target in page.targets)
+        assert not {"script", "link", "iframe", "object", "form", "u", "i"} & set(page.tags)
+        assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", html)
+        assert "alert(1)" in page.text
+
+
+def test_images_are_drawn_scaled_down_and_what_cannot_be_shown_is_noted(
+    record: EvaluationRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, *others = record.image_paths
+    odd = replace(record, image_paths=(first, Path(second).name, second, *others[1:]))  # of another size
+    scores = image_scores(odd)
+    drawn, absent, other_size = show_images(odd, scores, [0, 1, 2], score_threshold=0.4)
+    jpeg = base64.b64decode(drawn["uri"].removeprefix("data:image/jpeg;base64,"))
     assert max(Image.open(io.BytesIO(jpeg)).size) == 480
-    assert shown[1]["hits"] + shown[1]["missed"] == int((record.objects.image_index == 1).sum())
-    moved = replace(record, image_paths=(record.image_paths[1], *record.image_paths[1:]))  # of another size
-    (other,) = show_images(moved, image_scores(moved), [0], score_threshold=0.4)
-    assert "but its annotation says" in other["problem"]
-
-
-def test_images_beyond_the_limit_are_left_out(record: EvaluationRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = image_scores(record)
-    first = show_images(record, scores, [0], score_threshold=0.4)[0]
-    monkeypatch.setattr(images, "MOST_BYTES", len(first["uri"]) * 3 // 4 + 100)
+    assert drawn["hits"] + drawn["missed"] == int((record.objects.image_index == 0).sum())
+    assert (drawn["problem"], absent["uri"], other_size["uri"]) == ("", "", "")
+    assert "there is no" in absent["problem"] or "No such file" in absent["problem"]
+    assert "but its annotation says" in other_size["problem"]
+    # Relative paths are those of where the run was started.
+    assert show_images(odd, scores, [1], score_threshold=0.4, ran_in=Path(second).parent)[0]["uri"]
+    monkeypatch.setattr(images, "MOST_BYTES", len(jpeg) + 100)
     shown = show_images(record, scores, [0, 1, 2], score_threshold=0.4)
     assert [bool(one["uri"]) for one in shown] == [True, False, False]
     assert "too large" in shown[1]["problem"]
 
 
-def test_relative_paths_are_those_of_where_the_run_was_started(record: EvaluationRecord) -> None:
-    folder = Path(record.image_paths[0]).parent
-    moved = replace(record, image_paths=tuple(Path(path).name for path in record.image_paths))
-    scores = image_scores(moved)
-    assert show_images(moved, scores, [0], score_threshold=0.4)[0]["uri"] == ""
-    assert show_images(moved, scores, [0], score_threshold=0.4, ran_in=folder)[0]["uri"]
-
-
-def test_the_best_and_the_worst_images_are_those_of_the_analysis(record: EvaluationRecord) -> None:
-    part, images = evaluation_part(record), image_scores(record)
-    names = [record.image_ids[index] for index in images.best_first]
-    assert [one["name"] for one in part["best"]] == names[:4]
-    assert [one["name"] for one in part["worst"]] == names[::-1][:8]
-    right = make_record(
-        [ImageSpec([(LEFT, 1, False)], [(LEFT, 0.9, 1)])] * 4 + [ImageSpec([(LEFT, 1, False)])] + [ImageSpec()]
-    )
-    assert len(evaluation_part(right)["best"]) == 2
-    assert [one["score"] for one in evaluation_part(right)["worst"]] == [0.0]  # what is all right is none of the worst
+def test_the_best_images_have_a_hit_and_the_worst_an_error(record: EvaluationRecord) -> None:
+    order = image_scores(record).best_first.tolist()
+    assert best_and_worst(image_scores(record)) == (order[:4], order[::-1][:8])
+    assert best_and_worst(image_scores(make_record([ImageSpec()] * 3))) == ([], [])
 
 
 def test_numbers_are_those_of_the_analyses() -> None:
@@ -164,6 +165,10 @@ def test_numbers_are_those_of_the_analyses() -> None:
     assert [curve.ap for curve in part["curves"]] == [curve.ap for curve in pr_curves(record)]
     assert [row[0] for row in part["error_rows"]] == list(ERROR_TYPES)
     assert part["counts"] == "11 images, 13 objects (2 of them difficult, which are not counted), 13 detections"
+    names = [[list(PLANTED)[int(one["name"])] for one in part[which]] for which in ("best", "worst")]
+    assert names[0] == ["right", "duplicate", "background"]
+    assert names[1] == ["both", "localisation", "class", "missed alone", "background alone", "missed"]
+    assert not part["numbered"]
 
 
 def test_the_most_frequent_confusions_of_classes() -> None:
@@ -172,37 +177,37 @@ def test_the_most_frequent_confusions_of_classes() -> None:
     assert confusions(np.zeros((1, 1)), []) == []
 
 
+LACKING = ("checkpoint", "result.json", "config.yaml")
+
+
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK_EMPTY else pytest.param(name, marks=pytest.mark.slow) for name in EMPTY]
+    ("name", "without"),
+    [
+        ("no objects", ()),
+        ("no images, no classes", LACKING),
+        *(pytest.param(name, (), marks=pytest.mark.slow) for name in EMPTY),
+    ],
 )
-def test_a_record_that_lacks_something_has_a_page(make_run: MakeRun, name: str) -> None:
-    directory = make_run(splits=())
-    EMPTY[name].save(directory / "evaluations" / "val.npz")
-    page = read(write_report(directory))
-    assert "val-errors" in page.ids
-    assert "nan" not in page.text.replace("banana", "")
-
-
-def test_parts_that_are_missing_are_said_and_the_others_shown(make_run: MakeRun) -> None:
-    directory = make_run("a", without=("checkpoint", "result.json", "config.yaml"), splits=())
-    EMPTY["one class"].save(directory / "evaluations" / "val.npz")
-    page = read(write_report(directory))
+def test_parts_that_are_missing_are_said_and_the_others_shown(
+    tmp_path: Path, name: str, without: tuple[str, ...]
+) -> None:
+    page = read(write_report(make_run(tmp_path / "run", record=EMPTY[name], without=without)))
     for text in ("The run is unfinished", "No configuration: there is no config.yaml", "No coverage by the priors"):
-        assert text in page.text
+        assert (text in page.text) == bool(without)
     assert "val-errors" in page.ids
-    assert not {"priors", "configuration"} & set(page.ids)
+    assert {"priors", "configuration"} & set(page.ids) == (set() if without else {"priors", "configuration"})
+    assert "nan" not in page.text
 
 
-def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
-    directory = make_run(without=("val",), splits=())
-    config = directory / "config.yaml"
+def test_a_run_without_a_validation_says_why(tmp_path: Path, pages: dict[str, Path]) -> None:
+    config = make_run(tmp_path / "run", without=("val",)) / "config.yaml"
     config.write_text(config.read_text().replace("max_epochs: 3", "max_epochs: 3\n  check_val_every_n_epoch: 4"))
-    run = read_run(directory)
-    first, second = gaps(run)
+    first, second = gaps(read_run(config.parent))
     assert first.endswith("since trainer.check_val_every_n_epoch=4 is more than its 3 epochs.")
     assert "python -m ssd_lightning.evaluate" in second
-    assert f"record={directory}/evaluations/val.npz" in second
-    page = read(write_report(directory))
+    assert f"record={config.parent}/evaluations/val.npz" in second
+    page = read(pages["poor"])
+    assert "No validation: metrics.csv has no val/map_11point." in page.text
     assert "curves" in page.ids
     assert "val" not in page.ids
 
@@ -210,45 +215,37 @@ def test_a_run_without_a_validation_says_why(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     "odd", [None, *(pytest.param(odd, marks=pytest.mark.slow) for odd in ([1, "a"], {"a": {"images": "x"}}))]
 )
-def test_entries_of_another_kind_than_expected_are_passed_over(make_run: MakeRun, odd: object) -> None:
-    directory = make_run(splits=())
-    EMPTY["one class"].save(directory / "evaluations" / "val.npz")
+def test_entries_of_another_kind_than_expected_and_a_damaged_checkpoint_are_passed_over(
+    tmp_path: Path, odd: object
+) -> None:
+    directory = make_run(tmp_path / "run", record=EMPTY["one class"])
+    (directory / "checkpoints" / "best.ckpt").write_bytes(b"PK broken")
     for path in (directory / name for name in ("run.json", "result.json", "config.yaml")):
         keys = list(yaml.safe_load(path.read_text()))
         path.write_text(json.dumps(dict.fromkeys(keys, odd)))  # which is YAML too
-    assert "val" in read(write_report(directory)).ids
+    page = read(write_report(directory))
+    assert "val" in page.ids
+    assert "No coverage by the priors: " in page.text
     assert "scores" in read(write_comparison([directory], directory / "comparison.html")).ids
 
 
-def test_a_damaged_checkpoint_costs_the_coverage_alone(make_run: MakeRun) -> None:
-    directory = make_run(splits=())
-    EMPTY["one class"].save(directory / "evaluations" / "val.npz")
-    (directory / "checkpoints" / "best.ckpt").write_bytes(b"PK broken")
-    page = read(write_report(directory))
-    assert "No coverage by the priors" in page.text
-    assert "val" in page.ids
-
-
-def test_the_epoch_of_an_evaluation_is_found_by_its_score(make_run: MakeRun, record: EvaluationRecord) -> None:
-    run = read_run(make_run())
+def test_the_epoch_of_an_evaluation_is_found_by_its_score(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", record=planted_record()))
     assert evaluated_epoch(run, "val") == ""
-    curve = run.curves["val/map_area"]
-    curve.values[1] = mean_ap(pr_curves(record))
+    run.curves["val/map_area"].values[1] = mean_ap(pr_curves(planted_record()))
     assert evaluated_epoch(run, "val") == "The weights are those after epoch 2."
     assert evaluated_epoch(run, "test") == ""
 
 
-def test_reproduction_names_commit_changes_and_configuration(make_run: MakeRun) -> None:
-    directory = make_run()
+def test_reproduction_names_commit_changes_and_configuration(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
     assert reproduction(read_run(directory)).splitlines() == [
         "git checkout 0123456789abcdef",
         f"python -m ssd_lightning.train --config-path {directory}/.hydra",
     ]
     (directory / ".hydra" / "config.yaml").unlink()
     assert reproduction(read_run(directory)).splitlines()[1] == "python -m ssd_lightning.train experiment=toy <b>"
-    run = read_run(directory)
-    nothing = Run(directory, {}, {}, None, run.curves, {}, None)
-    assert reproduction(nothing) == ""
+    assert reproduction(Run(directory, {}, {}, None, {}, {}, None)) == ""
 
 
 def test_the_overrides_that_chose_the_data_are_repeated(tmp_path: Path) -> None:
@@ -260,12 +257,9 @@ def test_the_overrides_that_chose_the_data_are_repeated(tmp_path: Path) -> None:
     assert data_overrides(tmp_path) == ["data=toy", "data.root=a b"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-1, "0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (3720, "1 h 2 min"), (90_000, "1 d 1 h")],
-)
-def test_times_have_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_times_have_two_units() -> None:
+    texts = {-1: "0 s", 59.4: "59 s", 60: "1 min 0 s", 3720: "1 h 2 min", 90_000: "1 d 1 h"}
+    assert {seconds: duration(seconds) for seconds in texts} == texts
 
 
 def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -275,9 +269,9 @@ def test_a_page_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 def test_after_a_training_a_failing_report_is_a_warning(
-    make_run: MakeRun, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert try_report(make_run(splits=())) == tmp_path / "run" / "report.html"
+    assert try_report(make_run(tmp_path / "run")) == tmp_path / "run" / "report.html"
     with caplog.at_level(logging.WARNING):
         assert try_report(tmp_path / "nowhere") is None
         monkeypatch.setattr("ssd_lightning.reporting.page.run_page", lambda run, refresh_s: 1 / 0)
@@ -287,44 +281,131 @@ def test_after_a_training_a_failing_report_is_a_warning(
     assert "division by zero" in caplog.messages[1]
 
 
-def test_a_comparison_has_all_its_parts(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run("a0"), make_run("a1", seed=1, shift=0.1), make_run("b", lr=0.2, shift=-0.1)]
-    write_report(runs[2])
-    page = read(write_comparison(runs, tmp_path / "pages" / "both.html"))
-    assert set(page.ids) == {"runs", "scores", "curves", "classes", "errors", "settings"}
-    said = ("3 runs of 2 configurations", "0.650 ± 0.071", "0.500", "−0.150", "optimizer.lr: 0.1 -> 0.2", "0, 1")
-    assert [text for text in said if text not in page.text] == []
-    assert "../b/report.html" in page.targets
-    assert "../a0/report.html" not in page.targets
-
-
-def test_a_comparison_of_runs_that_share_little(make_run: MakeRun, tmp_path: Path, record: EvaluationRecord) -> None:
-    other = make_run("b", without=("config.yaml", "run.json", "result.json", "val"), splits=())
-    make_record([]).save(make_run("c", splits=()) / "evaluations" / "val.npz")
-    page = read(write_comparison([make_run("a"), other, tmp_path / "c"], tmp_path / "x.html"))
-    assert "B without an evaluation of the validation images" in page.text
-    assert "There is no recorded difference." in page.text
+def test_runs_that_share_little_are_shown_without_comparing_their_scores(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a0", record=EMPTY["one class"]),
+        make_run(tmp_path / "a1", record=EMPTY["one class"], seed=1, shift=0.1),
+        make_run(tmp_path / "b", lr=0.2, shift=-0.1, record=make_record([ImageSpec()], class_names=("<i>",))),
+        make_run(tmp_path / "c", without=("config.yaml", "run.json", "result.json", "val")),
+    ]
+    html = write_comparison(runs, tmp_path / "x.html").read_text()
+    assert not [mark for mark in DIFFERENCES if mark in html]
+    said = "These runs were validated on different images or classes, so their scores cannot be compared: "
+    assert 0 < html.index(f"{said}a0, a1, c against b.") < html.index('id="runs"')
+    page = Page(html)
+    for text in ("0.500", "B, C without an evaluation of the validation images", "There is no recorded difference."):
+        assert text in page.text
     assert "nan" not in page.text
 
 
-def test_scores_on_different_images_are_not_compared(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run("a0"), make_run("a1", seed=1, shift=0.1), make_run("b", lr=0.2, shift=-0.1)]
-    marks = ('class="best"', 'class="sure"', "−0.150", "the difference to")
-    alike = write_comparison(runs, tmp_path / "alike.html").read_text()
-    assert all(mark in alike for mark in marks)
-    assert "cannot be compared" not in alike
-    make_record([ImageSpec()], class_names=("<i>",)).save(runs[2] / "evaluations" / "val.npz")
-    html = write_comparison(runs, tmp_path / "other.html").read_text()
-    assert not [mark for mark in marks if mark in html]
-    said = (
-        "These runs were validated on different images or classes, so their scores cannot be compared: "
-        "a0, a1 against b."
-    )
-    assert 0 < html.index(said) < html.index('id="runs"')
-    assert "0.500" in read(tmp_path / "other.html").text
-
-
-def test_a_run_given_twice_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
-    directory = make_run()
+def test_a_run_given_twice_is_refused(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run")
     with pytest.raises(DataError, match="is given twice"):
         write_comparison([directory, tmp_path / "x" / ".." / "run"], tmp_path / "x.html")
+
+
+CONTRAST = """() => {
+  const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = rgb => rgb.slice(0, 3).map(value => value / 255)
+    .map(value => value <= .04045 ? value / 12.92 : ((value + .055) / 1.055) ** 2.4)
+    .reduce((sum, value, index) => sum + value * [.2126, .7152, .0722][index], 0);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const colour = channels(getComputedStyle(element).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+  };
+  const mixed = (top, share, below) => top.map((value, index) => value * share + below[index] * (1 - share));
+  const found = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+    if (!hasText || element.tagName === 'title' || !element.getClientRects().length) continue;
+    const style = getComputedStyle(element);
+    let behind = ground(element);
+    const {left, right, top, bottom} = element.getBoundingClientRect();
+    const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+    for (const shape of element.matches('text') ? element.ownerSVGElement.querySelectorAll('path') : []) {
+      const [box, {fill, opacity}] = [shape.getBoundingClientRect(), getComputedStyle(shape)];
+      if (fill !== 'none' && box.left < x && x < box.right && box.top < y && y < box.bottom)
+        behind = mixed(channels(fill), Number(opacity), behind);
+    }
+    const [low, high] = [luminance(channels(element.matches('text') ? style.fill : style.color)), luminance(behind)]
+      .sort((one, other) => one - other);
+    found.push([(high + .05) / (low + .05), `${element.tagName} ${element.className.baseVal ?? element.className}: `
+      + element.textContent.slice(0, 40)]);
+  }
+  return found;
+}"""
+
+
+def open_page(page: "BrowserPage", path: Path) -> None:
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.goto(path.as_uri())
+    page.wait_for_load_state()
+    assert messages == []  # such as what the page's own policy refuses
+
+
+@pytest.mark.parametrize(("name", "sections", "charts"), [("run", 7, 28), ("poor", 3, 4), ("comparison", 6, 6)])
+def test_a_page_opens_from_the_disk_fits_a_phone_and_has_contrast_in_light_and_dark(
+    page: "BrowserPage", pages: dict[str, Path], name: str, sections: int, charts: int
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 850})
+    open_page(page, pages[name])
+    assert page.locator("main > section").count() >= sections
+    for section in page.locator("main > section").all():
+        assert section.bounding_box()["height"] > 40
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect()).map(b => [b.width, b.height])"
+    )
+    assert len(sizes) >= charts
+    assert all(width > 100 and height > 20 for width, height in sizes)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (max(ground) < 40) if scheme == "dark" else (min(ground) > 235)
+        found = page.evaluate(CONTRAST)
+        assert len(found) > 50
+        assert [what for ratio, what in found if ratio < 4.5] == []
+    page.set_viewport_size({"width": 390, "height": 850})
+    page.evaluate("document.querySelectorAll('details').forEach(element => { element.open = true })")
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+def test_links_details_and_images_work_and_paper_has_no_contents_and_no_dark_ground(
+    page: "BrowserPage", pages: dict[str, Path]
+) -> None:
+    page.emulate_media(color_scheme="dark")
+    open_page(page, pages["run"])
+    loaded = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert len(loaded) == 12
+    assert all(loaded)
+    page.locator("nav a", has_text="Priors").click()
+    assert abs(page.locator("#priors").bounding_box()["y"]) < 60
+    assert page.locator("#configuration pre").is_hidden()
+    page.locator("#configuration summary").click()
+    assert page.locator("#configuration pre").is_visible()
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator("nav").is_hidden()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(30, 34, 38)"
+
+
+def test_text_in_charts_can_be_selected_and_wide_tables_scroll_inside(
+    page: "BrowserPage", pages: dict[str, Path]
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 850})
+    open_page(page, pages["comparison"])
+    assert page.evaluate("getComputedStyle(document.querySelector('svg text')).userSelect") != "none"
+    table = page.locator("#scores .scroll").first
+    assert table.evaluate("element => element.scrollWidth > element.clientWidth")
+    table.evaluate("element => { element.scrollLeft = 9999 }")
+    assert table.evaluate("element => element.scrollLeft") > 0
+
+
+def test_a_live_page_is_loaded_again_from_the_disk(page: "BrowserPage", pages: dict[str, Path], tmp_path: Path) -> None:
+    run_dir, live = pages["poor"].parent, tmp_path / "live.html"
+    open_page(page, write_report(run_dir, live, refresh_s=1))
+    assert page.get_by_text("Training run, live").is_visible()
+    write_report(run_dir, live)
+    page.get_by_text("Training run", exact=True).wait_for(timeout=20_000)

@@ -1,20 +1,18 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from helpers.evaluation_records import EMPTY
+from helpers.report_runs import make_run
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.metric_log import read_curves
-from ssd_lightning.reporting.run import read_run, runs_below
-
-MakeRun = Callable[..., Path]
+from ssd_lightning.reporting.run import read_curves, read_run, runs_below
 
 
-def test_a_whole_run_is_read(make_run: MakeRun) -> None:
-    run = read_run(make_run())
+def test_a_whole_run_is_read(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", record=EMPTY["neither"]))
     assert run.name == "toy · run"
     assert run.seconds() == 3720
-    assert run.images() == {"train": 99, "val": 30}
+    assert run.images() == {"train": 99, "val": 2}
     assert run.epochs_trained() == 3
     assert run.checkpoint is not None
     assert set(run.evaluations) == {"val"}
@@ -26,8 +24,8 @@ def test_a_whole_run_is_read(make_run: MakeRun) -> None:
     assert run.score("test/map_11point") is None
 
 
-def test_scores_come_from_the_result_where_there_is_no_log(make_run: MakeRun) -> None:
-    directory = make_run(without=("metrics.csv",))
+def test_scores_come_from_the_result_where_there_is_no_log(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", record=EMPTY["neither"], without=("metrics.csv",))
     (directory / "result.json").write_text('{"scores": {"val/map_11point": 0.25, "val/map": null}}')
     run = read_run(directory)
     assert run.score("val/map_11point") == 0.25
@@ -59,41 +57,37 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
         ("evaluations/val.npz", b"PK", "damaged"),
     ],
 )
-def test_a_damaged_file_is_named_in_one_line(make_run: MakeRun, name: str, content: bytes, said: str) -> None:
-    directory = make_run()
-    (directory / name).write_bytes(content)
+def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    path = make_run(tmp_path / "run", record=EMPTY["neither"]) / name
+    path.write_bytes(content)
     with pytest.raises(DataError, match=said) as refused:
-        read_run(directory)
-    assert str(directory / name) in str(refused.value)
+        read_run(tmp_path / "run")
+    assert str(path) in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_what_is_no_run_is_said(make_run: MakeRun, tmp_path: Path) -> None:
-    parts = ("metrics.csv", "result.json")
-    alone = tmp_path / "model.ckpt"
-    alone.write_bytes(b"weights")
+def test_what_is_no_run_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"weights")
     (tmp_path / "other").mkdir()
-    for path, said in {
-        tmp_path / "nowhere": "there is no run directory",
-        tmp_path / "other": r"is not a run directory: it has none of run\.json",
-        alone: r"model\.ckpt is a file outside of a run directory",
-        make_run("empty", without=(*parts, "checkpoint"), splits=()): "has nothing to show yet",
-        make_run(
-            "kept", without=parts, splits=()
-        ): r"evaluate it first: .*checkpoint=.*kept .*kept/evaluations/val.npz",
+    make_run(tmp_path / "empty", without=("metrics.csv", "checkpoint"))
+    make_run(tmp_path / "kept", without=("metrics.csv",))
+    for name, said in {
+        "nowhere": "there is no run directory",
+        "other": r"is not a run directory: it has none of run\.json",
+        "model.ckpt": r"model\.ckpt is a file outside of a run directory",
+        "empty": "has nothing to show yet",
+        "kept": r"evaluate it first: .*checkpoint=.*kept .*kept/evaluations/val.npz",
     }.items():
         with pytest.raises(DataError, match=said):
-            read_run(path)
+            read_run(tmp_path / name)
 
 
-def test_folders_and_files_stand_for_their_runs(make_run: MakeRun, tmp_path: Path) -> None:
-    for name in ("10", "9", "b"):
-        make_run(f"outputs/sweep/{name}", splits=())
-    make_run("outputs/sweep/failed", without=("metrics.csv",), splits=())
-    other = make_run("outputs/tiny/1", splits=())
+def test_folders_and_files_stand_for_their_runs(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
+    of_sweep = [make_run(outputs / "sweep" / name) for name in ("b", "9", "10")]
+    make_run(outputs / "sweep" / "failed", without=("metrics.csv",))
+    other = make_run(outputs / "tiny" / "1")
     (outputs / "sweep" / "plots").mkdir()
-    of_sweep = [outputs / "sweep" / name for name in ("b", "9", "10")]
     for path, runs in {
         outputs: [*of_sweep, other],
         outputs / "sweep": of_sweep,

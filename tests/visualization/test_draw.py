@@ -1,8 +1,23 @@
+"""Boxes on images: detections, annotated samples, and training samples with their matched priors."""
+
+import itertools
+
 import numpy as np
 import pytest
 
-from ssd_lightning.visualization.colours import class_colour
+from ssd_lightning.visualization.colours import class_colour, text_colour
 from ssd_lightning.visualization.draw import draw_comparison, draw_detections, draw_ground_truth
+from ssd_lightning.visualization.draw_matches import (
+    CLOSE_UP_PX,
+    TEXT_PX,
+    MatchedObject,
+    describe_object,
+    draw_match_sheet,
+    draw_matches,
+    draw_window,
+    hard_to_see,
+)
+from ssd_lightning.visualization.draw_samples import MOST_TAGS, Sample, class_keys, draw_augmentation, draw_sample
 
 GREY = np.full((200, 300, 3), 128, dtype=np.uint8)
 NAMES = ["bird", "cat", "dog"]
@@ -12,10 +27,10 @@ def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (image == colour).all(-1)
 
 
-def ink(box: list[int], *, rows: slice = slice(None)) -> int:
+def ink(box: list[int], *, rows: slice = slice(None), scores: tuple[float, ...] | None = (0.85,)) -> int:
     """Pixels of white text, which nothing else of a detection draws."""
     names = [*"abcdef", "Wqg"]
-    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=[0.85])
+    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=scores)
     return int((image[rows].min(-1) > 200).sum())
 
 
@@ -37,19 +52,17 @@ def test_scores_decide_what_lies_on_top():
         assert tuple(image[100, 50]) == class_colour(winner)
 
 
-@pytest.mark.parametrize(
-    "boxes",
-    [[], [[400, 10, 500, 50]], [[-90, 10, -5, 50]], [[20, 20, 20, 60]], [[60, 20, 20, 60]], [[np.nan, 0, 9, 9]]],
-)
-def test_boxes_without_an_area_inside_are_left_out(boxes):
-    count = len(boxes)
-    image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
-    assert (image == GREY).all()
-    assert image is not GREY
-    assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
+def test_boxes_without_an_area_inside_are_left_out():
+    odd = [[400, 10, 500, 50], [-90, 10, -5, 50], [20, 20, 20, 60], [60, 20, 20, 60], [np.nan, 0, 9, 9]]
+    for boxes in ([], odd):
+        count = len(boxes)
+        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
+        assert (image == GREY).all()
+        assert image is not GREY
+        assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 9, 1), (40, 30), (16, 16, 3), (900, 40)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 9, 1), (16, 16, 3), (900, 40)])
 def test_images_of_any_size_and_grey_ones(shape):
     ground = np.full(shape, 200, dtype=np.uint8)
     boxes = [[0, 0, shape[1], shape[0]], [0, 0, 0.4, 0.4]]
@@ -59,21 +72,17 @@ def test_images_of_any_size_and_grey_ones(shape):
     assert (image != 200).any()
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
+def test_input_that_cannot_be_drawn():
+    given = {"image": GREY, "boxes_xyxy_px": [[0, 0, 9, 9]], "labels": [1], "class_names": NAMES}
+    for changes, said in (
         ({"labels": [4]}, "label 4"),
         ({"labels": [0]}, "label 0"),
         ({"labels": [1, 2]}, "2 labels for 1 boxes"),
         ({"scores": [1, 1, 1]}, "3 scores"),
         ({"image": GREY / 255}, "float64"),
-    ],
-)
-def test_input_that_cannot_be_drawn(changes, said):
-    with pytest.raises(ValueError, match=said):
-        draw_detections(
-            **{"image": GREY, "boxes_xyxy_px": [[0, 0, 9, 9]], "labels": [1], "class_names": NAMES} | changes
-        )
+    ):
+        with pytest.raises(ValueError, match=said):
+            draw_detections(**given | changes)
 
 
 def test_ground_truth_is_dashed_and_difficult_is_finer():
@@ -105,24 +114,11 @@ def test_comparison_scales_image_and_boxes():
     assert (*white.min(0), *white.max(0)) == (100, 50, 199, 149)
 
 
-def test_the_tag_lies_above_its_box():
-    assert ink([100, 80, 200, 160], rows=slice(50, 80)) == ink([100, 80, 200, 160]) > 20
-
-
-@pytest.mark.parametrize(
-    "box", [[0, 0, 300, 200], [0, 0, 12, 12], [288, 188, 300, 200], [-40, -40, 30, 30], [-500, -500, 900, 900]]
-)
-def test_tags_stay_inside_whole(box):
-    assert ink(box) == ink([100, 80, 200, 160])
-
-
-def test_scores_make_the_tag_longer():
-    box = {"boxes_xyxy_px": [[10, 80, 290, 160]], "labels": [1], "class_names": NAMES}
-    without, with_score = (
-        has_colour(draw_detections(GREY, **box, scores=scores)[:78], class_colour(1)).any(0).sum()
-        for scores in (None, [0.5])
-    )
-    assert with_score > without + 10
+def test_tags_lie_above_their_boxes_and_stay_inside_whole():
+    whole = ink([100, 80, 200, 160])
+    assert ink([100, 80, 200, 160], rows=slice(50, 80)) == whole > ink([100, 80, 200, 160], scores=None) > 10
+    odd = [[0, 0, 300, 200], [0, 0, 12, 12], [288, 188, 300, 200], [-40, -40, 30, 30], [-500, -500, 900, 900]]
+    assert [ink(box) for box in odd] == [whole] * 5
 
 
 def test_a_small_box_is_not_hidden_by_tags():
@@ -134,7 +130,138 @@ def test_a_small_box_is_not_hidden_by_tags():
         assert (image[y + 3 : y + 7, x + 3 : x + 7] == 128).all()
 
 
-@pytest.mark.parametrize("name", ["鳥", "🐦", "", "a\nb", "x" * 300])
-def test_any_class_name_can_be_drawn(name):
+def relative_luminance(colour: tuple[int, int, int]) -> float:
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_colours_are_distinct_and_stable():
+    colours = [class_colour(label) for label in range(1, 81)]
+    assert len(set(colours)) == 80
+    first = np.array(colours[:20], dtype=float)
+    closest = min(np.linalg.norm(a - b) for a, b in itertools.combinations(first, 2))
+    assert closest > 25
+
+
+def test_text_is_readable_on_every_colour():
+    for label in range(1, 81):
+        ground, ink = class_colour(label), text_colour(class_colour(label))
+        darker, lighter = sorted([relative_luminance(ground), relative_luminance(ink)])
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # level AA
+
+
+def sample(boxes: list[list[float]], labels: list[int], difficult: list[bool] | None = None) -> Sample:
+    given = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    marked = np.zeros(len(labels), dtype=bool) if difficult is None else np.array(difficult)
+    return Sample(GREY, given, np.array(labels, dtype=np.int64), marked)
+
+
+def test_boxes_lie_where_they_are_annotated_whatever_the_scale() -> None:
+    many = [[0.25, 0.25, 0.75, 0.5]] * (MOST_TAGS + 1)  # so many that none has a tag
+    image = draw_sample(sample(many, [1] * len(many)), ["cat"], within_px=(240, 480))
+    assert image.shape == (240, 360, 3)
+    rows, columns = np.nonzero(has_colour(image, class_colour(1)))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (90, 60, 269, 119)
+
+
+def test_difficult_objects_are_dashed() -> None:
+    box = [[0.1, 0.1, 0.9, 0.9]] * (MOST_TAGS + 1)
+    plain = draw_sample(sample(box, [1] * len(box)), ["cat"], within_px=(240, 320))
+    dashed = draw_sample(sample(box, [1] * len(box), [True] * len(box)), ["cat"], within_px=(240, 320))
+    assert 0.4 < has_colour(dashed, class_colour(1)).sum() / has_colour(plain, class_colour(1)).sum() < 0.6
+
+
+def test_few_objects_have_their_class_written_at_them_and_many_have_not() -> None:
+    few = draw_sample(sample([[0.3, 0.4, 0.7, 0.8]], [1]), ["cat"], within_px=(240, 320))
+    other = draw_sample(sample([[0.3, 0.4, 0.7, 0.8]], [1]), ["dog"], within_px=(240, 320))
+    assert (few != other).any()
+    box = [[0.3, 0.4, 0.7, 0.8]] * (MOST_TAGS + 1)
+    many = [draw_sample(sample(box, [1] * len(box)), [name], within_px=(240, 320)) for name in ("cat", "dog")]
+    assert (many[0] == many[1]).all()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 2000, "Ünï 猫🐦\n\x1b[0m", "\udce4"])
+def test_any_class_name_and_no_object_at_all(name: str) -> None:
     image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name], scores=[1])
     assert has_colour(image, class_colour(1)).any()
+    rows = [[sample([[0.3, 0.4, 0.7, 0.8]], [1]), sample([], [])]] * 3
+    sheet = draw_augmentation(rows, [name], image_size=(120, 160), title="t", cell_px=160)
+    assert sheet.shape[1] == 2 * (160 + 18) + 18
+    assert has_colour(sheet, class_colour(1)).any()
+
+
+def test_the_legend_names_what_occurs() -> None:
+    given = [sample([[0, 0, 1, 1]], [3]), sample([[0, 0, 1, 1]], [1])]
+    assert [key.text for key in class_keys(given, ["a", "b", "c"])] == ["a", "c"]
+    keys = class_keys([*given, sample([[0, 0, 1, 1]], [1], [True])], ["a", "b", "c"])
+    assert keys[-1].text == "difficult"
+    assert keys[-1].is_dashed
+    names = [f"name {i}" for i in range(80)]
+    many = class_keys([sample([[0, 0, 1, 1]] * 80, list(range(1, 81)))], names)
+    assert many[-1].text == "and 56 more classes"
+
+
+def matched(
+    box: tuple[float, float, float, float], levels: list[int], *, best_iou: float = 0.7, is_forced: bool = False
+) -> MatchedObject:
+    priors = np.array([box] * len(levels)).reshape(-1, 4)
+    return MatchedObject("cat", np.array(box), priors, np.array(levels, dtype=np.int64), best_iou, is_forced)
+
+
+def test_an_object_is_described_by_its_levels() -> None:
+    box = (0.2, 0.2, 0.8, 0.8)
+    assert describe_object(1, matched(box, [2, 1, 2])) == "1  cat: 1 on level 1, 2 on level 2, best IoU 0.70"
+    forced = matched(box, [3], best_iou=0.31, is_forced=True)
+    assert describe_object(4, forced) == "4  cat: 1 forced, level 3, best IoU 0.31"
+    assert describe_object(2, matched(box, [], best_iou=0.0)) == "2  cat: no prior, best IoU 0.00"
+
+
+def test_what_no_prior_reaches_is_enlarged_first_then_the_smallest() -> None:
+    objects = [
+        matched((0, 0, 0.9, 0.9), [1]),
+        matched((0, 0, 0.1, 0.1), [1]),
+        matched((0, 0, 0.05, 0.05), [1]),
+        matched((0, 0, 0.9, 0.9), [1], is_forced=True),
+        matched((0, 0, 0.8, 0.8), []),
+    ]
+    assert hard_to_see(objects) == [4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("window", [(0.0, 0.0, 1.0, 1.0), (0.2, 0.1, 0.7, 0.6)])
+def test_objects_and_priors_lie_where_they_are_in_every_window(window: tuple[float, float, float, float]) -> None:
+    shown = np.array(window)
+    thing = MatchedObject(
+        "cat", np.array([0.3, 0.3, 0.6, 0.5]), np.array([[0.35, 0.2, 0.5, 0.55]]), np.ones(1), 0.5, False
+    )
+    image = draw_window(GREY, [thing], size=(400, 400), window_xyxy=shown)
+
+    def pixels(box: np.ndarray) -> np.ndarray:
+        return (box - [*shown[:2], *shown[:2]]) / (shown[2] - shown[0]) * 400
+
+    x1, y1, x2, y2 = pixels(thing.box_xyxy).round().astype(int)
+    colour = np.array(class_colour(1))
+    middle_x, middle_y = (x1 + x2) // 2, y1 + (y2 - y1) // 3
+    for x, y in [(x1, middle_y), (x2 - 1, middle_y), (middle_x, y1), (middle_x, y2 - 1)]:
+        assert (image[y, x] == colour).all(), (x, y)
+    # The prior's upper edge lies above the object, its left one beside it: some of it coloured, the rest dark.
+    left, top, right, _ = pixels(thing.priors_xyxy[0]).round().astype(int)
+    edge = image[top, left:right].astype(int)
+    assert (np.abs(edge - 130).max(-1) > 40).mean() > 0.9
+
+
+def test_the_size_of_a_row_and_no_object_at_all() -> None:
+    assert draw_matches(GREY, []).shape == (320, 480 + 18 + TEXT_PX, 3)
+    small = [matched((0.1, 0.1, 0.15, 0.15), [1])] * 30
+    assert draw_matches(np.zeros((50, 200, 3), dtype=np.uint8), small).shape[0] >= 120 + CLOSE_UP_PX
+    sheet = draw_match_sheet([(GREY, []), (GREY, [matched((0, 0, 1, 1), [1])])], title="t")
+    assert sheet.shape[0] > 640
+
+
+def test_any_box_in_any_image_can_be_drawn() -> None:
+    for box, size in (
+        ((0.5, 0.5, 0.5, 0.5), (64, 64)),
+        ((0.0, 0.0, 1.0, 1.0), (1, 1)),
+        ((0.999, 0.999, 1.0, 1.0), (3, 200)),
+    ):
+        image = np.zeros((*size, 3), dtype=np.uint8)
+        assert draw_matches(image, [matched(box, [], best_iou=0.0)]).dtype == np.uint8

@@ -6,14 +6,15 @@ from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
 from ssd_lightning.visualization.colours import Colour
 from ssd_lightning.visualization.draw_priors import (
+    LevelPriors,
     draw_level,
     draw_prior_levels,
     draw_prior_overview,
     lay_ground,
     level_caption,
     ratio_colours,
+    split_by_level,
 )
-from ssd_lightning.visualization.level_priors import LevelPriors, split_by_level
 
 SIDE_PX = 630
 GREY = np.full((300, 300, 3), 128, dtype=np.uint8)

@@ -164,8 +164,8 @@ def describe_unreached(
 def coverage_issues(
     summary: Mapping[str, Any],
     *,
+    levels: Sequence[PriorLevel],
     image_size: tuple[int, int],
-    finest_step_px: float,
     fitted_share: float | None = None,
     larger_share: float | None = None,
 ) -> list[Issue]:
@@ -183,10 +183,9 @@ def coverage_issues(
     # A larger input alone changes nothing, since published priors scale with it.
     larger = f"a larger input with priors fitted to it, such as image_size=[{2 * height},{2 * width}]"
     helps.append(larger if larger_share is None else f"{larger}, which would reach {larger_share:.0%}")
-    if finest_step_px > FINEST_PUBLISHED_PX:
-        helps.append(
-            f"a finer first level: this one has steps of {finest_step_px:.0f} px, that of model=ssdlite320_p3 of 8"
-        )
+    finest_px = min(max(level.steps(image_size)) for level in levels)
+    if finest_px > FINEST_PUBLISHED_PX:
+        helps.append(f"a finer first level: this one has steps of {finest_px:.0f} px, that of model=ssdlite320_p3 of 8")
     sentence = (
         f"{summary['reached']} of {summary['objects']} training objects, {share:.0%}, have a prior of IoU >= "
         f"{summary['threshold']:g}; each of the others gets one prior to learn from, however badly it fits. "
@@ -194,8 +193,3 @@ def coverage_issues(
         f"What helps: {'; '.join(helps)}"
     )
     return [Issue("error" if share < SPOILING_SHARE else "warning", "coverage", "train", sentence)]
-
-
-def finest_step_px(levels: Sequence[PriorLevel], image_size: tuple[int, int]) -> float:
-    """Return the distance between cells of the finest level, in pixels of the input (height, width)."""
-    return min(max(image_size[0] / rows, image_size[1] / columns) for rows, columns in (level.grid for level in levels))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.matching import by_preference, match_in_order
+from ssd_lightning.analysis.matching import assign_in_order
 from ssd_lightning.metrics.average_precision import (
     HIT,
     IGNORED,
@@ -140,8 +140,8 @@ def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold:
     own_object, own_iou = best_partner(pairs.where(is_same), num_detections)
     other_object, other_iou = best_partner(pairs.where(~is_same), num_detections)
 
-    could_hit = by_preference(pairs.where(is_same & (pairs.overlap >= iou_threshold)))
-    hit_object = match_in_order(could_hit, num_detections=num_detections, num_objects=num_objects)
+    could_hit = pairs.where(is_same & (pairs.overlap >= iou_threshold))
+    hit_object = assign_in_order(could_hit, num_detections=num_detections, num_objects=num_objects)
     is_found = torch.zeros(num_objects, dtype=torch.bool)
     is_found[hit_object[hit_object >= 0]] = True
 

@@ -13,13 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssd_lightning.analysis.coverage import (
-    PAPER_IOU_THRESHOLD,
-    BestPriors,
-    best_priors,
-    level_ious,
-    size_bands,
-)
+from ssd_lightning.analysis.coverage import PAPER_IOU_THRESHOLD, BestPriors, best_priors, level_ious, size_bands
 from ssd_lightning.analysis.level_moves import move_levels, rounded, variations
 from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel
@@ -73,8 +67,8 @@ def fit_levels(
     if len(boxes_xyxy) > MOST_OBJECTS:
         sample = boxes_xyxy[rng.choice(len(boxes_xyxy), MOST_OBJECTS, replace=False)]
     task = _Task(sample, image_size, clip, levels)
-    settled = [task.settle(start) for start in _starts(task, rng, starts)]
-    settled.sort(key=task.rank_levels, reverse=True)
+    ranked = sorted((task.settle(start) for start in _starts(task, rng, starts)), key=lambda one: one[0], reverse=True)
+    settled = [levels for _, levels in ranked]
     for found in (task.climb(settled[0]), *settled):
         after = best_priors(boxes_xyxy, found, image_size, clip)
         loses_none = reached(after.iou) >= reached(before.iou)
@@ -141,9 +135,6 @@ class _Task:
         """Prefer levels that reach no fewer objects, then the higher score."""
         return min(reached(iou), self._reached_before), score(iou, self._weights)
 
-    def rank_levels(self, levels: tuple[PriorLevel, ...]) -> tuple[int, float]:
-        return self.rank(best_priors(self.boxes_xyxy, levels, self.image_size, self.clip).iou)
-
     def tidied(self, levels: Sequence[PriorLevel]) -> tuple[PriorLevel, ...]:
         """Let every level start where the previous one ends, as in the paper, in proportion to its cell distance.
 
@@ -152,29 +143,32 @@ class _Task:
         tidy, least = [], 0.0
         for level, own_least, own_most in zip(levels, self._least, self._most, strict=True):
             small = max(least, own_least, min(level.min_size, own_most))
-            top = (
-                None
-                if level.max_size is None
-                else min(max(level.max_size, LEAST_SPREAD * small), LARGEST_SPREAD * small)
-            )
+            top = level.max_size
+            if top is not None:
+                top = min(max(top, LEAST_SPREAD * small), LARGEST_SPREAD * small)
             tidy.append(rounded(replace(level, min_size=small, max_size=top)))
             least = small if top is None else math.sqrt(small * top)
         return tuple(tidy)
 
-    def settle(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
-        """Alternate between assigning objects to their best priors and moving priors to the median of their objects."""
+    def settle(self, levels: tuple[PriorLevel, ...]) -> tuple[tuple[int, float], tuple[PriorLevel, ...]]:
+        """Alternate between assigning objects to their best priors and moving priors to the median of their objects.
+
+        Returns:
+            The rank of the best levels, and these.
+        """
         best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
         found, highest, stalled = levels, self.rank(best.iou), 0
         for _ in range(MOST_ROUNDS):
             levels = self.tidied(move_levels(self.boxes_xyxy, levels, best, self.image_size))
             best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
             # The median is over shapes, but the priors have other positions than their objects: a round may be worse.
-            stalled = 0 if self.rank(best.iou) > highest else stalled + 1
+            rank = self.rank(best.iou)
+            stalled = 0 if rank > highest else stalled + 1
             if stalled == 0:
-                found, highest = levels, self.rank(best.iou)
+                found, highest = levels, rank
             elif stalled == 3:
                 break
-        return found
+        return highest, found
 
     def climb(self, levels: tuple[PriorLevel, ...]) -> tuple[PriorLevel, ...]:
         """Change single sizes and ratios while coverage rises, in decreasing steps. This accounts for positions too."""
@@ -187,18 +181,16 @@ class _Task:
                 for index in range(len(found)):
                     others = np.delete(ious, index, axis=0).max(axis=0, initial=0.0)
                     for tried in list(variations(found[index], factor)):
-                        if not self._may_replace(found, index, tried):
+                        changed = (*found[:index], tried, *found[index + 1 :])
+                        if self.tidied(changed) != changed:
                             continue
                         iou = self._level_iou(tried)
-                        if self.rank(np.maximum(others, iou)) > highest:
-                            found[index], ious[index], highest = tried, iou, self.rank(np.maximum(others, iou))
+                        rank = self.rank(np.maximum(others, iou))
+                        if rank > highest:
+                            found[index], ious[index], highest = tried, iou, rank
                 if highest == before:
                     break
         return tuple(found)
-
-    def _may_replace(self, levels: list[PriorLevel], index: int, level: PriorLevel) -> bool:
-        changed = (*levels[:index], level, *levels[index + 1 :])
-        return self.tidied(changed) == changed
 
     def _level_iou(self, level: PriorLevel) -> np.ndarray:
         return level_ious(self.boxes_xyxy, level, self.image_size, self.clip).max(axis=1)

@@ -31,17 +31,15 @@ _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
     """Turn the problems of a reader into issues: errors if the run would stop at them, warnings if it skips them."""
-    nothing_left = {problem for problem in problems if problem.kind == "outside" and not problem.is_clipped}
     return [
-        Issue(severity, problem.kind, split, f"{problem}{'; no part of it is inside' * (problem in nothing_left)}")
+        Issue(
+            severity,
+            problem.kind,
+            split,
+            f"{problem}{'; no part of it is inside' * (problem.kind == 'outside' and not problem.is_clipped)}",
+        )
         for problem in problems
     ]
-
-
-def clipped_issues(split: str, count: int, num_objects: int) -> list[Issue]:
-    """Say how many boxes data.on_error=clip keeps in part."""
-    text = f"{split}: {count} of {num_objects} boxes reach out of their images, and the part inside is kept"
-    return [Issue("warning", "clipped", split, text)] if count else []
 
 
 def class_number_issues(
@@ -82,7 +80,7 @@ def amount_issues(
         why = why or skipped or f"{left_out} objects or images cannot be used"
         sentence = f"{split}: there is no {what}; {why}"
         return [Issue("error", "nothing_left", split, sentence)]
-    share = left_out / (objects + left_out) if left_out else 0.0
+    share = left_out / max(1, objects + left_out)
     if share <= MOST_LEFT_OUT:
         return []
     sentence = f"{split}: {left_out} objects or images cannot be used, {share:.0%} beside {objects} usable objects"
@@ -126,15 +124,6 @@ def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
     return [Issue("warning", "few_images", "train", sentence)]
 
 
-def unused_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
-    """Find classes without objects."""
-    return [
-        Issue("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object")
-        for label, (name, count) in enumerate(zip(class_names, counts, strict=True), start=1)
-        if count == 0
-    ]
-
-
 def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
     """Find names that probably mean the same class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
 
@@ -153,11 +142,13 @@ def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequenc
     return issues
 
 
-def rare_class_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
-    """Find classes with too few objects, but at least one, from the `classes` of `objects.split_summary`."""
+def few_objects_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
+    """Find classes with no or too few objects, from the `classes` of `objects.split_summary`."""
     issues = []
     for label, (name, counts) in enumerate(classes.items(), start=1):
-        if 0 < counts["objects"] < FEWEST_OBJECTS:
+        if counts["objects"] == 0:
+            issues.append(Issue("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object"))
+        elif counts["objects"] < FEWEST_OBJECTS:
             found = f"{counted(counts['objects'], 'object')} in {counted(counts['images'], 'image')}"
             issues.append(Issue("warning", "rare_class", split, f"{split}: class {label} '{name}' has {found}"))
     return issues

@@ -1,15 +1,13 @@
 """Issues of a check: severity, kind, location and advice."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning")
 """Most severe first. An error would end the run, falsify its scores, or keep it from learning."""
-
-
 KINDS: dict[str, tuple[str, str]] = {
     "coverage": ("priors that fit few of the objects", "do what the sentence says"),
     "unopened": ("splits that cannot be opened", "fix the named file; nothing of the split is usable"),
@@ -61,49 +59,30 @@ KINDS: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Issue:
-    """One issue.
-
-    Attributes:
-        severity: whether it would spoil the run.
-        kind: a key of `KINDS`.
-        split: where it was found, such as `train`.
-        sentence: message with file, object and value.
-    """
+    """One issue."""
 
     severity: Severity
     kind: str
+    """A key of `KINDS`."""
     split: str
+    """Where it was found, such as `train`."""
     sentence: str
+    """Message with file, object and value."""
 
 
-def in_order(issues: Iterable[Issue]) -> list[Issue]:
-    """Sort by severity, then by kind, and drop issues that another split has reported."""
+def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
+    """Group by severity and kind, in the order of both, as plain values; without what another split has reported."""
     seen: set[tuple[str, str]] = set()
-    kept = []
+    groups: dict[tuple[Severity, str], list[dict[str, str]]] = defaultdict(list)
     for issue in issues:
         # Two parts of one image list report the same problems of its file.
         if (issue.kind, issue.sentence) not in seen:
             seen.add((issue.kind, issue.sentence))
-            kept.append(issue)
+            groups[issue.severity, issue.kind].append({"split": issue.split, "sentence": issue.sentence})
     kinds = list(KINDS)
-    return sorted(kept, key=lambda issue: (SEVERITIES.index(issue.severity), kinds.index(issue.kind)))
-
-
-def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
-    """Group by severity and kind, in order, as plain values."""
+    order = sorted(groups, key=lambda group: (SEVERITIES.index(group[0]), kinds.index(group[1])))
     return [
-        {
-            "severity": severity,
-            "kind": kind,
-            "title": title,
-            "advice": advice,
-            "items": [{"split": issue.split, "sentence": issue.sentence} for issue in group],
-        }
-        for (severity, kind), group in groupby(in_order(issues), key=lambda issue: (issue.severity, issue.kind))
+        {"severity": severity, "kind": kind, "title": title, "advice": advice, "items": groups[severity, kind]}
+        for severity, kind in order
         for title, advice in [KINDS[kind]]
     ]
-
-
-def spoils_the_run(issues: Sequence[Issue]) -> bool:
-    """Tell whether a run on these data would fail or give misleading results."""
-    return any(issue.severity == "error" for issue in issues)

@@ -34,8 +34,8 @@ def match_visible(
     """
     found = record.ranked_detections(score_threshold)
     counted, difficult = record.split_difficult()
-    taken = match_in_order(
-        by_preference(overlapping_pairs(found, counted, least_overlap=iou_threshold, same_class=same_class)),
+    taken = assign_in_order(
+        overlapping_pairs(found, counted, least_overlap=iou_threshold, same_class=same_class),
         num_detections=len(found.labels),
         num_objects=len(counted.labels),
     )
@@ -72,22 +72,17 @@ def confusion_matrix(
     return (true_labels * size + found_labels).bincount(minlength=size**2).reshape(size, size).numpy()
 
 
-def by_preference(pairs: Pairs) -> Pairs:
-    """Sort pairs by detection, and the objects of each by descending overlap."""
-    order = np.lexsort((pairs.object, -pairs.overlap, pairs.detection))
-    return pairs.where(torch.from_numpy(order))
+def assign_in_order(pairs: Pairs, *, num_detections: int, num_objects: int) -> Tensor:
+    """Let each detection in turn take the free object that it overlaps most.
 
-
-def match_in_order(pairs: Pairs, *, num_detections: int, num_objects: int) -> Tensor:
-    """Let each detection in turn take its preferred free object.
-
-    The allowed pairs are in the order of `by_preference`; the row of a detection is its turn.
+    The row of a detection is its turn.
 
     Returns:
         Row of the object that each detection takes, int64 `[M]`, -1 if none.
     """
+    by_preference = pairs.where(torch.from_numpy(np.lexsort((pairs.object, -pairs.overlap, pairs.detection))))
     taken, is_free = [-1] * num_detections, [True] * num_objects
-    for detection, wanted in zip(pairs.detection.tolist(), pairs.object.tolist(), strict=True):
+    for detection, wanted in zip(by_preference.detection.tolist(), by_preference.object.tolist(), strict=True):
         if taken[detection] < 0 and is_free[wanted]:
             taken[detection], is_free[wanted] = wanted, False
     return torch.tensor(taken, dtype=torch.int64)

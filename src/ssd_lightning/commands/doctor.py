@@ -17,7 +17,7 @@ from ssd_lightning.analysis.dataset_check.opening import open_splits
 from ssd_lightning.analysis.dataset_check.priors import FITTED, judge_priors
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, decode_images, judge_split
 from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
-from ssd_lightning.analysis.issues import Issue, grouped, spoils_the_run
+from ssd_lightning.analysis.issues import Issue, grouped
 from ssd_lightning.assembly import make_net
 from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
 from ssd_lightning.checks import require_bool, require_number
@@ -139,7 +139,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
             if config.auto_augmentation:
                 bound_augmentation(config, training_boxes(check.datasets["train"], check.resize, net.image_size))
             report["trial"] = try_steps(check, config, net)
-    report["spoils_the_run"] = spoils_the_run(check.issues)
+    report["spoils_the_run"] = any(issue.severity == "error" for issue in check.issues)
     report["issues"] = grouped(check.issues)
     for group in report["issues"]:
         if group["kind"] == "outside" and check.on_error != "clip":

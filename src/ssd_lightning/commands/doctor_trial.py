@@ -7,9 +7,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from ssd_lightning.analysis.dataset_check.dry_run import run_estimate, sound_batches, take_steps
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
-from ssd_lightning.analysis.dataset_check.steps import sound_batches, take_steps
-from ssd_lightning.analysis.dry_run import run_estimate
 from ssd_lightning.data.loading import spare_workers
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.memory import keep_freed_memory

@@ -24,10 +24,9 @@ from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.priors import Clip, make_priors
 from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.visualization.draw_matches import draw_match_sheet
-from ssd_lightning.visualization.draw_priors import draw_prior_levels, draw_prior_overview
+from ssd_lightning.visualization.draw_priors import draw_prior_levels, draw_prior_overview, split_by_level
 from ssd_lightning.visualization.draw_samples import Sample, draw_augmentation
 from ssd_lightning.visualization.fonts import drawable_names
-from ssd_lightning.visualization.level_priors import split_by_level
 from ssd_lightning.visualization.sheet import save_png
 from ssd_lightning.visualization.tables import TextTable, counted, print_table, share
 

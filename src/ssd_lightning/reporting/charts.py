@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ssd_lightning.reporting.metric_log import Curve
-from ssd_lightning.reporting.run import Run
+from ssd_lightning.reporting.run import Curve, Run
 from ssd_lightning.reporting.summary import SCORES
 from ssd_lightning.visualization.bars import Series, draw_columns
 from ssd_lightning.visualization.charts import PAGE_PX, PALETTE, Line, draw_lines, new_figure, thin

@@ -24,7 +24,7 @@ from ssd_lightning.reporting.charts import (
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.page import REPORT, Entry, render, write_page
+from ssd_lightning.reporting.page import REPORT, render, write_page
 from ssd_lightning.reporting.run import SPLITS, Run, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
 from ssd_lightning.visualization.bars import bar_figure, dot_figure
@@ -33,22 +33,17 @@ COMPARISON = "comparison.html"
 
 
 def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
-    """Write a page that compares runs.
-
-    Args:
-        directories: run directories; the others are compared with the first.
-        output: path of the page.
+    """Write a page that compares runs with the first of them; `directories` are theirs.
 
     Raises:
         DataError: a directory is given twice, is not a run or has nothing to show, a file in it is damaged, or the
             page cannot be written.
     """
-    seen: set[Path] = set()
-    for path in map(Path, directories):
-        if path.resolve() in seen:
+    paths = list(map(Path, directories))
+    for index, path in enumerate(paths):
+        if path.resolve() in {other.resolve() for other in paths[:index]}:
             raise DataError(f"{path} is given twice")
-        seen.add(path.resolve())
-    return write_page(comparison_page([read_run(Path(path)) for path in directories], Path(output)), Path(output))
+    return write_page(comparison_page(list(map(read_run, paths)), Path(output)), Path(output))
 
 
 def comparison_page(runs: Sequence[Run], path: Path) -> str:
@@ -62,7 +57,6 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         "errors": errors,
         "settings": [(group.label, config_differences(groups[0], group)) for group in groups[1:]],
     }
-    contents = [Entry("runs", "Runs"), *(Entry(name, name.capitalize()) for name, content in there.items() if content)]
     configurations = "one configuration" if len(groups) == 1 else f"{len(groups)} configurations"
     return render(
         "comparison.html.j2",
@@ -71,7 +65,7 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         kicker="Comparison",
         title=f"{len(runs)} runs" + (f" of {configurations}" if len(groups) < len(runs) else ""),
         subtitle=", ".join(group.name for group in groups),
-        contents=contents,
+        contents={"runs": "Runs", **{name: name.capitalize() for name, content in there.items() if content}},
         rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
         first=groups[0],
         has_seeds=any(len(group.runs) > 1 for group in groups),

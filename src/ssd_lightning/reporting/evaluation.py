@@ -10,7 +10,7 @@ import numpy as np
 from ssd_lightning.analysis.calibration import CalibrationCurve, calibration
 from ssd_lightning.analysis.error_split import ErrorShare, ErrorType, error_split
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.image_scores import image_scores
+from ssd_lightning.analysis.image_scores import ImageScores, image_scores
 from ssd_lightning.analysis.matching import confusion_matrix
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
@@ -50,16 +50,12 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
     matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
     errors = error_split(record).errors
     images = image_scores(record, score_threshold=SCORE_THRESHOLD)
-    order = images.best_first.tolist()
-    num_best = min(NUM_BEST, len(order) // 3)
-    best = [index for index in order[:num_best] if images.hits[index]]
-    worst = [index for index in order[num_best:][::-1] if images.scores[index] < 1][:NUM_WORST]
     curve = calibration(record, score_threshold=CALIBRATED_FROM)
     num_difficult = int(objects.difficult.sum())
     difficult = f" ({num_difficult:,} of them difficult, which are not counted)" if num_difficult else ""
     best_shown, worst_shown = (
         show_images(record, images, indices, score_threshold=SCORE_THRESHOLD, ran_in=ran_in)
-        for indices in (best, worst)
+        for indices in best_and_worst(images)
     )
     return {
         "split": record.split,
@@ -81,6 +77,14 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
         "best": best_shown,
         "worst": worst_shown,
     }
+
+
+def best_and_worst(images: ImageScores) -> tuple[list[int], list[int]]:
+    """Choose the images to show: the best, with at least a hit, and the worst, with at least an error."""
+    order = images.best_first.tolist()
+    num_best = min(NUM_BEST, len(order) // 3)
+    best = [index for index in order[:num_best] if images.hits[index]]
+    return best, [index for index in order[num_best:][::-1] if images.scores[index] < 1][:NUM_WORST]
 
 
 def number(value: float | None) -> str:

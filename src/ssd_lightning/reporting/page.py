@@ -3,7 +3,6 @@
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,25 +41,10 @@ EVALUATION_PARTS = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A row of the table of contents."""
-
-    id: str
-    title: str
-    children: list["Entry"] = field(default_factory=list)
-
-
 def write_report(run_dir: Path | str, output: Path | str | None = None, *, refresh_s: int | None = None) -> Path:
-    """Write the page of a run.
+    """Write the page of a run, finished or not, and return its path, by default `report.html` in the run directory.
 
-    Args:
-        run_dir: directory of the run, finished or not.
-        output: path of the page; by default `report.html` in the run directory.
-        refresh_s: a browser loads the page again after this time; None: never.
-
-    Returns:
-        Path of the page.
+    With `refresh_s`, a browser loads the page again after this time.
 
     Raises:
         DataError: the directory is not a run, has nothing to show, a file in it is damaged, or the page cannot be
@@ -71,17 +55,9 @@ def write_report(run_dir: Path | str, output: Path | str | None = None, *, refre
 
 
 def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
-    """Write the page of a run again and again until the run has ended. A browser that shows the page follows it.
+    """Write the page of a run every `interval_s` until the run has ended. A browser that shows the page follows it.
 
     The last page, that of the finished run or after Ctrl-C, does not refresh itself.
-
-    Args:
-        run_dir: directory of the run.
-        output: path of the page.
-        interval_s: time from one page to the next, without that of the writing.
-
-    Returns:
-        Path of the page.
 
     Raises:
         DataError: as for `write_report`; a run that has nothing to show yet is waited for.
@@ -91,11 +67,11 @@ def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
         while not (run_dir / RESULT).is_file():
             try:
                 write_report(run_dir, output, refresh_s=interval_s)
-                state = f"{output} is written every {interval_s} s until the run ends; Ctrl-C stops this"
-                if _seconds_since_change(run_dir) > QUIET_S:
-                    state = (
-                        f"{run_dir}: nothing has changed for {QUIET_S // 60} min. If the run was stopped, press Ctrl-C"
-                    )
+                written = (path for path in (run_dir / METRICS, *run_dir.glob("checkpoints/*")) if path.exists())
+                if time.time() - max((path.stat().st_mtime for path in written), default=time.time()) > QUIET_S:
+                    state = f"{run_dir}: nothing has changed for {QUIET_S // 60} min; if it was stopped, press Ctrl-C"
+                else:
+                    state = f"{output} is written every {interval_s} s until the run ends; Ctrl-C stops this"
             except NothingToShowError as error:
                 state = f"{error}; waiting for it"
             if state != logged:
@@ -107,11 +83,6 @@ def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
             write_report(run_dir, output)
         raise
     return write_report(run_dir, output)
-
-
-def _seconds_since_change(run_dir: Path) -> float:
-    written = (path for path in (run_dir / METRICS, *run_dir.glob("checkpoints/*")) if path.exists())
-    return time.time() - max((path.stat().st_mtime for path in written), default=time.time())
 
 
 def try_report(run_dir: Path) -> Path | None:
@@ -130,12 +101,10 @@ def run_page(run: Run, *, refresh_s: int | None = None) -> str:
     missing, charts, again = gaps(run), curve_charts(run), reproduction(run)
     config = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True, width=100) if run.config else ""
     coverage = _coverage(run, missing)
-    contents = [Entry("summary", "Summary"), *([Entry("curves", "Curves")] if charts else [])]
-    for split in run.evaluations:
-        children = [Entry(f"{split}-{key}", title) for key, title in EVALUATION_PARTS.items()]
-        contents.append(Entry(split, SPLITS[split].capitalize(), children))
+    contents = {"summary": "Summary", **({"curves": "Curves"} if charts else {})}
+    contents |= {split: SPLITS[split].capitalize() for split in run.evaluations}
     there = {"priors": coverage, "configuration": config, "reproduction": again}
-    contents += [Entry(name, name.capitalize()) for name, content in there.items() if content]
+    contents |= {name: name.capitalize() for name, content in there.items() if content}
     return render(
         "run.html.j2",
         runs_mark=runs_mark([run.directory]),
@@ -144,6 +113,7 @@ def run_page(run: Run, *, refresh_s: int | None = None) -> str:
         title=run.name,
         subtitle=str(run.directory),
         contents=contents,
+        evaluation_parts=EVALUATION_PARTS,
         score_rows=score_rows(run),
         gaps=missing,
         facts=facts(run),

@@ -1,5 +1,6 @@
 """Read a run directory: its record, its log and its evaluations."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import yaml
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.metric_log import Curve, read_curves
 from ssd_lightning.run_files import EVALUATIONS, RECORD, RESULT
 
 CONFIG, METRICS = "config.yaml", "metrics.csv"
@@ -35,17 +35,23 @@ class NothingToShowError(DataError):
 
 
 @dataclass(frozen=True, eq=False)
+class Curve:
+    """The values logged under one name; all arrays are `[P]`."""
+
+    steps: np.ndarray
+    """int64: optimiser steps."""
+    epochs: np.ndarray
+    """int64."""
+    values: np.ndarray
+    """float64; may contain non-finite values."""
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """The contents of a run directory; missing parts are empty.
 
-    Attributes:
-        directory: directory of the run.
-        record: `run.json`.
-        config: `config.yaml`.
-        result: `result.json`; None if the run is unfinished.
-        curves: curves of `metrics.csv` by logged name.
-        evaluations: evaluations by split.
-        checkpoint: the best one, else the last; None if there is none.
+    `record` is `run.json`, `config` is `config.yaml`, and `result` is `result.json`, None if the run is unfinished.
+    `curves` are those of `metrics.csv` by logged name; `evaluations` are by split; `checkpoint` is the best, or last.
     """
 
     directory: Path
@@ -138,7 +144,14 @@ def read_run(directory: Path) -> Run:
     checkpoints = [directory / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
     checkpoint = next((path for path in checkpoints if path.is_file()), None)
     if not curves and not evaluations:
-        raise NothingToShowError(_nothing_to_show(directory, checkpoint))
+        what = f"neither {METRICS} nor {EVALUATIONS}/val.npz"
+        if checkpoint is None:
+            raise NothingToShowError(f"{directory} has nothing to show yet: {what} nor a checkpoint")
+        record = directory / EVALUATIONS / "val.npz"
+        raise NothingToShowError(
+            f"{directory} has a checkpoint but {what}; evaluate it first: python -m ssd_lightning.evaluate "
+            f"checkpoint={directory} data=... split=val record={record}"
+        )
     return Run(
         directory=directory,
         record=_read(directory / RECORD, json.loads) or {},
@@ -148,6 +161,42 @@ def read_run(directory: Path) -> Run:
         evaluations={split: EvaluationRecord.load(path) for split, path in evaluations.items()},
         checkpoint=checkpoint,
     )
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read the curves of `metrics.csv` by name. A last line that was cut off by a crash is skipped.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if not rows:
+        return {}
+    names = rows[0]
+    if not {"epoch", "step"} <= set(names):
+        raise DataError(f"{path} is not the log of a run: its first line has no columns 'epoch' and 'step'")
+    if len(rows[-1]) != len(names):
+        rows.pop()
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    epoch = "0"
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(names):
+            raise DataError(f"{path} is damaged: line {number} has {len(row)} values for {len(names)} columns")
+        entry = dict(zip(names, row, strict=True))
+        epoch = entry["epoch"] or epoch  # Lightning's learning rate monitor does not write it
+        for name, text in entry.items():
+            if text and name not in ("epoch", "step"):
+                try:
+                    found.setdefault(name, []).append((int(entry["step"]), int(epoch), float(text)))
+                except ValueError as error:
+                    raise DataError(f"{path} is damaged: line {number}: {error}") from error
+    return {name: Curve(*map(np.array, zip(*points, strict=True))) for name, points in found.items()}
 
 
 def runs_below(path: Path) -> list[Path]:
@@ -177,15 +226,6 @@ def _shown_in(folder: Path) -> list[Path]:
 def _by_name(folder: Path) -> list[Path]:
     folders = [path for path in folder.iterdir() if path.is_dir()]
     return sorted(folders, key=lambda path: (len(path.name) if path.name.isdigit() else 0, path.name))
-
-
-def _nothing_to_show(directory: Path, checkpoint: Path | None) -> str:
-    if checkpoint is None:
-        return f"{directory} has nothing to show yet: neither {METRICS} nor {EVALUATIONS}/val.npz nor a checkpoint"
-    return (
-        f"{directory} has a checkpoint but neither {METRICS} nor {EVALUATIONS}/val.npz; evaluate it first: python -m "
-        f"ssd_lightning.evaluate checkpoint={directory} data=... split=val record={directory / EVALUATIONS / 'val.npz'}"
-    )
 
 
 def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any] | None:

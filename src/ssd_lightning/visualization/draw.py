@@ -6,10 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
+from ssd_lightning.visualization.boxes import (
+    TaggedBox,
+    cut_at_border,
+    draw_boxes,
+    draw_outline,
+    fitting_size,
+    line_width,
+)
 from ssd_lightning.visualization.colours import BLACK, WHITE, class_colour
 from ssd_lightning.visualization.fonts import drawable_names
-from ssd_lightning.visualization.outlines import cut_at_border, draw_outline, fitting_size, line_width
-from ssd_lightning.visualization.tags import TaggedBox, draw_boxes
 
 
 def draw_detections(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssd_lightning.visualization.boxes import Rectangle, TaggedBox, draw_boxes, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.colours import BLACK, class_colour, text_colour
-from ssd_lightning.visualization.outlines import Rectangle, draw_outline, fitting_size, whole_pixels
 from ssd_lightning.visualization.sheet import (
     GAP_PX,
     INK,
@@ -20,7 +20,6 @@ from ssd_lightning.visualization.sheet import (
     lay_out,
     write_line,
 )
-from ssd_lightning.visualization.tags import TaggedBox, draw_boxes
 
 TEXT_PX = 520
 """Width of the list next to an image."""
@@ -39,23 +38,18 @@ WHOLE = np.array([0.0, 0.0, 1.0, 1.0])
 
 @dataclass(frozen=True)
 class MatchedObject:
-    """An object and its matched priors.
-
-    Attributes:
-        name: name of its class.
-        box_xyxy: float `[4]`, normalised.
-        priors_xyxy: float `[P, 4]`, normalised.
-        levels: int `[P]`, feature map of each prior, 1 for the finest.
-        best_iou: highest IoU with any prior.
-        is_forced: whether its best prior is below the threshold but still matched.
-    """
+    """An object and its matched priors; boxes are normalised."""
 
     name: str
     box_xyxy: np.ndarray
+    """float `[4]`."""
     priors_xyxy: np.ndarray
+    """float `[P, 4]`."""
     levels: np.ndarray
+    """int `[P]`: feature map of each prior, 1 for the finest."""
     best_iou: float
     is_forced: bool
+    """Whether its best prior is below the threshold but still matched."""
 
     @property
     def is_weak(self) -> bool:

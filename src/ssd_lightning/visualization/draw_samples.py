@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from ssd_lightning.visualization.boxes import TaggedBox, cut_at_border, draw_boxes, fitting_size, line_width
 from ssd_lightning.visualization.colours import class_colour
 from ssd_lightning.visualization.fonts import drawable_names
-from ssd_lightning.visualization.outlines import cut_at_border, fitting_size, line_width
 from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shortened
-from ssd_lightning.visualization.tags import TaggedBox, draw_boxes
 
 MOST_TAGS = 8
 """Number of objects up to which class names are drawn; more would cover the objects."""

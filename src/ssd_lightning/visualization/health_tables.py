@@ -18,10 +18,7 @@ MOST_CLASSES = 30
 def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> None:
     """Print the results of the doctor, most severe first, and the paths of all files.
 
-    Args:
-        report: content of `doctor.json`.
-        lines: number of issues of each kind.
-        directory: where the doctor wrote its files.
+    `report` is the content of `doctor.json`; `lines` issues of each kind are printed. `directory` has the files.
     """
     everything = str(directory / "doctor.json")
     print_issues(report["issues"], lines=lines, everything_in=everything)
@@ -121,7 +118,7 @@ def print_coverage(
 def print_trial(losses: Mapping[str, Mapping[str, float]], estimate: Mapping[str, Any], *, where: str) -> None:
     """Print the first loss and the estimated cost of the run.
 
-    See `analysis.dry_run` for both.
+    See `analysis.dataset_check.dry_run` for both.
     """
     print("\nBefore the first step")
     rows = [(name, f"{losses['expected'][name]:.2f}", f"{value:.2f}") for name, value in losses["measured"].items()]

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ssd_lightning.visualization.boxes import draw_outline, fitting_font, text_size, write_text
 from ssd_lightning.visualization.colours import WHITE, Colour
-from ssd_lightning.visualization.outlines import draw_outline
-from ssd_lightning.visualization.tags import fitting_font, text_size, write_text
 
 INK: Colour = (28, 30, 34)
 SOFT_INK: Colour = (96, 100, 108)

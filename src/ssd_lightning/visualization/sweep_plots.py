@@ -20,12 +20,7 @@ def save_sweep_plot(
 ) -> None:
     """Draw a panel for each parameter: a point per run, and mean +- standard deviation for repeated values.
 
-    Args:
-        path: path of the image.
-        values: each parameter's value in each run, as on the command line.
-        scores: the objective of each run.
-        objective: name of the objective.
-        title: title of the image.
+    `values` has each parameter's value in each run, as on the command line; `scores` has the objective of each run.
     """
     columns = min(len(values), 4)
     rows = math.ceil(len(values) / columns)

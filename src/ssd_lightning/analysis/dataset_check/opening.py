@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
-from ssd_lightning.analysis.health import clipped_issues, pixel_origin_issues
+from ssd_lightning.analysis.health import pixel_origin_issues
 from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.data.annotations import Annotations, AnnotationTable, shared_files
 from ssd_lightning.data.dataset import DetectionDataset
@@ -29,13 +29,10 @@ log = logging.getLogger(__name__)
 def open_splits(
     data: DetectionData, *, class_names: Sequence[str] | None, decode: bool, needs_test: bool
 ) -> DatasetCheck:
-    """Open all splits that can be opened.
+    """Open all splits that can be opened, of the prepared data of a run.
 
-    Args:
-        data: the data of a run, prepared.
-        class_names: names of the classes 1..C; None takes those of the training split.
-        decode: whether images are decoded later.
-        needs_test: whether the run ends with a test, so that a missing test split is an error.
+    Without `class_names`, those of the training split are taken. `decode` says whether images are decoded later, and
+    `needs_test` whether the run ends with a test, so that a missing test split is an error.
 
     Raises:
         DataError: the root or the training split does not exist.
@@ -72,11 +69,12 @@ def _issues_of(
 ) -> list[Issue]:
     objects = dataset.annotations.objects()
     num_clipped = int(dataset.annotations.columns.overhangs[objects.row].sum())
-    has_lists = isinstance(opener.format, VOC)
-    issues = [
-        *clipped_issues(split, num_clipped, len(objects.row)),
-        *repeated_issues(split, dataset.annotations, places if has_lists else ()),
-    ]
+    issues = repeated_issues(split, dataset.annotations, places if isinstance(opener.format, VOC) else ())
+    if num_clipped:
+        text = (
+            f"{split}: {num_clipped} of {len(objects.row)} boxes reach out of their images, and the part inside is kept"
+        )
+        issues.append(Issue("warning", "clipped", split, text))
     log.info(
         "%s: %d images, %d usable objects; faults of the annotation: %d",
         split,
@@ -95,22 +93,20 @@ def repeated_issues(split: str, annotations: AnnotationTable, lists: Sequence[Ma
 
     `lists` has `root` and `split` of each VOC list that it was opened from; its reader uses an image once.
     """
-    shared = shared_files(zip(annotations.image_paths, annotations.image_ids, strict=True))
-    sentences = [*shared, *_of_lists(lists)]
-    return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
-
-
-def _of_lists(splits: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    for root, place in zip(absolute_roots(splits), splits, strict=True):
+    sentences = list(shared_files(zip(annotations.image_paths, annotations.image_ids, strict=True)))
+    for root, place in zip(absolute_roots(lists), lists, strict=True):
         path = (lists_in(root) or {}).get(place["split"])
         if path is None:  # folders contain no image twice
             continue
         lines = defaultdict(list)
         for number, line in enumerate(read_lines(path), start=1):
             lines[line.strip()].append(str(number))
-        for name, numbers in lines.items():
-            if name and len(numbers) > 1:
-                yield f"{path}: names '{name}' {len(numbers)} times (lines {', '.join(numbers)}); it is read once"
+        sentences += [
+            f"{path}: names '{name}' {len(numbers)} times (lines {', '.join(numbers)}); it is read once"
+            for name, numbers in lines.items()
+            if name and len(numbers) > 1
+        ]
+    return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 
 
 def unlisted_issues(found: Iterable[Annotations], *, at_most: int = 5) -> Iterator[Issue]:

@@ -8,13 +8,7 @@ from typing import Any
 
 import yaml
 
-from ssd_lightning.analysis.coverage import (
-    best_priors,
-    coverage_issues,
-    coverage_summary,
-    describe_unreached,
-    finest_step_px,
-)
+from ssd_lightning.analysis.coverage import best_priors, coverage_issues, coverage_summary, describe_unreached
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, objects_of
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
 from ssd_lightning.analysis.objects import sides_px
@@ -57,7 +51,7 @@ def judge_priors(
     coverage["unreached"] = describe_unreached(
         objects, before.iou, paths, dataset.class_names, image_size, iou_threshold=iou_threshold
     )
-    judge = partial(coverage_issues, coverage, image_size=image_size, finest_step_px=finest_step_px(levels, image_size))
+    judge = partial(coverage_issues, coverage, levels=levels, image_size=image_size)
     sets = [PriorSet("these priors", coverage, before.iou, _shapes(levels))]
     fitted = fitted_share = larger_share = None
     if fit:

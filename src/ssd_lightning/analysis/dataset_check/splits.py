@@ -1,7 +1,7 @@
 """The splits of a data set: their properties and issues."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from ssd_lightning.analysis import health
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
@@ -67,17 +67,15 @@ def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("decoding", total=total)
         check.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
-    digests = {split: _digests(of_split, check.facts) for split, of_split in sample.items()}
+    digests: dict[str, dict[str, str]] = {}
+    for split, of_split in sample.items():
+        facts = [check.facts[record.image_path] for record in of_split]
+        digests[split] = {str(fact.path): fact.digest for fact in facts if fact.digest is not None}
     check.issues += health.duplicate_issues(digests)
     if any(facts.problem is not None and facts.size_px is not None for facts in check.facts.values()):
         for dataset in check.datasets.values():
             measured = [measured_by_image(record, check.facts.get(record.image_path)) for record in dataset.annotations]
             dataset.annotations = AnnotationTable.of(measured)
-
-
-def _digests(records: Sequence[ImageAnnotation], facts: Mapping[Path, ImageFacts]) -> dict[str, str]:
-    known = (facts[record.image_path] for record in records)
-    return {str(fact.path): fact.digest for fact in known if fact.digest is not None}
 
 
 def judge_split(
@@ -108,8 +106,7 @@ def judge_split(
     if split == "val":
         found += health.unscored_issues(split, images=summary["images"], objects=int((~objects.difficult).sum()))
     if split == "train" and len(objects.labels):
-        found += health.unused_class_issues(split, counts, dataset.class_names)
-        found += health.rare_class_issues(split, summary["classes"])
+        found += health.few_objects_issues(split, summary["classes"])
         found += health.similar_class_issues(split, counts, dataset.class_names)
     if image_size is not None:
         paths = list(dataset.annotations.image_paths)

@@ -18,9 +18,9 @@ from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.types import Target
+from ssd_lightning.visualization.boxes import fitting_size
 from ssd_lightning.visualization.draw import draw_comparison
 from ssd_lightning.visualization.draw_matches import draw_window
-from ssd_lightning.visualization.outlines import fitting_size
 from ssd_lightning.visualization.sheet import Panel, lay_out
 from ssd_lightning.visualization.training_plots import LevelCount
 
