@@ -78,7 +78,7 @@ def _unlabelled(place: Place) -> list[str]:
     listed = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
     images = {path: path.with_suffix("").as_posix() for path in listed}
     alone = known.difference(images.values())  # the XML files state images with other names
-    stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
+    stated = {PurePath(path).stem for name in alone for path in (f"{name}.xml", _stated_name(place.xml_path(name)))}
     left = [path for path, name in images.items() if name not in known and path.stem not in stated]
     return note_skipped(place.images, left, "XML file")
 
