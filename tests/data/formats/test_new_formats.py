@@ -1,4 +1,4 @@
-"""What is alone that of labelme, CVAT, VIA, Label Studio, darknet and records in memory."""
+"""What is alone that of labelme, CVAT, VIA, Label Studio and records in memory."""
 
 import json
 import runpy
@@ -21,13 +21,10 @@ from helpers.annotation_tools import (
     put,
     region,
     write_cvat,
-    write_darknet,
     write_labelme,
-    write_yolo_flat,
-    yolo_text,
 )
 from ssd_lightning.data.annotations import Annotations
-from ssd_lightning.data.formats import CVAT, VIA, YOLO, LabelMe, LabelStudio, Records, annotations_from_records
+from ssd_lightning.data.formats import CVAT, VIA, LabelMe, LabelStudio, Records, annotations_from_records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.errors import DataError
 
@@ -362,54 +359,6 @@ def test_label_studio_uploads_of_one_name_are_not_confused(tmp_path: Path) -> No
     found = tasks(tmp_path, *(task(id=number, image=link) for number, link in enumerate(links)))
     assert [problem.kind for problem in found.problems] == ["missing", "missing"]
     assert len({problem.image_id for problem in found.problems}) == 2
-
-
-def test_darknet_with_folders_of_its_own_and_splits(tmp_path: Path) -> None:
-    """As AlexeyAB's darknet describes it: all paths start above `data`."""
-    write_darknet(tmp_path / "data", "train", [A, EMPTY])
-    (tmp_path / "data/obj_train_data").rename(tmp_path / "data/obj")
-    for split, image in (("train", A), ("test", EMPTY)):
-        put(tmp_path / f"data/{split}.txt", f"data/obj/{image.name}\n")
-    settings = "classes= 2\ntrain  = data/train.txt\nvalid  = data/test.txt\nnames = data/obj.names\nbackup = backup/\n"
-    put(tmp_path / "data/obj.data", settings)
-    assert objects_of(YOLO().read(tmp_path, "train")) == expected(A)
-    assert objects_of(YOLO().read(tmp_path, "val")) == expected(EMPTY)
-    put(tmp_path / "data/obj.names", "cat\n\ndog\n")  # blank lines count, as in classes.txt
-    assert objects_of(YOLO().read(tmp_path, "train")) != expected(A)
-
-
-@pytest.mark.parametrize(
-    ("settings", "place"),
-    [
-        ("names: [cat, dog]\ntrain: images/train", "images/train"),
-        ("names: {1: dog, 0: cat}\npath: {root}\ntrain: images/train", "images/train"),
-        ("names:\n- cat\n- dog\ntrain: {root}/images/train", "images/train"),
-        ("names: [cat, dog]\npath: ../elsewhere\ntrain: images/train", "images/train"),
-        ("names: [cat, dog]\ntrain: ../train/images", "train/images"),
-        ("names: [cat, dog]\ntrain: [train/images, more/images]", "train/images"),
-        ("names: [cat, dog]\ntrain: list.txt", "images/train"),
-        ("path: .\ntrain: images/train", "images/train"),
-    ],
-)
-def test_yolo_settings(settings: str, place: str, tmp_path: Path) -> None:
-    paint(tmp_path / place, [A])
-    (tmp_path / "more/images").mkdir(parents=True)
-    put(tmp_path / place.replace("images", "labels") / "a.txt", yolo_text(A))
-    put(tmp_path / "list.txt", "./images/train/a.jpg\n")
-    if "names" not in settings:
-        put(tmp_path / "classes.txt", "cat\ndog\n")
-    for name in ("data.yaml", "my set.yml"):
-        file = put(tmp_path / name, settings.replace("{root}", str(tmp_path)))
-        assert objects_of(YOLO().read(tmp_path, "train")) == expected(A)
-        file.unlink()
-
-
-def test_yolo_names_next_to_the_labels(tmp_path: Path) -> None:
-    """labelImg and Roboflow's darknet export."""
-    for folder, name in (("train", "_darknet.labels"), ("valid", "classes.txt")):
-        write_yolo_flat(tmp_path, folder, [A])
-        put(tmp_path / folder / name, "cat\ndog\n")
-        assert objects_of(YOLO().read(tmp_path, folder)) == expected(A)
 
 
 def record(image: Spec, /, **more: Any) -> dict[str, Any]:
