@@ -190,13 +190,14 @@ def test_lists_may_lie_in_imagesets_itself_and_come_before_folders(tmp_path: Pat
 
 
 def test_roots_of_the_same_name_are_distinguished_and_splits_of_one_united(tmp_path: Path) -> None:
-    xmls = {name: annotation() for name in "abc"}
+    xmls = {name: annotation(SOUND) for name in "abc"}
     splits = [write_voc(tmp_path / part / "VOC", {"a": annotation()}) for part in ("one", "two")]
     found = open_voc(splits=splits, class_names=CLASSES).annotations
     assert list(found.image_ids) == ["one/VOC/a", "two/VOC/a"]
     for split, lines in (("train", "ab"), ("trainval", "bca")):
         write_voc(tmp_path, xmls, split, lines=lines)
-    assert ids(tmp_path, "train", "trainval") == ["a", "b", "c"]
+    united = open_voc(splits=[{"root": str(tmp_path), "split": split} for split in ("train", "trainval")]).annotations
+    assert (list(united.image_ids), united.counts.tolist()) == (["a", "b", "c"], [1, 1, 1])
 
 
 @pytest.mark.parametrize(
