@@ -14,10 +14,11 @@ from PIL import Image
 from helpers.annotation_tools import A, write_voc
 from ssd_lightning.data import annotation_cache
 from ssd_lightning.data.annotation_cache import read_cached
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.formats import COCO, CSV
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import Annotations
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
-from ssd_lightning.data.columns import Columns, TextColumn
+from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, TextColumn
 
 
 def annotations(counts: list[int]) -> list[ImageAnnotation]:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from helpers.datasets import open_coco
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, Auto
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]

@@ -15,9 +15,9 @@ from PIL import Image
 from helpers.datasets import open_csv, opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.formats import COCO, CSV, YOLO, Records
-from ssd_lightning.data.held_out import HeldOut
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError

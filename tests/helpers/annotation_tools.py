@@ -13,8 +13,9 @@ from xml.sax.saxutils import escape, quoteattr
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.formats import COCO, CSV, CVAT, VIA, VOC, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 
 Box = tuple[float, float, float, float]
 

@@ -22,8 +22,8 @@ import numpy as np
 from filelock import FileLock
 
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations
-from ssd_lightning.data.columns import Columns
+from ssd_lightning.data.annotations import Columns
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 from ssd_lightning.errors import one_line
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import Problem, check_class_names, describe_problems, unknown_class_text
-from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)

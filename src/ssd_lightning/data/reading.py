@@ -9,15 +9,13 @@ from typing import Any, get_args
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotation_checks import Problem, describe_problems
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations
-from ssd_lightning.data.choosing import OnError, choose
+from ssd_lightning.data.choosing import OnError, Subset, choose
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.dataset import DetectionDataset, Transform
 from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.held_out import Subset
-from ssd_lightning.data.joining import absolute_roots, join
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations, absolute_roots, join
 from ssd_lightning.errors import ConfigurationError, DataError, listed
 
 log = logging.getLogger(__name__)

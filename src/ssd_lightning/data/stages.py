@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.held_out import HeldOut
-from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import absolute_roots
 from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.errors import ConfigurationError, DataError
 

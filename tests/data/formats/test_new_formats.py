@@ -23,9 +23,9 @@ from helpers.annotation_tools import (
     write_cvat,
     write_labelme,
 )
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats import CVAT, VIA, LabelMe, LabelStudio, Records, annotations_from_records
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 BARE = replace(A, things=())

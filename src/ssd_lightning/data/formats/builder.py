@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, Problem
-from ssd_lightning.data.annotations import Annotations, shared_files
-from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
+from ssd_lightning.data.annotations import Columns, TextColumn, hash_ids
 from ssd_lightning.data.formats.files import is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable
 from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.split_annotations import Annotations, shared_files
 from ssd_lightning.errors import DataError, listed
 
 CARELESS_OVERHANG = 0.1

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxNotation, flag_of, id_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import read_json
 from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)

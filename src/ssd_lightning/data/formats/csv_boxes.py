@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ssd_lightning.data.annotation_checks import BoxNotation, Unit
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
     SUFFIXES,
@@ -24,6 +23,7 @@ from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_w
 from ssd_lightning.data.formats.found import ONLY_CLASS
 from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
 

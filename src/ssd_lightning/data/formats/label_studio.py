@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ssd_lightning.data.annotation_checks import BoxNotation, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
 from ssd_lightning.data.formats.found import FoundObject
@@ -19,6 +18,7 @@ from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, parts_
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 UPLOAD = re.compile(r"(?<![^/])[0-9a-f]{6,}-(?=[^/]+$)")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import refuse_unreadable
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 KEYS = {"image", "boxes", "labels", "difficult", "image_id", "size_px"}

@@ -6,7 +6,6 @@ from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, list_files, read_xml
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
@@ -20,6 +19,7 @@ from ssd_lightning.data.formats.image_files import (
 )
 from ssd_lightning.data.formats.voc_places import Place, read_split
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged
 from ssd_lightning.errors import DataError
 
