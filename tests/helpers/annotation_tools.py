@@ -17,6 +17,12 @@ from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.formats import COCO, CSV, CVAT, VIA, VOC, YOLO, LabelMe, LabelStudio
 from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
 Box = tuple[float, float, float, float]
 
 

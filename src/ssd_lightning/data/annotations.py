@@ -79,10 +79,9 @@ class Columns:
         for name in COLUMN_NAMES:
             value = getattr(self, name)
             if isinstance(value, TextColumn):
-                np.save(folder / f"{name}.npy", value.block)
                 np.save(folder / f"{name}_ends.npy", value.ends)
-            else:
-                np.save(folder / f"{name}.npy", value)
+                value = value.block
+            np.save(folder / f"{name}.npy", value)
 
     @classmethod
     def load(cls, folder: Path) -> "Columns":
@@ -133,16 +132,14 @@ class ImageAnnotation:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of a table, one per row, in the order of the images."""
+    """The objects of a table, one per row, in the order of the images; arrays as in `Columns`."""
 
     image: np.ndarray
     """int64 `[T]`: index of the image, ascending."""
     boxes_xyxy_px: np.ndarray
-    """float32 `[T, 4]`"""
     labels: np.ndarray
     """int64 `[T]`, 1..C."""
     difficult: np.ndarray
-    """bool `[T]`"""
     row: np.ndarray
     """int64 `[T]`: index in the columns."""
 

@@ -56,7 +56,6 @@ class ClassRules:
         return {str(name): new for name, new in (self.rename or {}).items()}
 
     def _merged(self) -> list[tuple[str, str]]:
-        """List each new name with a class that it replaces."""
         given = (self.merge or {}).items()
         listed = ((str(new), names if isinstance(names, list | tuple) else [names]) for new, names in given)
         return [(new, str(name)) for new, names in listed for name in names]

@@ -99,7 +99,6 @@ class TableBuilder(FoundTable):
         return notes
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ask the images for sizes that no annotation states."""
         sizes_px = np.array(self._sizes_px, np.int32).reshape(-1, 2)
         is_usable = np.ones(len(sizes_px), bool)
         unknown = np.flatnonzero((sizes_px <= 0).any(1)).tolist()

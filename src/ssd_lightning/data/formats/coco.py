@@ -141,7 +141,6 @@ def _outline_box(outline: Any) -> list[float]:
 
 
 def _mask_box(mask: Mapping[str, Any]) -> list[float]:
-    """Return the bounding box of a run-length encoded mask."""
     from faster_coco_eval import mask as mask_api
 
     try:
@@ -154,7 +153,6 @@ def _mask_box(mask: Mapping[str, Any]) -> list[float]:
 
 
 def _class_names(path: Path, content: dict[str, Any], used: set[Any]) -> dict[Any, str]:
-    """Return the names of the categories by their ids, sorted by id."""
     categories = _entries(path, content, "categories", needed=("id",))
     for number, category in enumerate(categories, start=1):
         if "name" not in category:

@@ -11,13 +11,13 @@ from ssd_lightning.data.annotation_checks import BoxNotation, Unit
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
     SUFFIXES,
+    class_code,
     column_splits,
     files_with_splits,
     open_rows,
     read_columns,
     split_word,
 )
-from ssd_lightning.data.formats.csv_fields import class_code
 from ssd_lightning.data.formats.csv_rows import read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.found import ONLY_CLASS
@@ -173,7 +173,6 @@ def _is_of_split(folder: str, root: Path) -> bool:
 
 
 def _named(images: Iterable[str], stated: set[str]) -> set[str]:
-    """Return the images that are stated, with or without suffix."""
     return {name for name in images if {_file_name(name), os.path.splitext(name)[0]} & stated}
 
 

@@ -100,7 +100,6 @@ def detect_format(root: Path) -> Detected:
 def _reason(
     files: Files, best: Candidate, fitting: Sequence[Candidate], splits: Mapping[str, str], *, unused: Sequence[str]
 ) -> str:
-    """Say what a folder was taken for, and why."""
     facts = [f"{'at least ' * files.is_cut}{best.num_images} images"]
     if splits:
         facts.append(", ".join(f"{key} '{name}'" for key, name in splits.items()))

@@ -201,7 +201,6 @@ def _refuse_entities(path: str | Path, content: bytes) -> None:
 
 
 def _decode_xml(content: bytes) -> str:
-    """Decode XML by the encoding that it declares."""
     declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)""", content)
     name = declared[1].decode("ascii", "replace").lower() if declared else "utf-8"
     return content.decode(WIDER_ENCODINGS.get(name.replace("_", "-"), name))

@@ -122,7 +122,6 @@ def read_tasks(path: Path) -> Tasks:
 
 
 def _results(entry: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Return the results of each annotation that is not cancelled."""
     annotations = entry.get("annotations") or entry.get("completions")
     finished = [one for one in _dicts(annotations) if not one.get("was_cancelled")]
     return [_dicts(one.get("result")) for one in finished]
@@ -197,7 +196,6 @@ def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
 
 
 def _image_name(data: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str | None:
-    """Find the image among the values of a task."""
     texts = {key: _clean(value) for key, value in data.items() if isinstance(value, str) and value[:5] != "data:"}
     keys = [str(result.get("to_name")) for result in results if result.get("type") not in NO_SHAPES]
     paths = (text for text in texts.values() if PurePosixPath(unquote(text)).suffix.lower() in KNOWN_SUFFIXES)

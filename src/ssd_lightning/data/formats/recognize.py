@@ -89,7 +89,6 @@ def _yolo(files: Files, settings: Settings) -> Candidate | None:
 
 
 def _only_empty(root: Path, paths: Iterable[str]) -> bool:
-    """Whether the text files of a folder are empty label files: its images have no objects."""
     return all("labels" in path.lower().split("/") and not (root / path).stat().st_size for path in paths)
 
 
@@ -209,7 +208,6 @@ def _count_via_images(path: Path) -> int:
 
 
 def _count_csv_images(path: Path) -> int:
-    """Count the images of a CSV file; 0 if it has no boxes."""
     try:
         return images_of_csv(path)
     except DataError:

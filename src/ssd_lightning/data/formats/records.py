@@ -88,7 +88,6 @@ def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path
 
 
 def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage:
-    """Read a record. Raises `FileError` if nothing of it can be used."""
     if "image" not in record:
         raise FileError(file, "the key 'image' is missing")
     path = root / str(record["image"])

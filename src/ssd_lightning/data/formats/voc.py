@@ -23,13 +23,6 @@ from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged
 from ssd_lightning.errors import DataError
 
-# fmt: off
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)
-# fmt: on
-
 
 @dataclass(frozen=True, kw_only=True)
 class VOC:
