@@ -85,11 +85,7 @@ class Columns:
 
     @classmethod
     def load(cls, folder: Path) -> "Columns":
-        """Map the arrays of a folder.
-
-        Raises:
-            OSError, ValueError: a file is missing or damaged.
-        """
+        """Map the arrays of a folder. Raises `OSError` or `ValueError` if a file is missing or damaged."""
         columns: dict[str, Any] = {}
         for name in COLUMN_NAMES:
             columns[name] = _mapped(folder / f"{name}.npy")

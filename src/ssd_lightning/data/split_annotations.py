@@ -52,11 +52,7 @@ class AnnotationFormat(Protocol):
 
 
 def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a sentence for each image file that several images share.
-
-    Args:
-        images: path and id of each image.
-    """
+    """Yield a sentence for each image file that several images share; `images` has path and id of each."""
     ids: dict[str, list[str]] = {}
     for path, image_id in images:
         ids.setdefault(path, []).append(image_id)
@@ -67,11 +63,7 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return the root of every split as an absolute path, with links unresolved.
-
-    Raises:
-        ConfigurationError: a root is not a path.
-    """
+    """Return the absolute path of each split's root, with links unresolved; `ConfigurationError` if one is no path."""
     for split in splits:
         if not isinstance(split.get("root"), str | Path):
             root = split.get("root")

@@ -183,11 +183,7 @@ class Stages:
         return self._chosen[stage] is not None
 
     def arguments(self, stage: Stage) -> dict[str, Any]:
-        """Return the arguments of a split's data set.
-
-        Raises:
-            DataError: there is no such split, or not even the folder of the training split.
-        """
+        """Return the arguments of a split's data set. Raises `DataError` if there is none, or no training folder."""
         arguments = self._chosen[stage]
         if arguments is None:
             for root in absolute_roots((self._chosen["train"] or {}).get("splits", ())):

@@ -140,14 +140,7 @@ def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] |
 
 
 def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[str]) -> list[str]:
-    """Say how many images of the folders of a split have no row.
-
-    Args:
-        root: folder of the data set.
-        table: file of the split.
-        names: images in its rows.
-        found: paths of the images that were found.
-    """
+    """Say how many images in the folders of the `found` ones have no row; `names` are all that the rows name."""
     counts = Counter(path.rpartition("/")[0] for path in found)
     left: dict[str, set[str]] = {}
     notes = []

@@ -47,11 +47,7 @@ class Numbering(dict[str, int]):
 
 
 def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None) -> tuple["Rows", Columns]:
-    """Read a file, in blocks if that is possible; see `Rows`.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
-    """
+    """Read a file, in blocks if that is possible. Raises `DataError` if it cannot be read, or a column is missing."""
     rows = Rows(path, descriptions, split=split)
     try:
         return rows, rows.read_in_blocks()
