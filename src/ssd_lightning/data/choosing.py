@@ -84,13 +84,7 @@ class HeldOut:
         image of each of its classes, until the part has twice the stated share. Beyond that, a class with three images
         or more still does, until training has half of the images. Folds stay as they are.
 
-        Args:
-            subset: the subset.
-            columns: all images.
-            label_map: class of each label of the columns; classes count from 1.
-
-        Raises:
-            ConfigurationError: the subset has an invalid value.
+        `label_map` is the class of each label of the columns, from 1. Raises `ConfigurationError` for another subset.
         """
         require_choice("part", subset, get_args(Subset))
         is_validated, is_tested = self.by_hash(columns.id_hashes)

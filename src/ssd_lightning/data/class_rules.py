@@ -73,15 +73,10 @@ class ClassRules:
 def map_labels(
     found: Annotations, class_names: Sequence[str] | None, rules: ClassRules
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Number the classes of a run.
-
-    Args:
-        found: the annotations.
-        class_names: names of the classes 1..C; None takes those of the files.
-        rules: which classes are used, under which names.
+    """Number the classes of a run: those of `class_names`, or else of the files.
 
     Returns:
-        The names of the classes, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
+        The names of the classes 1..C, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
 
     Raises:
         DataError: names are missing, empty or repeated, or rules exclude all classes.

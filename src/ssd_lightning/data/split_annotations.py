@@ -90,11 +90,6 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
 
     With several roots, the images' ids start with the root's folder: VOC2007/000005. With several splits of a root they
     also start with the split, unless ids are shared: then an image in several splits comes once.
-
-    Args:
-        found: annotations of each split.
-        roots: root of each.
-        splits: name of each.
     """
     if len(found) == 1:
         return found[0]

@@ -160,9 +160,7 @@ def _own_splits(
 class Stages:
     """The splits of training, validation and test, which are chosen when they are first asked for.
 
-    Args:
-        opener: lists the files of a split.
-        given: the arguments of `train`, `val` and `test` for `plan_stages`.
+    `given` has the arguments of `train`, `val` and `test` for `plan_stages`.
     """
 
     def __init__(self, opener: DatasetOpener, given: Mapping[str, Any]) -> None:

@@ -57,12 +57,9 @@ def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None)
 
 
 class Rows:
-    """The rows of a file, before its images are known.
+    """The rows of a file, before its images are known; those of one split, or all.
 
-    Args:
-        path: the file.
-        descriptions: code of a class -> its name.
-        split: only the rows of this split are read; None reads all.
+    `descriptions` is code of a class -> its name.
     """
 
     def __init__(self, path: Path, descriptions: Mapping[str, str], *, split: str | None) -> None:

@@ -59,14 +59,9 @@ class Records:
 
 
 def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path = Path()) -> Annotations:
-    """Check records and put them into a table; for their keys see `Records`.
+    """Check records, one for each image, and put them into a table; for their keys see `Records`.
 
-    Args:
-        records: one for each image.
-        root: folder where relative paths of images start.
-
-    Raises:
-        DataError: a record has an unknown key.
+    Relative paths of images start at the root. Raises `DataError` if a record has an unknown key.
     """
     builder = TableBuilder()
     for number, record in enumerate(records, start=1):

@@ -48,16 +48,8 @@ class SingleFileFormat:
         """Find the folder of the images that a file names, by some of these names.
 
         It is the first usual folder that contains one of the samples; else another one below the root that does and is
-        not named as another split; else the first usual one that exists.
-
-        Args:
-            root: folder of the data set.
-            path: the file.
-            samples: some of the names in it, or in one split of it.
-            split: `train`, `val` or `test`; None means what the path of the file says.
-
-        Raises:
-            DataError: it may be one of several folders.
+        not named as another split (`split` is `train`, `val` or `test`; None means what the path of the file says);
+        else the first usual one that exists. Raises `DataError` if it may be one of several folders.
         """
         if self.images is not None:
             return ImageDir(root / self.images)
