@@ -61,7 +61,7 @@ def test_the_held_out_part_has_the_stated_size_and_stays() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=40), st.sampled_from([0.1, 0.3]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_class_is_in_validation_where_training_keeps_all_classes(labels: list[list[int]], fraction: float) -> None:
     names = NAMES[: len(labels)]
     of = dict(zip(names, map(set, labels), strict=True))
@@ -234,13 +234,17 @@ def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> Non
 
 
 def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path / "one", ROWS[:2])
+    splits = write_csv(tmp_path / "one", [*ROWS[:2], "a.jpg,car,9,9,9,20,0"])
     (tmp_path / "two/images/train").mkdir(parents=True)
     (tmp_path / "two/labels/train").mkdir(parents=True)
     (tmp_path / "two/data.yaml").write_text("names: [dog, car]\n")
     Image.new("RGB", (100, 100)).save(tmp_path / "two/images/train/a.jpg")
     (tmp_path / "two/labels/train/a.txt").write_text("1 .5 .5 .2 .2\n0 .5 .5 .4 .4\n")
-    dataset = opener(CSV)(splits=[*splits, {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}])
+    two = {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}
+    dataset = opener(CSV, on_error="skip")(splits=[two, *splits])
+    assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 1)]
+    dataset = opener(CSV, on_error="skip")(splits=[*splits, two])
+    assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 0)]
     assert dataset.class_names == ("dog", "car", "bus")
     assert [(one.image_id, one.labels.tolist()) for one in dataset.annotations] == [
         ("one/a", [2, 3]),
@@ -282,6 +286,10 @@ def test_roots_that_are_none(tmp_path: Path) -> None:
 def test_why_no_class_or_image_is_left_is_said(tmp_path: Path) -> None:
     splits = write_csv(tmp_path, ["a.jpg,cat,1,x,30,40,0"])
     with pytest.raises(DataError, match=r"train\.csv: line 2 'cat' of a\.jpg has ymin 'x'.* no usable object"):
+        open_csv(splits=splits)
+    splits = write_csv(tmp_path, ["a.jpg,,,,,,", "gone.jpg,,,,,,"])
+    (tmp_path / "images/gone.jpg").unlink()
+    with pytest.raises(DataError, match=r"gone\.jpg: the image is missing.* in the 1 usable images has a class name"):
         open_csv(splits=splits)
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
