@@ -9,10 +9,10 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from helpers.annotation_tools import VOC_CLASSES
 from helpers.choices import build_net, meta_net, options
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.formats.voc import VOC_CLASSES
 from ssd_lightning.data.toy import TOY_CLASSES
 from ssd_lightning.errors import ConfigurationError, find_user_error
 from ssd_lightning.losses import MultiBoxLoss

@@ -6,6 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from helpers.annotation_tools import VOC_CLASSES
 from ssd_lightning.analysis.health import (
     amount_issues,
     background_issues,
@@ -22,7 +23,6 @@ from ssd_lightning.analysis.health import (
 from ssd_lightning.analysis.issues import KINDS, Issue, grouped
 from ssd_lightning.analysis.objects import Objects, split_summary
 from ssd_lightning.data.annotation_checks import Problem, ProblemKind
-from ssd_lightning.data.formats.voc import VOC_CLASSES
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The convert command as a user runs it: every format, and what it refuses."""
+"""The convert command: every format, and what it refuses."""
 
 import json
 import re
@@ -15,14 +15,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from helpers import commands
+from helpers.annotation_tools import put
 from helpers.commands import run_command
 from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
-from ssd_lightning.commands.convert import _report
+from ssd_lightning.commands.convert import _report, convert
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import image_names
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, UserError
 
 READERS = {"voc": open_voc, "coco": open_coco, "yolo": open_yolo, "csv": open_csv}
 CLASSES = ("sitting cat", "dog & co")
@@ -31,40 +33,55 @@ BOXES = {
     "test": {"a": [("sitting cat", 0, (3, 4, 50, 60))]},
 }
 
-
 run = partial(run_command, Path())
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    return commands.refused(capsys, Path(), "convert", *arguments)
+def converted(root: Path, to: str, *overrides: str) -> Path:
+    """Convert a data set of COCO to the folder `out` beside it, without the command around it."""
+    arguments = ["data=coco_folder", f"data.root={root}", f"to={to}", f"output={root.parent}/out", *overrides]
+    convert(compose_config("convert", arguments))
+    return root.parent / "out"
+
+
+def write_coco(root: Path, splits: Mapping[str, Sequence[tuple[str, int, float]]], classes: Sequence[str]) -> Path:
+    """Write a COCO set of objects: (file name, index of the class, right edge), an entry of `images` each."""
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
+    for split, objects in splits.items():
+        images = [{"id": n, "file_name": name, "width": 80, "height": 40} for n, (name, *_) in enumerate(objects)]
+        annotations = [
+            {"id": n, "image_id": n, "category_id": label, "bbox": [1, 2, right - 1, 30], "iscrowd": 0}
+            for n, (_, label, right) in enumerate(objects)
+        ]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        put(root / f"annotations/instances_{split}.json", json.dumps(content))
+    (root / "train").mkdir()
+    return root
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different images."""
     root = tmp_path_factory.mktemp("made") / "source"
-    (root / "annotations").mkdir(parents=True)
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
     rng = np.random.default_rng(0)
     for split, of_split in BOXES.items():
-        (root / split).mkdir()
+        (root / split).mkdir(parents=True)
         images, annotations = [], []
         for number, (name, objects) in enumerate(of_split.items()):
             pixels = rng.integers(0, 255, (100, 200, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / split / f"{name}.jpg")
             images.append({"id": number, "file_name": f"{name}.jpg", "width": 200, "height": 100})
-            annotations += [
-                {
-                    "image_id": number,
-                    "category_id": CLASSES.index(label),
-                    "bbox": [x, y, r - x, b - y],
-                    "iscrowd": crowd,
-                }
-                for label, crowd, (x, y, r, b) in objects
-            ]
+            for label, crowd, (x, y, r, b) in objects:
+                box = {"category_id": CLASSES.index(label), "bbox": [x, y, r - x, b - y], "iscrowd": crowd}
+                annotations.append({"image_id": number, **box})
         content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+        put(root / f"annotations/instances_{split}.json", json.dumps(content))
     return root
+
+
+@pytest.fixture
+def made(source: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(source, tmp_path / "in")
 
 
 def contents(form: str, root: Path, split: str, **settings: object) -> list[tuple[str, list[object], bytes]]:
@@ -82,41 +99,36 @@ def contents(form: str, root: Path, split: str, **settings: object) -> list[tupl
     ]
 
 
-@pytest.mark.parametrize("to", ["voc", "yolo", "csv"])
-def test_every_format_keeps_images_boxes_and_classes(made: Path, tmp_path: Path, to: str) -> None:
-    run("convert", "data=coco_folder", f"data.root={made}", f"to={to}", f"output={tmp_path}/out", "images=link")
+@pytest.mark.parametrize(("to", "images"), [("voc", "link"), ("yolo", "copy"), ("csv", "link")])
+def test_every_format_keeps_images_boxes_and_classes(
+    made: Path, tmp_path: Path, to: str, images: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run("convert", "data=coco_folder", f"data.root={made}", f"to={to}", f"output={tmp_path}/out", f"images={images}")
 
     for split in BOXES:
         assert contents(to, tmp_path / "out", split) == contents("coco", made, split)
     record = READERS[to](splits=[{"root": str(tmp_path / "out"), "split": "train"}]).annotations[0]
     assert sorted(record.difficult.tolist()) == [False, to != "yolo"]
-    assert record.image_path.samefile(made / "train/a.jpg")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_training_holds_out_or_drops_is_converted_too(made: Path, tmp_path: Path) -> None:
-    arguments = ["data=coco_folder", f"data.root={made}", "data.val_fraction=0.9", "data.train_difficult=false"]
-    run("convert", *arguments, "split=train", "to=voc", f"output={tmp_path}/out")
-
-    assert contents("voc", tmp_path / "out", "train") == contents("coco", made, "train")
-    assert [path.stem for path in (tmp_path / "out/ImageSets/Main").iterdir()] == ["train"]
-
-
-def test_a_validation_split_of_its_own_stays_one(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(made, tmp_path / "in")
-    shutil.copytree(made / "test", tmp_path / "in/valid")
-    shutil.copy(made / "annotations/instances_test.json", tmp_path / "in/annotations/instances_valid.json")
-    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", "to=coco", f"output={tmp_path}/out")
-    for split, source in {"train": "train", "val": "test", "test": "test"}.items():
-        assert contents("coco", tmp_path / "out", split) == contents("coco", made, source)
-    assert "data.train_split=train data.val_split=val data.test_split=test" in capfd.readouterr().out
-
-
-def test_yolo_says_what_it_cannot_keep(made: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run("convert", "data=coco_folder", f"data.root={made}", "to=yolo", f"output={tmp_path}/out")
+    assert record.image_path.samefile(made / "train/a.jpg") is (images == "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     said = "".join(capfd.readouterr())
-    assert "cannot mark difficult objects: 1 become ordinary ones" in said
     assert "train: 3 images, test: 1 images" in said
+    assert ("cannot mark difficult objects: 1 become ordinary ones" in said) is (to == "yolo")
+
+
+def test_what_training_holds_out_or_drops_is_converted_too(made: Path) -> None:
+    out = converted(made, "voc", "data.val_fraction=0.9", "data.train_difficult=false", "split=train")
+    assert contents("voc", out, "train") == contents("coco", made, "train")
+    assert [path.stem for path in (out / "ImageSets/Main").iterdir()] == ["train"]
+
+
+def test_a_validation_split_of_its_own_stays_one(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(made / "test", made / "valid")
+    shutil.copy(made / "annotations/instances_test.json", made / "annotations/instances_valid.json")
+    out = converted(made, "coco")
+    for split, same in {"train": "train", "val": "test", "test": "test"}.items():
+        assert contents("coco", out, split) == contents("coco", made, same)
+    assert "data.train_split=train data.val_split=val data.test_split=test" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -144,102 +156,77 @@ def test_data_yaml_has_what_ultralytics_asks_for(
         assert f"data.yaml: {sentence}" in caplog.text
 
 
-def test_images_are_copied_or_left(made: Path, tmp_path: Path) -> None:
-    for images in ("copy", "none"):
-        arguments = ["data=coco_folder", f"data.root={made}", "to=yolo", f"images={images}"]
-        run("convert", *arguments, f"output={tmp_path}/{images}")
-    assert not (tmp_path / "copy/images/train/a.jpg").samefile(made / "train/a.jpg")
-    assert not list((tmp_path / "none").rglob("*.jpg"))
-    assert len(list((tmp_path / "none").rglob("*.txt"))) == 4
-
-
-@pytest.mark.parametrize("images", ["copy", "none"])
-def test_a_truncated_image_is_not_copied(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str
-) -> None:
-    shutil.copytree(made, tmp_path / "in")
-    torn = tmp_path / "in/train/b.jpg"
+def test_a_truncated_image_is_not_copied(made: Path) -> None:
+    torn = made / "train/b.jpg"
     torn.write_bytes(torn.read_bytes()[:2000])
-    arguments = ["data=coco_folder", f"data.root={tmp_path}/in", "to=csv", f"output={tmp_path}/out", f"images={images}"]
-    if images == "none":  # no image is written
-        run("convert", *arguments)
-        return
-    message = refused(capsys, *arguments)
-    assert str(torn) in message
-    assert "truncated" in message
-    assert not (tmp_path / "out").exists()
-    run("convert", *arguments, "data.on_error=skip")
-    assert [path.name for path in (tmp_path / "out/train").iterdir()] == ["a.jpg", "é c.jpg"]
+    with pytest.raises(DataError, match=f"{torn}: .*truncated"):
+        converted(made, "csv")
+    assert not (made.parent / "out").exists()
+    out = converted(made, "csv", "images=none")  # no image is written
+    assert len(list(out.rglob("*.csv"))) == 2
+    assert not list(out.rglob("*.jpg"))
+    shutil.rmtree(out)
+    converted(made, "csv", "data.on_error=skip")
+    assert [path.name for path in (out / "train").iterdir()] == ["a.jpg", "é c.jpg"]
 
 
-def test_an_output_that_exists_is_left_alone(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["data=coco_folder", f"data.root={made}", "to=csv", f"output={tmp_path}/out"]
-    (tmp_path / "out").mkdir()
-    run("convert", *arguments)
-    before = (tmp_path / "out/train.csv").stat().st_mtime_ns
-    assert "this folder already exists and is not changed" in refused(capsys, *arguments)
-    assert (tmp_path / "out/train.csv").stat().st_mtime_ns == before
-
-
-def test_a_failure_leaves_nothing(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_output_that_exists_is_left_alone_and_a_failure_leaves_nothing(
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ssd_lightning.data.writing.shutil.copyfile", fail)
-    message = refused(capsys, "data=coco_folder", f"data.root={made}", "to=voc", f"output={tmp_path}/out")
-    assert "cannot write the data set there" in message
-    assert "No space left" in message
-    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("ssd_lightning.data.writing.shutil.copyfile", fail)
+        with pytest.raises(DataError, match=r"cannot write the data set there.*No space left"):
+            converted(made, "csv")
+    assert [path.name for path in made.parent.iterdir()] == ["in"]
+    (made.parent / "out").mkdir()
+    out = converted(made, "csv")
+    before = (out / "train.csv").stat().st_mtime_ns
+    with pytest.raises(DataError, match="this folder already exists and is not changed"):
+        converted(made, "csv")
+    assert (out / "train.csv").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "say what to convert"),
-        (["data=coco_folder", "data.root=ROOT", "to=kitti"], "to is 'kitti'; it can be coco, csv, voc or yolo"),
-        (["data=coco_folder", "data.root=ROOT", "split=val"], "no val split of its own; its images are taken"),
-        (["data=coco_folder", "data.root=ROOT", "images=move"], "images is 'move'; it can be copy, link or none"),
-        (["data=coco_folder", "data.root=ROOT/nowhere"], "there is no such folder"),
-        (
-            ["data=coco_folder", "data.root=ROOT", "data.train_split=x", "split=train"],
-            "there is no split 'x'; there is",
-        ),
+        (["to=kitti"], "to is 'kitti'; it can be coco, csv, voc or yolo"),
+        (["split=val"], "no val split of its own; its images are taken"),
+        (["images=move"], "images is 'move'; it can be copy, link or none"),
+        (["tiles=80", "images=link"], "tiles=80 writes new images"),
+        (["data.root=/nowhere"], "there is no such folder"),
+        (["data.train_split=x", "split=train"], "no split 'x'; there is"),
     ],
 )
 def test_what_cannot_be_converted(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    message = refused(
-        capsys, "to=voc", f"output={tmp_path}/out", *(text.replace("ROOT", str(made)) for text in arguments)
-    )
-    assert message.startswith("error: ")
-    assert said in message
+    arguments = ["to=voc", f"output={tmp_path}/out", *arguments]
+    if arguments[2:]:
+        with pytest.raises(UserError, match=re.escape(said)):
+            convert(compose_config("convert", ["data=coco_folder", f"data.root={source}", *arguments]))
+    else:
+        assert said in commands.refused(capsys, Path(), "convert", *arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_image_that_yolo_would_see_turned_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (tmp_path / "in" / folder).mkdir(parents=True)
+def test_a_image_that_yolo_would_see_turned_is_refused(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "in", {"train": [("a.jpg", 0, 9)]}, ("x",))
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (200, 100)).save(tmp_path / "in/JPEGImages/a.jpg", exif=exif)
-    (tmp_path / "in/ImageSets/Main/trainval.txt").write_text("a\n")
-    (tmp_path / "in/Annotations/a.xml").write_text(
-        "<annotation><size><width>200</width><height>100</height></size><object><name>x</name><bndbox><xmin>1</xmin>"
-        "<ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
-    )
-    arguments = ["data=voc_folder", f"data.root={tmp_path}/in", "data.test_split=null", f"output={tmp_path}/out"]
-    assert "upright it is 100 x 200 px" in refused(capsys, *arguments, "to=yolo")
-    run("convert", *arguments, "to=coco")
-    assert len(open_coco(splits=[{"root": str(tmp_path / "out"), "split": "train"}])) == 1
+    Image.new("RGB", (80, 40)).save(root / "train/a.jpg", exif=exif)
+    with pytest.raises(DataError, match=r"a\.jpg: .*upright it is 40 x 80 px"):
+        converted(root, "yolo")
+    assert len(open_csv(splits=[{"root": str(converted(root, "csv")), "split": "train"}])) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_network_trains_on_every_format(made: Path, tmp_path: Path, form: str) -> None:
-    run("convert", "data=coco_folder", f"data.root={made}", f"to={form}", f"output={tmp_path}/out")
+    converted(made, form)
     run(
         "train", "experiment=toy_tiny", f"data={form}_folder", f"data.root={tmp_path}/out", "data.train_split=train",
         "data.test_split=test", "data.val_fraction=0", "data.batch_size=2", "data.num_workers=0", "image_size=[64,64]",
@@ -259,34 +246,19 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     assert names == {"train": ["cam1_f1", "train_cam1_f1", "train_cam1_f1_2"]}
 
 
-def write_coco(root: Path, splits: Mapping[str, Sequence[tuple[str, int, float]]], classes: Sequence[str]) -> None:
-    """Write a COCO set of objects: (file name, index of the class, right edge), an entry of `images` each."""
-    (root / "annotations").mkdir(parents=True)
-    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
-    for split, objects in splits.items():
-        images = [{"id": n, "file_name": name, "width": 80, "height": 40} for n, (name, *_) in enumerate(objects)]
-        annotations = [
-            {"id": n, "image_id": n, "category_id": label, "bbox": [1, 2, right - 1, 30], "iscrowd": 0}
-            for n, (_, label, right) in enumerate(objects)
-        ]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
-
-
 def test_no_record_loses_its_annotations_to_another_of_its_name(tmp_path: Path) -> None:
     """One file may be in two splits or twice in one, each time with other objects."""
     objects = {"train": [("a.png", 0, 10), ("b.png", 0, 20), ("a.png", 1, 30)], "test": [("a.png", 1, 40)]}
     objects["test"].append(("train_a.png", 0, 50))
-    write_coco(tmp_path / "in", objects, ("cat", "dog"))
-    (tmp_path / "in/images").mkdir()
+    root = write_coco(tmp_path / "in", objects, ("cat", "dog"))
+    (root / "train").rename(root / "images")
     for name in ("a", "b", "train_a"):
-        Image.new("RGB", (80, 40)).save(tmp_path / f"in/images/{name}.png")
+        Image.new("RGB", (80, 40)).save(root / f"images/{name}.png")
 
-    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", "to=yolo", f"output={tmp_path}/out")
+    out = converted(root, "yolo")
 
     for split, expected in objects.items():
-        splits = [{"root": f"{tmp_path}/out", "split": split}]
-        records = open_yolo(splits=splits, class_names=["cat", "dog"]).annotations
+        records = open_yolo(splits=[{"root": str(out), "split": split}], class_names=["cat", "dog"]).annotations
         boxes = sorted((record.boxes_xyxy_px[:, 2].round().item(), record.labels.item() - 1) for record in records)
         assert boxes == sorted((right, label) for _, label, right in expected)
         kept = {"train": {"a.png", "b.png"}, "test": {"train_a.png"}}[split]
@@ -296,15 +268,14 @@ def test_no_record_loses_its_annotations_to_another_of_its_name(tmp_path: Path) 
 @pytest.mark.parametrize("to", ["yolo", "csv"])
 def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
     objects = [(" a.png", 0, 10), ("a.png", 1, 20), ("b .png", 0, 30), ("c 0.png", 0, 40), (" .png", 0, 50)]
-    write_coco(tmp_path / "in", {"train": objects}, (" cat ", "dog\u00a0"))
-    (tmp_path / "in/train").mkdir()
+    root = write_coco(tmp_path / "in", {"train": objects}, (" cat ", "dog\u00a0"))
     for name, _, right in objects:
-        Image.new("RGB", (80, 40), (int(right), 0, 0)).save(tmp_path / "in/train" / name)
+        Image.new("RGB", (80, 40), (int(right), 0, 0)).save(root / "train" / name)
 
-    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+    out = converted(root, to)
 
     assert FORMATS[to].keeps_class_order or '\'data.class_names=["cat","dog"]\'' in capsys.readouterr().out
-    dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    dataset = READERS[to](splits=[{"root": str(out), "split": "train"}])
     assert dataset.class_names == ("cat", "dog")
     assert {image[0].unique().item(): target["labels"].item() - 1 for image, target in dataset} == {
         right: label for _, label, right in objects
@@ -329,19 +300,14 @@ def test_a_class_that_cannot_be_written_is_named(to: str, name: str, said: str) 
         written_class_names(("cat", name), to)
 
 
-def test_a_class_name_with_control_characters_is_written_where_it_can_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_coco(tmp_path / "in", {"train": [("a.png", 0, 20)]}, ("a\x07b",))
-    (tmp_path / "in/train").mkdir()
-    Image.new("RGB", (80, 40)).save(tmp_path / "in/train/a.png")
-    arguments = ["data=coco_folder", f"data.root={tmp_path}/in", f"output={tmp_path}/out"]
-    assert r"class 'a\x07b' cannot be written" in refused(capsys, *arguments, "to=voc")
+def test_a_class_name_with_control_characters_is_written_where_it_can_be(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "in", {"train": [("a.jpg", 0, 20)]}, ("a\x07b",))
+    Image.new("RGB", (80, 40)).save(root / "train/a.jpg")
+    with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written"):
+        converted(root, "voc")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]  # it is named before anything is written
-    run("convert", *arguments, "to=yolo")
-    dataset = open_yolo(splits=[{"root": f"{tmp_path}/out", "split": "train"}])
-    assert dataset.class_names == ("a\x07b",)
-    assert len(dataset.annotations[0].labels) == 1
+    dataset = open_yolo(splits=[{"root": str(converted(root, "yolo")), "split": "train"}])
+    assert (dataset.class_names, len(dataset.annotations[0].labels)) == (("a\x07b",), 1)
     for to in ("coco", "csv"):
         assert written_class_names(("a\x07b",), to) == ("a\x07b",)
 
@@ -370,7 +336,7 @@ def test_the_command_that_is_reported_keeps_every_class_name(
 
 @pytest.mark.parametrize("to", ["yolo", "csv"])
 def test_written_images_have_an_ending_that_readers_list(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], to: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, to: str
 ) -> None:
     """Content decides where the ending is unknown; what ultralytics passes over it gets as JPEG or PNG."""
     kinds = {  # file -> its content, its written name for YOLO, and for the others
@@ -384,14 +350,13 @@ def test_written_images_have_an_ending_that_readers_list(
         "h.pnm": ("PPM", "h.png", "h.pnm"),
         "i.tif": ("TIFF", "i.tif", "i.tif"),
     }
-    write_coco(tmp_path / "in", {"train": [(name, 0, 20) for name in kinds]}, ("cat",))
-    (tmp_path / "in/train").mkdir()
+    root = write_coco(tmp_path / "in", {"train": [(name, 0, 20) for name in kinds]}, ("cat",))
     for number, (name, (content, *_)) in enumerate(kinds.items()):
-        Image.new("RGB", (80, 40), (20 * number,) * 3).save(tmp_path / "in/train" / name, content)
+        Image.new("RGB", (80, 40), (20 * number,) * 3).save(root / "train" / name, content)
 
-    run("convert", "data=coco_folder", f"data.root={tmp_path}/in", f"to={to}", f"output={tmp_path}/out")
+    out = converted(root, to)
 
-    dataset = READERS[to](splits=[{"root": f"{tmp_path}/out", "split": "train"}])
+    dataset = READERS[to](splits=[{"root": str(out), "split": "train"}])
     records = {record.image_path.name: record for record in dataset.annotations}
     assert sorted(records) == sorted(names[1 if to == "yolo" else 2] for names in kinds.values())
     for number, (name, (content, *names)) in enumerate(kinds.items()):
@@ -399,30 +364,19 @@ def test_written_images_have_an_ending_that_readers_list(
         assert len(records[written.name].labels) == 1
         assert read_image(written).min() == read_image(written).max() == 20 * number
         if to != "yolo" or content not in ("GIF", "PPM"):
-            assert written.read_bytes() == (tmp_path / "in/train" / name).read_bytes()
+            assert written.read_bytes() == (root / "train" / name).read_bytes()
         else:
             assert written.read_bytes().startswith(b"\x89PNG")
-    assert ("3 images have a type that readers" in "".join(capfd.readouterr())) == (to == "yolo")
+    assert ("3 images have a type that readers" in caplog.text) == (to == "yolo")
 
 
-def test_images_are_cut_into_tiles_with_their_objects(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(
-        "convert",
-        "data=coco_folder",
-        f"data.root={made}",
-        "to=voc",
-        f"output={tmp_path}/out",
-        "tiles=80",
-        "overlap=.25",
-    )
-    whole = {
-        record.image_id: record for record in open_coco(splits=[{"root": str(made), "split": "train"}]).annotations
-    }
-    opened = open_voc(splits=[{"root": str(tmp_path / "out"), "split": "train"}], class_names=CLASSES)
+def test_images_are_cut_into_tiles_with_their_objects(made: Path) -> None:
+    out = converted(made, "voc", "tiles=80", "overlap=.25")
+    splits = [{"root": str(made), "split": "train"}]
+    whole = {record.image_id: record for record in open_coco(splits=splits).annotations}
+    opened = open_voc(splits=[{"root": str(out), "split": "train"}], class_names=CLASSES)
     assert len(opened) == len(whole) * 2 * 3
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in made.parent.iterdir()) == ["in", "out"]
     for index, tile in enumerate(opened.annotations):
         image_id, left, top = tile.image_id.rsplit("_", 2)
         source = whole[image_id]
@@ -434,6 +388,3 @@ def test_images_are_cut_into_tiles_with_their_objects(
         visible = np.prod(np.clip(inside, 0, 80)[:, 2:] - np.clip(inside, 0, 80)[:, :2], axis=1)
         kept = visible >= 0.3 * np.prod(inside[:, 2:] - inside[:, :2], axis=1)
         np.testing.assert_allclose(tile.boxes_xyxy_px, np.clip(inside[kept], 0, 80), atol=1e-3)
-    assert "tiles=80 writes new images" in refused(
-        capsys, "data=coco_folder", f"data.root={made}", "to=voc", f"output={tmp_path}/b", "tiles=80", "images=link"
-    )

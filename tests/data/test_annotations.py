@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
-from ssd_lightning.data.columns import Columns, TextColumn
+from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, TextColumn
 
 
 def annotations(counts: list[int]) -> list[ImageAnnotation]:
@@ -36,13 +35,7 @@ def same(left: ImageAnnotation, right: ImageAnnotation) -> bool:
     )
 
 
-@given(
-    st.lists(
-        st.text(
-            st.characters(codec="utf-8") | st.characters(categories=["Cs"], min_codepoint=0xDC80, max_codepoint=0xDCFF)
-        )
-    )
-)
+@given(st.lists(st.binary(max_size=9).map(lambda name: name.decode(errors="surrogateescape"))))
 def test_texts_of_any_file_name(texts: list[str]) -> None:
     column = TextColumn.of(texts)
     assert list(column) == texts
@@ -64,6 +57,7 @@ def test_a_table_is_a_sequence_of_annotations(counts: list[int]) -> None:
 
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.data())
+@settings(max_examples=40, deadline=None)
 def test_columns_agree_with_rows_after_any_selection(counts: list[int], data: st.DataObject) -> None:
     columns = AnnotationTable.of(annotations(counts)).columns
     keeps = np.array(data.draw(st.lists(st.booleans(), min_size=sum(counts), max_size=sum(counts))), bool)
@@ -96,18 +90,13 @@ def test_a_table_is_mapped_from_its_files_in_every_process(tmp_path: Path, count
             table.columns.labels[0] = 5
 
 
-def test_a_table_in_memory_goes_to_another_process() -> None:
+def test_a_table_in_memory_goes_to_another_process_and_keeps_its_values() -> None:
     given_ones = annotations([2, 0, 1])
     table = pickle.loads(pickle.dumps(AnnotationTable.of(given_ones).select(np.array([2, 0]))))
     assert same(table[0], given_ones[2])
+    table[1].boxes_xyxy_px[:] = -1  # of a copy
+    table[1].difficult[:] = True
     assert same(table[1], given_ones[0])
-
-
-def test_changing_an_annotation_does_not_change_the_table() -> None:
-    table = AnnotationTable.of(annotations([2]))
-    table[0].boxes_xyxy_px[:] = -1
-    table[0].difficult[:] = True
-    assert same(table[0], annotations([2])[0])
 
 
 def test_a_problem_is_one_line() -> None:

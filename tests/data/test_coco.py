@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from helpers.datasets import open_coco
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, Auto
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
@@ -60,14 +60,11 @@ def test_a_number_is_a_number_however_it_is_written(
     assert dataset.annotations[0].size_px == (100, 200)
 
 
-@pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [0.0] * 4, [], None])
-def test_an_unset_box_is_that_of_the_outline(tmp_path: Path, bbox: Any) -> None:
-    outline = {"category_id": 1, "bbox": bbox, "segmentation": [[10, 20, 40, 20, 40, 60]]}
-    write(tmp_path, [outline, {"category_id": 3, "bbox": [0, 0, 9, 9]}])
-    assert read(tmp_path).annotations[0].boxes_xyxy_px.tolist() == [[10, 20, 40, 60], [0, 0, 9, 9]]
-
-
-def test_an_unset_box_without_outline_is_reported(tmp_path: Path) -> None:
+def test_an_unset_box_is_that_of_the_outline(tmp_path: Path) -> None:
+    unset: list[Any] = [[0, 0, 0, 0], [0.0] * 4, [], None]
+    outlines = [{"category_id": 1, "bbox": bbox, "segmentation": [[10, 20, 40, 20, 40, 60]]} for bbox in unset]
+    write(tmp_path, [*outlines, {"category_id": 3, "bbox": [0, 0, 9, 9]}])
+    assert read(tmp_path).annotations[0].boxes_xyxy_px.tolist() == [[10, 20, 40, 60]] * 4 + [[0, 0, 9, 9]]
     write(tmp_path, [{"category_id": 1, "bbox": [0, 0, 0, 0], "segmentation": []}])
     with pytest.raises(DataError, match=r"instances_train.json: annotation 5 'person' .* has no area"):
         read(tmp_path)
@@ -85,8 +82,12 @@ def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path, form: Callab
 
 def test_a_key_says_what_is_difficult(tmp_path: Path) -> None:
     write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40], "difficult": flag} for flag in (1, 0)])
-    assert read(tmp_path).annotations[0].difficult.tolist() == [True, False]
-    assert read(tmp_path, keep_difficult=False).annotations[0].difficult.tolist() == [False]
+    dataset = read(tmp_path)
+    assert (dataset.annotations[0].difficult.tolist(), dataset.skipped) == ([True, False], "")
+    dataset = read(tmp_path, keep_difficult=False)
+    assert dataset.annotations[0].difficult.tolist() == [False]
+    assert dataset.skipped == "1 crowds or difficult objects are skipped; data.train_difficult=true keeps them"
+    assert dataset.dropped == []
 
 
 @pytest.mark.parametrize(
@@ -94,42 +95,39 @@ def test_a_key_says_what_is_difficult(tmp_path: Path) -> None:
     ["annotations/train.json", "train/_annotations.coco.json", "train.json", "annotations/instances_train.json"],
 )
 def test_the_file_may_lie_in_any_usual_place(tmp_path: Path, place: str) -> None:
-    write(tmp_path, [], place)
-    assert len(read(tmp_path)) == 1
+    write(tmp_path, [], place, images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
+    assert read(tmp_path).annotations[0].size_px == (100, 200)  # of the image, since none is stated
     assert len(read(tmp_path, place, images="train")) == 1
 
 
-def test_a_size_that_is_not_stated_is_the_images(tmp_path: Path) -> None:
-    write(tmp_path, [], images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
-    assert read(tmp_path).annotations[0].size_px == (100, 200)
+GOOD = {"category_id": 1, "bbox": [1, 2, 3, 4]}
+BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
+    "'person' of 000000000139.jpg has the bbox None, not four numbers": {"category_id": 1},
+    "has the bbox [1, 2, 3], not four numbers": GOOD | {"bbox": [1, 2, 3]},
+    "has y None, which is not a number": GOOD | {"bbox": [1, None, 3, 4]},
+    "is inverted: xmin 1 is greater than xmax -2": GOOD | {"bbox": [1, 2, -3, 4]},
+    "has iscrowd '2'": GOOD | {"iscrowd": 2},
+    "'4' of 000000000139.jpg is of none of the 3 classes": GOOD | {"category_id": 4},
+    "has image_id 7, which is not in 'images'": GOOD | {"image_id": 7},
+    "has image_id 1.5, which is not": GOOD | {"image_id": 1.5},
+    "'1.5' of 000000000139.jpg is of none of the 3": GOOD | {"category_id": 1.5},
+    "has a segmentation of 3 numbers": {"category_id": 1, "segmentation": [[1, 2, 3]]},
+}
 
 
-@pytest.mark.parametrize(
-    ("annotation", "said"),
-    [
-        ({"category_id": 1}, "'person' of 000000000139.jpg has the bbox None, not four numbers"),
-        ({"category_id": 1, "bbox": [1, 2, 3]}, "has the bbox [1, 2, 3], not four numbers"),
-        ({"category_id": 1, "bbox": [1, None, 3, 4]}, "has y None, which is not a number"),
-        ({"category_id": 1, "bbox": [1, 2, -3, 4]}, "is inverted: xmin 1 is greater than xmax -2"),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 2}, "has iscrowd '2'"),
-        ({"category_id": 4, "bbox": [1, 2, 3, 4]}, "annotation 5 '4' of 000000000139.jpg is of none of the 3 classes"),
-        (
-            {"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 7},
-            "annotation 5 has image_id 7, which is not in 'images'",
-        ),
-        ({"category_id": 1, "bbox": [1, 2, 3, 4], "image_id": 1.5}, "annotation 5 has image_id 1.5, which is not"),
-        ({"category_id": 1.5, "bbox": [1, 2, 3, 4]}, "annotation 5 '1.5' of 000000000139.jpg is of none of the 3"),
-    ],
-)
-def test_a_bad_annotation(tmp_path: Path, annotation: dict[str, Any], said: str) -> None:
-    write(tmp_path, [annotation, {"category_id": 3, "bbox": [1, 2, 3, 4]}])
-    with pytest.raises(DataError) as caught:
+def test_a_bad_annotation(tmp_path: Path) -> None:
+    bad = [entry | {"id": number} for number, entry in enumerate(BAD_ANNOTATIONS.values(), start=5)]
+    write(tmp_path, [*bad, {"category_id": 3, "bbox": [1, 2, 3, 4]}])
+    with pytest.raises(DataError, match=r"instances_train.json: annotation "):
         read(tmp_path)
-    assert said in str(caught.value)
-    assert "instances_train.json: " in str(caught.value)
     dataset = read(tmp_path, on_error="skip")
     assert dataset.annotations[0].labels.tolist() == [2]
-    assert len(dataset.dropped) == 1
+    messages = list(map(str, dataset.dropped))
+    assert len(messages) == len(bad)
+    for number, said in enumerate(BAD_ANNOTATIONS, start=5):
+        (message,) = (one for one in messages if f": annotation {number} " in one)
+        assert message.startswith(f"{tmp_path}/annotations/instances_train.json: ")
+        assert said in message
 
 
 @pytest.mark.parametrize(
@@ -180,21 +178,21 @@ TWIN = {"id": 1, "name": "pets", "supercategory": "pets"}
     ],
 )
 def test_a_root_without_objects_is_no_class(
-    tmp_path: Path, categories: list[dict[str, Any]], used: int, class_names: tuple[str, ...]
+    tmp_path: Path,
+    categories: list[dict[str, Any]],
+    used: int,
+    class_names: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     write(tmp_path, [{"category_id": used, "bbox": [1, 2, 30, 40]}], categories=categories)
-    dataset = read(tmp_path)
+    with caplog.at_level("INFO"):
+        dataset = read(tmp_path)
     assert dataset.class_names == class_names
+    said = "instances_train.json: category 0 'pets' is not a class: it has no objects and only groups"
+    assert (said in caplog.text) is (len(class_names) < len(categories))
     name = next(category["name"] for category in categories if category["id"] == used)
     assert dataset.annotations[0].labels.tolist() == [class_names.index(name) + 1]
     assert read(tmp_path, class_names=[name]).annotations[0].labels.tolist() == [1]
-
-
-def test_a_root_that_is_dropped_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path, [{"category_id": 1, "bbox": [1, 2, 30, 40]}], categories=[ROOT, TWIN])
-    with caplog.at_level("INFO"):
-        read(tmp_path)
-    assert "instances_train.json: category 0 'pets' is not a class: it has no objects and only groups" in caplog.text
 
 
 def test_names_with_a_folder_and_one_without(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 from helpers.datasets import open_csv, opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
-from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
-from ssd_lightning.data.held_out import HeldOut
+from ssd_lightning.data.formats import COCO, CSV, YOLO, Records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -40,18 +40,24 @@ def held(names: list[str], fraction: float, labels: list[list[int]] | None = Non
     return [name for name, is_held in zip(names, chosen, strict=True) if is_held]
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 1.0])
-def test_the_held_out_part_has_the_stated_size(fraction: float) -> None:
-    assert len(held(NAMES, fraction)) / len(NAMES) == pytest.approx(fraction, abs=0.02)
-
-
-def test_a_larger_validation_part_contains_the_smaller_one() -> None:
-    assert set(held(NAMES, 0.1)) < set(held(NAMES, 0.2))
-
-
-def test_a_name_stays_in_its_part_in_every_release() -> None:
-    # Else a checkpoint would be validated on what it was trained on.
+def test_the_held_out_part_has_the_stated_size_and_stays() -> None:
+    columns, label_map = table(NAMES).columns, np.arange(2)
+    parts = {
+        fraction: HeldOut(val_fraction=fraction).in_subset("val", columns, label_map) for fraction in (0.0, 0.1, 0.2, 1)
+    }
+    for fraction, part in parts.items():
+        assert part.mean() == pytest.approx(fraction, abs=0.02)
+    assert not (parts[0.1] & ~parts[0.2]).any()  # a larger part contains the smaller one
+    # A name stays in its part in every release: else a checkpoint would be validated on what it was trained on.
     assert held(NAMES[:20], 0.2) == ["image_00001", "image_00005", "image_00009"]
+
+    folds = [
+        HeldOut(fold=fold, num_folds=5, test_fraction=0.2).in_subset("val", columns, label_map) for fold in range(5)
+    ]
+    tested = HeldOut(fold=0, num_folds=5, test_fraction=0.2).in_subset("test", columns, label_map)
+    assert (np.sum(folds, axis=0) + tested == 1).all()
+    assert [fold.mean() for fold in folds] == pytest.approx([0.16] * 5, abs=0.015)
+    assert tested.mean() == pytest.approx(0.2, abs=0.02)
 
 
 @given(st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=40), st.sampled_from([0.1, 0.3]))
@@ -92,25 +98,6 @@ def test_a_problem_belongs_to_the_part_of_its_image(tmp_path: Path) -> None:
     assert dropped == {"train": [], "val": [extra]}
 
 
-def test_folds_are_disjoint_and_complete_beside_a_test_part() -> None:
-    columns, label_map = table(NAMES).columns, np.arange(2)
-    folds = [
-        HeldOut(fold=fold, num_folds=5, test_fraction=0.2).in_subset("val", columns, label_map) for fold in range(5)
-    ]
-    tested = HeldOut(fold=0, num_folds=5, test_fraction=0.2).in_subset("test", columns, label_map)
-    assert (np.sum(folds, axis=0) + tested == 1).all()
-    assert [fold.mean() for fold in folds] == pytest.approx([0.16] * 5, abs=0.015)
-    assert tested.mean() == pytest.approx(0.2, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"fold": 0}, {"num_folds": 5}, {"fold": 5, "num_folds": 5}, {"fold": -1, "num_folds": 2}]
-)
-def test_folds_that_do_not_exist(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigurationError, match=r"fold="):
-        HeldOut(**wrong)
-
-
 def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict[str, Any]]:
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / name).write_text("\n".join(["image,label,xmin,ymin,xmax,ymax,difficult", *rows]) + "\n")
@@ -132,6 +119,7 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
     assert sorted(chain.from_iterable(parts.values())) == NAMES[:60]
     assert all(parts.values())
     assert len(open_csv(splits=splits, part="all", **fractions)) == 60
+    assert len(open_csv(splits=splits, max_images=2)) == 2
 
 
 def test_a_box_that_overhangs_is_an_error_skipped_or_clipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -246,13 +234,17 @@ def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> Non
 
 
 def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path / "one", ROWS[:2])
+    splits = write_csv(tmp_path / "one", [*ROWS[:2], "a.jpg,car,9,9,9,20,0"])
     (tmp_path / "two/images/train").mkdir(parents=True)
     (tmp_path / "two/labels/train").mkdir(parents=True)
     (tmp_path / "two/data.yaml").write_text("names: [dog, car]\n")
     Image.new("RGB", (100, 100)).save(tmp_path / "two/images/train/a.jpg")
     (tmp_path / "two/labels/train/a.txt").write_text("1 .5 .5 .2 .2\n0 .5 .5 .4 .4\n")
-    dataset = opener(CSV)(splits=[*splits, {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}])
+    two = {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}
+    dataset = opener(CSV, on_error="skip")(splits=[two, *splits])
+    assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 1)]
+    dataset = opener(CSV, on_error="skip")(splits=[*splits, two])
+    assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 0)]
     assert dataset.class_names == ("dog", "car", "bus")
     assert [(one.image_id, one.labels.tolist()) for one in dataset.annotations] == [
         ("one/a", [2, 3]),
@@ -266,43 +258,42 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
         {"part": "valid"},
         {"on_error": "ignore"},
         {"max_images": 0},
-        {"max_images": -1},
         {"val_fraction": 1.5},
         {"val_fraction": float("nan")},
+        {"fold": 0},
+        {"num_folds": 5, "fold": None},
+        {"fold": 5, "num_folds": 5},
+        {"fold": -1, "num_folds": 2},
     ],
 )
 def test_settings_that_do_not_exist(tmp_path: Path, setting: dict[str, Any]) -> None:
     splits = write_csv(tmp_path, ROWS[:1])
-    with pytest.raises(ConfigurationError, match=f"{next(iter(setting))}(=| is ){next(iter(setting.values()))!r}"):
+    name, value = next(iter(setting.items()))
+    with pytest.raises(ConfigurationError, match=f"{name}(=| is ){value!r}"):
         open_csv(splits=splits, **setting)
 
 
-@pytest.mark.parametrize(("root", "advice"), [(None, ""), (2024, "./2024")])
-def test_a_root_is_a_path(root: object, advice: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root={advice}$"):
-        open_csv(splits=[{"root": root, "split": "train"}])
+def test_roots_that_are_none(tmp_path: Path) -> None:
+    for root, advice in ((None, ""), (2024, "./2024")):
+        with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root={advice}$"):
+            open_csv(splits=[{"root": root, "split": "train"}])
+    for name, said in (("set.zip", "an archive; unpack it"), ("set.csv", "a file, not a folder")):
+        (tmp_path / name).touch()
+        with pytest.raises(DataError, match=f"{name}: this is {said}"):
+            open_csv(splits=[{"root": str(tmp_path / name), "split": "train"}])
 
 
-def test_a_file_is_no_root(tmp_path: Path) -> None:
-    (tmp_path / "set.zip").touch()
-    with pytest.raises(DataError, match=r"set\.zip: this is an archive; unpack it"):
-        open_csv(splits=[{"root": str(tmp_path / "set.zip"), "split": "train"}])
-    (tmp_path / "set.csv").touch()
-    with pytest.raises(DataError, match=r"set\.csv: this is a file, not a folder"):
-        open_csv(splits=[{"root": str(tmp_path / "set.csv"), "split": "train"}])
-
-
-def test_why_no_class_is_left_is_said(tmp_path: Path) -> None:
+def test_why_no_class_or_image_is_left_is_said(tmp_path: Path) -> None:
     splits = write_csv(tmp_path, ["a.jpg,cat,1,x,30,40,0"])
     with pytest.raises(DataError, match=r"train\.csv: line 2 'cat' of a\.jpg has ymin 'x'.* no usable object"):
+        open_csv(splits=splits)
+    splits = write_csv(tmp_path, ["a.jpg,,,,,,", "gone.jpg,,,,,,"])
+    (tmp_path / "images/gone.jpg").unlink()
+    with pytest.raises(DataError, match=r"gone\.jpg: the image is missing.* in the 1 usable images has a class name"):
         open_csv(splits=splits)
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
         DatasetOpener(format=CSV(), classes=ClassRules(exclude=["car", "bus"]))(splits=splits)
-
-
-def test_nothing_left(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path, ROWS[:1])
     with pytest.raises(DataError, match=r"no image is left in part 'val' .*data\.val_fraction="):
         open_csv(splits=splits, part="val", val_fraction=1e-9)
 
@@ -329,58 +320,27 @@ def test_training_and_validation_read_their_files_once(tmp_path: Path, monkeypat
 
 
 def test_what_a_reader_notes_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for folder in ("images/train", "labels/train"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "data.yaml").write_text("names: [cat]\n")
-    for name in NAMES[:20]:
-        Image.new("RGB", (100, 100)).save(tmp_path / f"images/train/{name}.jpg")
-        (tmp_path / f"labels/train/{name}.txt").write_text("0 .1 .1 .5 .1 .5 .5\n")
-    opened = opener(YOLO)
+    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:20]])
+    Image.new("RGB", (100, 100)).save(tmp_path / "images/bare.png")
+    opened = opener(CSV)
     for part in ("train", "val"):
-        opened(splits=[{"root": str(tmp_path), "split": "train"}], part=part, val_fraction=0.3)
-    assert caplog.text.count("20 outlines or rotated boxes are read as their bounding boxes") == 1
-
-
-def test_an_image_in_two_lists_of_a_root_comes_once(tmp_path: Path) -> None:
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (tmp_path / folder).mkdir(parents=True)
-    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
-    for name in "ab":
-        Image.new("RGB", (20, 10)).save(tmp_path / f"JPEGImages/{name}.jpg")
-        xml = f"<annotation><object><name>x</name>{box}</object></annotation>"
-        (tmp_path / f"Annotations/{name}.xml").write_text(xml)
-    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
-    (tmp_path / "ImageSets/Main/trainval.txt").write_text("b\na\n")
-    splits = [{"root": str(tmp_path), "split": split} for split in ("train", "trainval")]
-    dataset = opener(VOC)(splits=splits)
-    assert [(one.image_id, len(one.labels)) for one in dataset.annotations] == [("a", 1), ("b", 1)]
+        opened(splits=splits, part=part, val_fraction=0.3)
+    assert caplog.text.count("1 images have no row in") == 1
 
 
 @pytest.mark.parametrize(
-    ("boxes", "said"),
+    ("of_format", "said"),
     [
-        ("5,5;1;30;40", "line 2 'cat' of a.jpg has xmin '5,5'"),  # a decimal comma
-        ("1;1;30;40", "a.jpg: the image is missing"),
-    ],
-)
-def test_the_fault_that_leaves_no_class_leads(tmp_path: Path, boxes: str, said: str) -> None:
-    (tmp_path / "train.csv").write_text(f"image;label;xmin;ymin;xmax;ymax\na.jpg;cat;{boxes}\n")
-    if "missing" not in said:
-        Image.new("RGB", (60, 50)).save(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=rf"^{tmp_path}/(train\.csv: )?{said}") as caught:
-        DatasetOpener(format=CSV())(splits=[{"root": str(tmp_path), "split": "train"}])
-    assert "class_names" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("records", "said"),
-    [
+        ("a.jpg;cat;5,5;1;30;40", r"^{root}/train\.csv: line 2 'cat' of a.jpg has xmin '5,5'"),  # a decimal comma
+        ("b.jpg;cat;1;1;30;40", r"^{root}/b.jpg: the image is missing"),
         ([{"image": "a.jpg", "boxes": [1, 2, 3, 4], "labels": ["cat"]}], "record 1: 'boxes' is"),
         ([], "no image"),
     ],
 )
-def test_the_fault_of_records_leads(tmp_path: Path, records: list[dict[str, Any]], said: str) -> None:
+def test_the_fault_that_leaves_no_class_leads(tmp_path: Path, of_format: Any, said: str) -> None:
     Image.new("RGB", (60, 50)).save(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match=said) as caught:
-        DatasetOpener(format=Records(train=records))(splits=[{"root": str(tmp_path), "split": "train"}])
+    (tmp_path / "train.csv").write_text(f"image;label;xmin;ymin;xmax;ymax\n{of_format}\n")
+    reader = CSV() if isinstance(of_format, str) else Records(train=of_format)
+    with pytest.raises(DataError, match=said.format(root=tmp_path)) as caught:
+        DatasetOpener(format=reader)(splits=[{"root": str(tmp_path), "split": "train"}])
     assert "class_names" not in str(caught.value)

@@ -1,79 +1,269 @@
-"""Write a small data set as annotation tools do."""
+"""Write a small data set as annotation tools do, in every format and form that is read."""
 
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations, AnnotationTable
-from ssd_lightning.data.formats import CSV, CVAT, VIA, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.formats import COCO, CSV, CVAT, VIA, VOC, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 
+# fmt: off
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
 Box = tuple[float, float, float, float]
+
+
+class Thing(NamedTuple):
+    name: str
+    box: Box
+    difficult: bool = False
 
 
 @dataclass(frozen=True)
 class Spec:
+    """An image and its objects; the name may have the separators of another system."""
+
     name: str
     size_px: tuple[int, int]
-    objects: tuple[tuple[str, Box], ...] = ()
+    things: tuple[Thing, ...] = ()
+
+    @property
+    def stem(self) -> str:
+        return self.name.rpartition(".")[0]
 
 
-A = Spec("a.jpg", (100, 200), (("dog", (10, 20, 110, 80)), ("cat", (0, 5, 40, 45))))
+A = Spec("a.jpg", (100, 200), (Thing("dog", (10, 20, 110, 80)), Thing("cat", (0, 5, 40, 45))))
 EMPTY = Spec("b.png", (60, 50))
+IMAGES = (
+    Spec("a.jpg", (100, 200), (Thing("dog", (10, 20, 100, 80)), Thing("cat", (0, 0, 29.5, 40.25)))),
+    Spec("b.jpg", (80, 120), (Thing("cat", (5, 6, 50, 70), difficult=True), Thing("cat", (3, 4, 120, 80)))),
+    Spec("c.png", (60, 60)),
+    Spec("d.v2.jpg", (50, 90), (Thing("dog", (1, 1, 89, 49)),)),
+)
+
+
+def put(path: Path, text: str) -> Path:
+    """Write a text file, which may be named with the separators of another system."""
+    path = Path(str(path).replace("\\", "/"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def paint(folder: Path, images: Sequence[Spec]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for image in images:
-        Image.new("RGB", image.size_px[::-1], "teal").save(folder / image.name)
+        path = folder / image.name.replace("\\", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", image.size_px[::-1], "teal").save(path)
 
 
-def write_labelme(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+def put_each(folder: Path, images: Sequence[Spec], suffix: str, text_of: Callable[[Spec], str]) -> Path:
+    """Write a file for each image, and return the first."""
+    paths = [put(folder / f"{image.stem}{suffix}", text_of(image)) for image in images]
+    return paths[0]
+
+
+def voc_xml(image: Spec) -> str:
+    objects = "".join(
+        f"<object><name>{thing.name}</name><difficult>{int(thing.difficult)}</difficult><bndbox>"
+        + "".join(
+            f"<{tag}>{edge + 1}</{tag}>" for tag, edge in zip(("xmin", "ymin", "xmax", "ymax"), thing.box, strict=True)
+        )
+        + "</bndbox></object>"
+        for thing in image.things
+    )
+    height, width = image.size_px
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    return f"<annotation><filename>{escape(image.name)}</filename>{size}{objects}</annotation>"
+
+
+def write_voc(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / "JPEGImages", images)
+    put(root / f"ImageSets/Main/{split}.txt", "\n".join(image.stem for image in images))
+    return put_each(root / "Annotations", images, ".xml", voc_xml)
+
+
+def write_labelimg(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / split, images)
+    return put_each(root / split, images, ".xml", voc_xml)
+
+
+def write_coco(root: Path, split: str, images: Sequence[Spec], place: str = "annotations/instances_{}.json") -> Path:
+    paint(root / split, images)
+    ids = {"cat": 17, "dog": 18}
+    listed = [
+        {"id": 1000 - i, "file_name": one.name, "height": one.size_px[0], "width": one.size_px[1]}
+        for i, one in enumerate(images)
+    ]
+    annotations = [
+        {
+            "id": 10 * i + j,
+            "image_id": 1000 - i,
+            "category_id": ids.get(name, 99),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "iscrowd": int(difficult),
+            "segmentation": [[1, 2, 3, 4]],
+        }
+        for i, image in enumerate(images)
+        for j, (name, (x1, y1, x2, y2), difficult) in enumerate(image.things)
+    ]
+    categories = [{"id": number, "name": name} for name, number in reversed(ids.items())]
+    content = {"images": listed, "annotations": annotations, "categories": categories}
+    return put(root / place.format(split), json.dumps(content))
+
+
+write_roboflow = partial(write_coco, place="{}/_annotations.coco.json")
+
+
+def yolo_text(image: Spec) -> str:
+    height, width = image.size_px
+    numbers = {"cat": 0, "dog": 1}
+    return "".join(
+        f"{numbers.get(name, 7)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
+        f"{(y2 - y1) / height}\n"
+        for name, (x1, y1, x2, y2), _ in image.things
+    )
+
+
+def write_yolo(root: Path, split: str, images: Sequence[Spec], place: str = "images/{split}") -> Path:
+    paint(root / "images" / split, images)
+    lines = "".join(f"{other}: {place.format(split=other)}\n" for other in ("train", "test"))
+    put(root / "data.yaml", f"path: /nowhere/on/this/machine\n{lines}names:\n  0: cat\n  1: dog\n")
+    return put_each(root / f"labels/{split}", images, ".txt", yolo_text)
+
+
+def write_yolo_list(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    put(root / f"{split}.txt", "".join(f"./images/{split}/{image.name}\n" for image in images))
+    return write_yolo(root, split, images, place="{split}.txt")
+
+
+def write_yolo_flat(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    """Labels next to their images, and no settings."""
+    paint(root / split, images)
+    return put_each(root / split, images, ".txt", yolo_text)
+
+
+def write_darknet(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    """As CVAT exports it."""
+    write_yolo_flat(root, "obj_train_data", images)
+    put(root / "obj.names", "cat\ndog\n")
+    put(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    put(root / "train.txt", "".join(f"data/obj_train_data/{image.name}\n" for image in images))
+    return root / f"obj_train_data/{images[0].stem}.txt"
+
+
+def write_label_studio_yolo(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / "images", images)
+    put(root / "classes.txt", "cat\ndog\n")
+    put(root / "notes.json", json.dumps({"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024}}))
+    return put_each(root / "labels", images, ".txt", yolo_text)
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, delimiter=delimiter).writerows(rows)
+    return path
+
+
+def write_csv(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / "images", images)
+    rows: list[list[Any]] = [["filename", "class", "difficult", "xmin", "xmax", "ymin", "ymax"]]
+    for image in images:
+        rows += [[image.name, t.name, int(t.difficult), *t.box[::2], *t.box[1::2]] for t in image.things] or [
+            [image.name, *[""] * 6]
+        ]
+    return write_rows(root / f"{split}.csv", rows)
+
+
+def write_openimages(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / split, images)
+    codes = {"cat": "/m/01yrx", "dog": "/m/0bt9lr"}
+    put(root / "class-descriptions.csv", "/m/01yrx,cat\n/m/0bt9lr,dog\n/m/04rky,Mammal\n")
+    rows: list[list[Any]] = [["ImageID", "Source", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsOccluded"]]
+    rows[0].append("IsGroupOf")
+    for image in images:
+        height, width = image.size_px
+        rows += [
+            [image.stem, "xclick", codes.get(name, name), x1 / width, x2 / width, y1 / height, y2 / height, -1, flag]
+            for name, (x1, y1, x2, y2), flag in ((t.name, t.box, 1 if t.difficult else -1) for t in image.things)
+        ] or [[image.stem, *[""] * 8]]
+    return write_rows(root / f"{split}-annotations-bbox.csv", rows)
+
+
+def write_bananas(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / split / "images", images)
+    rows: list[list[Any]] = [["img_name", "label", "xmin", "ymin", "xmax", "ymax"]]
+    for image in images:
+        rows += [[image.name, thing.name, *thing.box] for thing in image.things] or [[image.name, *[""] * 5]]
+    return write_rows(root / split / "label.csv", rows)
+
+
+def write_retinanet(root: Path, split: str, images: Sequence[Spec]) -> Path:
     paint(root, images)
+    rows = [[image.name, *thing.box, thing.name] for image in images for thing in image.things]
+    return write_rows(root / f"{split}.csv", rows + [[image.name, *[""] * 5] for image in images if not image.things])
+
+
+def write_tensorflow(
+    root: Path, split: str, images: Sequence[Spec], *, with_size: bool = True, delimiter: str = ","
+) -> Path:
+    paint(root / split, images)
+    rows: list[list[Any]] = [
+        ["filename", *(["width", "height"] if with_size else []), "class", "xmin", "ymin", "xmax", "ymax"]
+    ]
+    for image in images:
+        of_image = [image.name, *(image.size_px[::-1] if with_size else ())]
+        rows += [[*of_image, thing.name, *thing.box] for thing in image.things] or [[*of_image, *[""] * 5]]
+    return write_rows(root / f"{split}_labels.csv", rows, delimiter)
+
+
+def write_labelme(root: Path, split: str, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+    paint(root / split, images)
     for image in images:
         shapes = [
             {"label": name, "points": [[x2, y1], [x1, y2]], "group_id": group, "shape_type": "rectangle", "flags": {}}
-            for group, (name, (x1, y1, x2, y2)) in enumerate(image.objects)
+            for group, (name, (x1, y1, x2, y2), _) in enumerate(image.things)
         ]
         height, width = image.size_px if with_size else (None, None)
-        content: dict[str, Any] = {
-            "version": "5.3.1",
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": image.name,
-            "imageData": None,
-        }
-        path = (root / image.name).with_suffix(".json")
-        path.write_text(json.dumps(content | {"imageHeight": height, "imageWidth": width}, indent=2))
-    return (root / images[0].name).with_suffix(".json")
+        content = {"version": "5.3.1", "flags": {}, "shapes": shapes, "imagePath": image.name, "imageData": None}
+        content |= {"imageHeight": height, "imageWidth": width}
+        put(root / split / f"{image.stem}.json", json.dumps(content, indent=2))
+    return root / split / f"{images[0].stem}.json"
 
 
-def write_cvat(root: Path, images: Sequence[Spec], *, with_size: bool = True, subsets: Sequence[str] = ()) -> Path:
+def write_cvat(
+    root: Path, split: str, images: Sequence[Spec], *, with_size: bool = True, subsets: Sequence[str] = ()
+) -> Path:
     labels = "".join(f"<label><name>{name}</name><type>rectangle</type></label>" for name in ("cat", "dog"))
     listed = ""
     for number, image in enumerate(images):
         subset = subsets[number] if subsets else ""
-        paint(root / "images" / subset, [image])
+        paint(root / split / "images" / subset, [image])
         boxes = "".join(
             f'<box label="{name}" source="manual" occluded="0" xtl="{x1:.2f}" ytl="{y1:.2f}" xbr="{x2:.2f}" '
             f'ybr="{y2:.2f}" z_order="0"></box>'
-            for name, (x1, y1, x2, y2) in image.objects
+            for name, (x1, y1, x2, y2), _ in image.things
         )
         size = f' width="{image.size_px[1]}" height="{image.size_px[0]}"' if with_size else ""
         of_subset = f' subset="{subset}"' if subset else ""
         listed += f'<image id="{number}" name={quoteattr(image.name)}{of_subset}{size}>{boxes}</image>'
-    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
-    path = root / "annotations.xml"
     xml = '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>'
-    path.write_text(f"{xml}{meta}{listed}</annotations>", encoding="utf-8")
-    return path
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    return put(root / split / "annotations.xml", f"{xml}{meta}{listed}</annotations>")
 
 
 def percents(image: Spec, box: Box) -> dict[str, float]:
@@ -91,100 +281,33 @@ def region(image: Spec, value: Mapping[str, Any], kind: str = "rectanglelabels",
     return {"value": value, **link, **original(image), **more}
 
 
-def write_label_studio(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+def write_label_studio(root: Path, split: str, images: Sequence[Spec], *, with_size: bool = True) -> Path:
     paint(root / "images", images)
     tasks = []
     for number, image in enumerate(images):
         results = [
-            region(image, percents(image, box) | {"rectanglelabels": [name]}, id=f"r{item}")
-            for item, (name, box) in enumerate(image.objects)
+            region(image, percents(image, thing.box) | {"rectanglelabels": [thing.name]}, id=f"r{item}")
+            for item, thing in enumerate(image.things)
         ]
         if not with_size:
             results = [{k: v for k, v in result.items() if not k.startswith("original")} for result in results]
         annotation = {"id": number, "was_cancelled": False, "result": results}
         link = f"/data/upload/3/8f2b1c0d-{quote(image.name)}"
         tasks.append({"id": number, "annotations": [annotation], "predictions": [], "data": {"image": link}})
-    path = root / "project-1-at-2024-05-01.json"
-    path.write_text(json.dumps(tasks))
-    return path
+    return put(root / f"{split}.json", json.dumps(tasks))
 
 
-def write_label_studio_min(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+def write_label_studio_min(root: Path, split: str, images: Sequence[Spec], *, with_size: bool = True) -> Path:
     paint(root, images)
     tasks: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         boxes = [
-            percents(image, box) | {"rectanglelabels": [name]} | original(image, with_size)
-            for name, box in image.objects
+            percents(image, thing.box) | {"rectanglelabels": [thing.name]} | original(image, with_size)
+            for thing in image.things
         ]
         task = {"image": f"/data/local-files/?d=photos%5Cdeep/{quote(image.name)}", "id": number, "annotator": 1}
         tasks.append(task | {"annotation_id": number} | ({"label": boxes} if boxes else {}))
-    path = root / "min.json"
-    path.write_text(json.dumps(tasks))
-    return path
-
-
-def yolo_text(image: Spec) -> str:
-    height, width = image.size_px
-    return "".join(
-        f"{('cat', 'dog').index(name)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
-        f"{(y2 - y1) / height}\n"
-        for name, (x1, y1, x2, y2) in image.objects
-    )
-
-
-def write_darknet(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    """As CVAT exports it."""
-    folder = root / "obj_train_data"
-    paint(folder, images)
-    for image in images:
-        (folder / image.name).with_suffix(".txt").write_text(yolo_text(image))
-    (root / "obj.names").write_text("cat\ndog\n")
-    (root / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
-    lines = "".join(f"data/obj_train_data/{image.name}\n" for image in images)
-    (root / "train.txt").write_text(lines, encoding="utf-8")
-    return (folder / images[0].name).with_suffix(".txt")
-
-
-def write_label_studio_yolo(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    paint(root / "images", images)
-    (root / "labels").mkdir()
-    for image in images:
-        (root / "labels" / image.name).with_suffix(".txt").write_text(yolo_text(image))
-    (root / "classes.txt").write_text("cat\ndog\n")
-    (root / "notes.json").write_text(json.dumps({"categories": [{"id": 0, "name": "cat"}], "info": {"year": 2024}}))
-    return (root / "labels" / images[0].name).with_suffix(".txt")
-
-
-def write_rows(path: Path, rows: Sequence[Sequence[Any]], delimiter: str = ",") -> Path:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, delimiter=delimiter).writerows(rows)
-    return path
-
-
-def write_retinanet(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    paint(root, images)
-    rows = [[image.name, *box, name] for image in images for name, box in image.objects]
-    return write_rows(root / "train.csv", rows + [[image.name, *[""] * 5] for image in images if not image.objects])
-
-
-def write_tensorflow(root: Path, images: Sequence[Spec], *, with_size: bool = True, delimiter: str = ",") -> Path:
-    paint(root / "train", images)
-    size = ["width", "height"] if with_size else []
-    rows: list[list[Any]] = [["filename", *size, "class", "xmin", "ymin", "xmax", "ymax"]]
-    for image in images:
-        of_image = [image.name, *(image.size_px[::-1] if with_size else ())]
-        rows += [[*of_image, name, *box] for name, box in image.objects]
-        rows += [] if image.objects else [[*of_image, *[""] * 5]]
-    return write_rows(root / "train_labels.csv", rows, delimiter)
-
-
-def write_semicolons(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    return write_tensorflow(root, images, with_size=with_size, delimiter=";")
-
-
-def write_tabs(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    return write_tensorflow(root, images, with_size=with_size, delimiter="\t")
+    return put(root / f"{split}.json", json.dumps(tasks))
 
 
 def via_regions(image: Spec) -> list[dict[str, Any]]:
@@ -193,36 +316,28 @@ def via_regions(image: Spec) -> list[dict[str, Any]]:
             "shape_attributes": {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1},
             "region_attributes": {"class": name},
         }
-        for name, (x1, y1, x2, y2) in image.objects
+        for name, (x1, y1, x2, y2), _ in image.things
     ]
 
 
-def write_via(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    paint(root, images)
+def write_via(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    paint(root / split, images)
     entries = {
-        f"{image.name}1234": {
-            "filename": image.name,
-            "size": 1234,
-            "regions": via_regions(image),
-            "file_attributes": {},
-        }
-        for image in images
+        f"{one.name}12": {"filename": one.name, "size": 12, "regions": via_regions(one), "file_attributes": {}}
+        for one in images
     }
-    path = root / "via_region_data.json"
-    path.write_text(json.dumps(entries))
-    return path
+    return put(root / split / "via_region_data.json", json.dumps(entries))
 
 
-def write_via_project(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
-    path = write_via(root, images)
+def write_via_project(root: Path, split: str, images: Sequence[Spec]) -> Path:
+    path = write_via(root, split, images)
     settings = {"ui": {}, "core": {"buffer_size": 18}, "project": {"name": "mine"}}
     content = {"_via_settings": settings, "_via_img_metadata": json.loads(path.read_text()), "_via_attributes": {}}
     path.unlink()
-    (root / "via_project.json").write_text(json.dumps(content))
-    return root / "via_project.json"
+    return put(root / split / "via_project.json", json.dumps(content))
 
 
-def write_via_csv(root: Path, images: Sequence[Spec], *, with_size: bool = True) -> Path:
+def write_via_csv(root: Path, split: str, images: Sequence[Spec]) -> Path:
     paint(root, images)
     header = ["filename", "file_size", "file_attributes", "region_count", "region_id"]
     rows: list[list[Any]] = [[*header, "region_shape_attributes", "region_attributes"]]
@@ -231,31 +346,51 @@ def write_via_csv(root: Path, images: Sequence[Spec], *, with_size: bool = True)
         for number, region_of in enumerate(regions or [{"shape_attributes": {}, "region_attributes": {}}]):
             values = [json.dumps(value) for value in region_of.values()]
             rows.append([image.name, 1234, "{}", len(regions), number, *values])
-    return write_rows(root / "via_export_csv.csv", rows)
+    return write_rows(root / f"{split}.csv", rows)
 
 
 @dataclass(frozen=True)
 class Case:
+    """A form of a format: `write(root, split, images)` gives an annotation file, of the first image if each has one."""
+
     format: AnnotationFormat
-    split: str
     write: Callable[..., Path]
+    split: str = "train"
+    has_difficult: bool = False
+
+    @property
+    def has_file_of_image(self) -> bool:
+        return isinstance(self.format, VOC | LabelMe | YOLO)
 
 
 CASES = {
-    "labelme": Case(LabelMe(), ".", write_labelme),
-    "cvat": Case(CVAT(), ".", write_cvat),
-    "label studio": Case(LabelStudio(), "project-1-at-2024-05-01", write_label_studio),
-    "label studio min": Case(LabelStudio(), "min", write_label_studio_min),
-    "darknet": Case(YOLO(), "train", write_darknet),
-    "label studio yolo": Case(YOLO(), ".", write_label_studio_yolo),
-    "via": Case(VIA(), "via_region_data", write_via),
-    "via project": Case(VIA(), "via_project", write_via_project),
-    "via csv": Case(VIA(), "via_export_csv", write_via_csv),
-    "retinanet": Case(CSV(), "train", write_retinanet),
-    "tensorflow": Case(CSV(), "train", write_tensorflow),
-    "semicolons": Case(CSV(), "train", write_semicolons),
-    "tabs": Case(CSV(), "train", write_tabs),
+    "voc": Case(VOC(), write_voc, has_difficult=True),
+    "labelimg": Case(VOC(), write_labelimg, has_difficult=True),
+    "coco": Case(COCO(), write_coco, has_difficult=True),
+    "yolo": Case(YOLO(), write_yolo),
+    "yolo list": Case(YOLO(), write_yolo_list),
+    "darknet": Case(YOLO(), write_darknet),
+    "label studio yolo": Case(YOLO(), write_label_studio_yolo, "."),
+    "csv": Case(CSV(), write_csv, has_difficult=True),
+    "openimages": Case(CSV(class_descriptions="class-descriptions.csv"), write_openimages, has_difficult=True),
+    "bananas": Case(CSV(), write_bananas),
+    "retinanet": Case(CSV(), write_retinanet),
+    "tensorflow": Case(CSV(), write_tensorflow),
+    "semicolons": Case(CSV(), partial(write_tensorflow, delimiter=";")),
+    "tabs": Case(CSV(), partial(write_tensorflow, delimiter="\t")),
+    "labelme": Case(LabelMe(), write_labelme),
+    "cvat": Case(CVAT(), write_cvat),
+    "label studio": Case(LabelStudio(), write_label_studio),
+    "label studio min": Case(LabelStudio(), write_label_studio_min),
+    "via": Case(VIA(), write_via),
+    "via project": Case(VIA(), write_via_project),
+    "via csv": Case(VIA(), write_via_csv),
 }
+with_each_case = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+
+
+def with_cases(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", [CASES[name] for name in names], ids=names)
 
 
 def objects_of(found: Annotations) -> dict[str, list[tuple[str, list[float]]]]:
@@ -269,4 +404,6 @@ def objects_of(found: Annotations) -> dict[str, list[tuple[str, list[float]]]]:
 
 
 def expected(*images: Spec) -> dict[str, list[Any]]:
-    return {image.name: [(name, pytest.approx(list(box), abs=1e-4)) for name, box in image.objects] for image in images}
+    return {
+        one.name: [(thing.name, pytest.approx(list(thing.box), abs=1e-4)) for thing in one.things] for one in images
+    }

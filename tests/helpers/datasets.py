@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import AnnotationFormat
 
 
 @dataclass(frozen=True, kw_only=True)

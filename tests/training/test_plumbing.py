@@ -12,9 +12,9 @@ from PIL import Image
 
 from helpers.datasets import FunctionOpener, opener
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO
-from ssd_lightning.data.held_out import HeldOut
 from ssd_lightning.data.loading import spare_workers
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.devices import choose_device

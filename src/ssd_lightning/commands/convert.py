@@ -51,7 +51,8 @@ def convert(config: DictConfig) -> dict[str, int]:
                 f"tiles={config.tiles} writes new images; images={config.images} does not go with it"
             )
     output = Path(os.path.abspath(Path(config.output).expanduser()))
-    _refuse_to_overwrite(output)
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise DataError(f"output={output}: this folder already exists and is not changed; choose a new one")
     prepare = instantiate(config.data.module.prepare)
     if prepare is not None:
         prepare()
@@ -74,11 +75,7 @@ def convert(config: DictConfig) -> dict[str, int]:
 
 
 def open_stages(config: DictConfig, opener: DatasetOpener) -> dict[str, DetectionDataset]:
-    """Open the requested splits in full, including images that training holds out or drops.
-
-    Raises:
-        DataError: a requested split is missing, or no split exists.
-    """
+    """Open the requested splits, with all that training holds out or drops. Raises `DataError` if there is none."""
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
     chosen = plan_stages(opener.files, **stated)
@@ -116,11 +113,7 @@ def write_tiled(
     tiles: int,
     overlap: float,
 ) -> dict[str, Sequence[ImageAnnotation]]:
-    """Cut all images into tiles, and write those; returns their annotations.
-
-    Raises:
-        DataError: an image cannot be read, or the tiles cannot be written.
-    """
+    """Cut all images into tiles, and write those; returns their annotations. Raises `DataError` if that fails."""
     cut: dict[str, Sequence[ImageAnnotation]] = {}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -132,13 +125,6 @@ def write_tiled(
     except OSError as error:
         raise DataError(f"{output}: cannot write the tiles there: {error}") from error
     return cut
-
-
-def _refuse_to_overwrite(output: Path) -> None:
-    if output.is_dir() and not any(output.iterdir()):
-        return
-    if output.exists():
-        raise DataError(f"output={output}: this folder already exists and is not changed; choose a new one")
 
 
 def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Sequence[str]) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 from filelock import FileLock
 
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations
-from ssd_lightning.data.columns import Columns
+from ssd_lightning.data.annotations import Columns
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 from ssd_lightning.errors import one_line
 
 log = logging.getLogger(__name__)
@@ -39,18 +39,10 @@ SAFE_AGE_S = 2.0
 def read_cached(
     annotation_format: AnnotationFormat, root: Path, split: str, *, folder: str | Path | None
 ) -> Annotations:
-    """Read a split, or map what an earlier process has read.
+    """Read a split, or map what an earlier process has read. Raises `DataError` if it cannot be read.
 
-    One process reads; others that want the same split at that time wait for it.
-
-    Args:
-        annotation_format: the reader.
-        root: folder of the data set.
-        split: name of the split.
-        folder: local folder of the caches; None reads always.
-
-    Raises:
-        DataError: the split cannot be read.
+    One process reads; others that want the same split at that time wait for it. `folder` is the local folder of the
+    caches; None reads always.
     """
     if folder is None:
         return _read(annotation_format, root, split)

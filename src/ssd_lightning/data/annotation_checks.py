@@ -75,11 +75,7 @@ def describe_problems(problems: Sequence[Problem], advice: str = "") -> str:
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Check that a class list is a non-empty list of distinct texts.
-
-    Raises:
-        DataError: it is not.
-    """
+    """Raise `DataError` unless a class list is a non-empty list of distinct texts."""
     if isinstance(class_names, str) or not class_names:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
     for name in class_names:
@@ -103,11 +99,7 @@ def unknown_class_text(name: str, class_names: Sequence[str]) -> str:
 
 
 def number_of(value: object, what: str) -> float:
-    """Read a finite number from text or JSON.
-
-    Raises:
-        DataError: it is not a number, or not finite.
-    """
+    """Read a number from text or JSON. Raises `DataError` if it is not a number, or not finite."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -149,11 +141,7 @@ NO = ("0", "false", "no", "f", "n", "", "none", "null", "unspecified", "unknown"
 
 
 def flag_of(value: object, what: str) -> bool:
-    """Read a flag from text or JSON: a number, or one of `YES` or `NO`.
-
-    Raises:
-        DataError: it is neither.
-    """
+    """Read a flag from text or JSON: one of `YES` or `NO`, else it raises `DataError`."""
     text = str(id_of(value)).strip().lower()
     if text not in YES + NO:
         raise DataError(f"has {what} {str(value).strip()!r}, which is neither 0 nor 1")

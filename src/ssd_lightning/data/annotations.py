@@ -1,16 +1,112 @@
-"""The annotations of a split in flat arrays, which processes share, and the problems that were found in them."""
+"""The annotations of a split in flat arrays, which processes map into memory and share."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.errors import one_line
+
+class TextColumn(Sequence[str]):
+    """Texts in one block of bytes, without a Python object for each.
+
+    Args:
+        block: uint8 `[bytes]`, the texts one after the other in UTF-8.
+        ends: int64 `[N + 1]`, where each text starts and the last one ends.
+    """
+
+    def __init__(self, block: np.ndarray, ends: np.ndarray) -> None:
+        self.block = block
+        self.ends = ends
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "TextColumn":
+        """Store some texts. File names may have bytes that are not UTF-8."""
+        encoded = [text.encode(errors="surrogateescape") for text in texts]
+        ends = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.block[self.ends[index] : self.ends[index + 1]].tobytes().decode(errors="surrogateescape")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Columns:
+    """The arrays of a table; T objects in N images."""
+
+    image_ids: TextColumn
+    image_paths: TextColumn
+    files: TextColumn
+    """Annotation file of each image, or one for all."""
+    id_hashes: np.ndarray
+    """uint32 `[N]`, CRC of the image's id; decides which images are held out."""
+    sizes_px: np.ndarray
+    """int32 `[N, 2]`, (height, width)."""
+    starts: np.ndarray
+    """int64 `[N + 1]`: the first object of each image, and T."""
+    boxes_xyxy_px: np.ndarray
+    """float32 `[T, 4]`"""
+    labels: np.ndarray
+    """int32 `[T]`, from 1."""
+    difficult: np.ndarray
+    """bool `[T]`"""
+    overhangs: np.ndarray
+    """bool `[T]`: the annotated box reaches out of the image by more than a pixel, and was clipped."""
+    items: np.ndarray
+    """int64 `[T]`: number of the object in its file: line, id or position."""
+    folder: Path | None = None
+    """Where the arrays are mapped from, so that another process maps them too; None if they are in memory."""
+
+    def file_of(self, image: int) -> str:
+        """Return the annotation file of an image."""
+        return self.files[image if len(self.files) > 1 else 0]
+
+    def save(self, folder: Path) -> None:
+        """Write the arrays to an empty folder."""
+        for name in COLUMN_NAMES:
+            value = getattr(self, name)
+            if isinstance(value, TextColumn):
+                np.save(folder / f"{name}_ends.npy", value.ends)
+                value = value.block
+            np.save(folder / f"{name}.npy", value)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Columns":
+        """Map the arrays of a folder. Raises `OSError` or `ValueError` if a file is missing or damaged."""
+        columns: dict[str, Any] = {}
+        for name in COLUMN_NAMES:
+            columns[name] = _mapped(folder / f"{name}.npy")
+            if (folder / f"{name}_ends.npy").exists():
+                columns[name] = TextColumn(columns[name], _mapped(folder / f"{name}_ends.npy"))
+        return cls(**columns, folder=folder)
+
+    def __reduce__(self) -> Any:
+        return (Columns.load, (self.folder,)) if self.folder else super().__reduce__()
+
+
+def _mapped(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r").view(np.ndarray)  # a plain view: indexing `np.memmap` is slow
+
+
+COLUMN_NAMES = tuple(column.name for column in fields(Columns) if column.name != "folder")
+
+
+def hash_ids(image_ids: Iterable[str]) -> np.ndarray:
+    """Hash the ids of images: uint32 `[N]`."""
+    return np.fromiter((zlib.crc32(text.encode(errors="surrogateescape")) for text in image_ids), np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +128,16 @@ class ImageAnnotation:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of a table, one per row, in the order of the images.
-
-    Attributes:
-        image: int64 `[T]`: index of the image, ascending.
-        boxes_xyxy_px: float32 `[T, 4]`.
-        labels: int64 `[T]`, 1..C.
-        difficult: bool `[T]`.
-        row: int64 `[T]`: index in the columns.
-    """
+    """The objects of a table, one per row, in the order of the images; arrays as in `Columns`."""
 
     image: np.ndarray
+    """int64 `[T]`: index of the image, ascending."""
     boxes_xyxy_px: np.ndarray
     labels: np.ndarray
+    """int64 `[T]`, 1..C."""
     difficult: np.ndarray
     row: np.ndarray
+    """int64 `[T]`: index in the columns."""
 
 
 class AnnotationTable(Sequence[ImageAnnotation]):
@@ -57,10 +148,6 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         rows: int64 `[n]`: the images, in order; None means all.
         keeps: bool `[T]`: the objects; None means all.
         label_map: int64 `[L + 1]`: new label of each label; None keeps them.
-
-    Attributes:
-        columns: arrays of all images.
-        rows: int64 `[n]`: the images' indices in the columns.
     """
 
     def __init__(
@@ -80,8 +167,8 @@ class AnnotationTable(Sequence[ImageAnnotation]):
     def of(cls, annotations: Sequence[ImageAnnotation]) -> "AnnotationTable":
         """Store annotations in columns."""
         counts = [len(one.labels) for one in annotations]
-        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-        empty = np.empty(0, np.int64)
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        boxes = [one.boxes_xyxy_px for one in annotations]
         return cls(
             Columns(
                 image_ids=TextColumn.of(one.image_id for one in annotations),
@@ -90,11 +177,9 @@ class AnnotationTable(Sequence[ImageAnnotation]):
                 id_hashes=hash_ids(one.image_id for one in annotations),
                 sizes_px=np.array([one.size_px for one in annotations], np.int32).reshape(-1, 2),
                 starts=starts,
-                boxes_xyxy_px=np.concatenate([np.empty((0, 4)), *(one.boxes_xyxy_px for one in annotations)]).astype(
-                    np.float32
-                ),
-                labels=np.concatenate([empty, *(one.labels for one in annotations)]).astype(np.int32),
-                difficult=np.concatenate([empty, *(one.difficult for one in annotations)]).astype(bool),
+                boxes_xyxy_px=np.concatenate([np.empty((0, 4)), *boxes]).astype(np.float32),
+                labels=np.concatenate([[], *(one.labels for one in annotations)]).astype(np.int32),
+                difficult=np.concatenate([[], *(one.difficult for one in annotations)]).astype(bool),
                 overhangs=np.zeros(starts[-1], bool),
                 items=np.arange(starts[-1]) - np.repeat(starts[:-1], counts) + 1,
             )
@@ -149,11 +234,10 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         counts = np.diff(columns.starts)[rows]
         firsts = np.repeat(columns.starts[rows] - np.cumsum(counts) + counts, counts)
         row = firsts + np.arange(len(firsts))
-        image = np.repeat(np.arange(len(rows)), counts)
         kept = self._keeps[row]
-        row, image = row[kept], image[kept]
+        row = row[kept]
         return Objects(
-            image=image,
+            image=np.repeat(np.arange(len(rows)), counts)[kept],
             boxes_xyxy_px=columns.boxes_xyxy_px[row],
             labels=self._label_map[columns.labels[row]],
             difficult=columns.difficult[row],
@@ -163,56 +247,3 @@ class AnnotationTable(Sequence[ImageAnnotation]):
     def select(self, indices: np.ndarray) -> "AnnotationTable":
         """Return some images, by index or by a mask."""
         return AnnotationTable(self.columns, rows=self.rows[indices], keeps=self._keeps, label_map=self._label_map)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Annotations:
-    """What a reader found in the files of one split."""
-
-    columns: Columns
-    """Labels count from 1 in the order of `names`."""
-    names: Sequence[str]
-    """Names of all labels."""
-    num_declared: int
-    """The first names are those of the classes. Objects of the others are of no class that the files declare."""
-    is_listed: bool
-    """The files list the classes in an order; otherwise they are sorted by name."""
-    is_numbered: bool = False
-    """The names are numbers from 0, since the files name no classes."""
-    ids_are_shared: bool = False
-    """The same id in two splits of a root is the same image."""
-    item_format: str = "object {item} '{name}'"
-    """How an object is described; may have {item}, {name} of its class and {image}."""
-    problems: Sequence[Problem] = ()
-    notes: Sequence[str] = ()
-    """Warnings for the user."""
-    sources: Sequence[str] = ()
-    """Files and folders that were read. If one changes, so may the annotations."""
-    roots: Sequence[str] = field(default_factory=list)
-
-
-class AnnotationFormat(Protocol):
-    """Reads the annotations of one format. Its settings are fields of a dataclass, so that `repr` names them all."""
-
-    def read(self, root: Path, split: str) -> Annotations:
-        """Read a split of an existing folder."""
-        ...
-
-    def files(self, root: Path, split: str) -> Iterable[str]:
-        """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
-        ...
-
-
-def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Yield a sentence for each image file that several images share.
-
-    Args:
-        images: path and id of each image.
-    """
-    ids: dict[str, list[str]] = {}
-    for path, image_id in images:
-        ids.setdefault(path, []).append(image_id)
-    for path, names in ids.items():
-        if len(names) > 1:
-            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
-            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")

@@ -1,22 +1,142 @@
-"""Choose the images, objects and classes of a run from the annotations of a split."""
+"""Choose the images, objects and classes of a run from the annotations of a split, and hold images out of training."""
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
+from ssd_lightning.data.annotations import AnnotationTable, Columns, hash_ids
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels, unknown_class_problems
-from ssd_lightning.data.columns import Columns
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.held_out import HeldOut, Subset
-from ssd_lightning.errors import listed, one_line
+from ssd_lightning.data.split_annotations import Annotations
+from ssd_lightning.errors import ConfigurationError, listed, one_line
 
 log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip", "clip"]
+Subset = Literal["all", "train", "val", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Shares of the images that validation and test hold, chosen by the hash of an image's id.
+
+    Reordered lists, new images and another seed do not change the part of an image.
+
+    Args:
+        val_fraction: share of the validation part.
+        test_fraction: share of the test part.
+        fold: number of the fold that is the validation part, from 0; replaces `val_fraction`.
+        num_folds: number of folds of all images that are not in the test part.
+
+    Raises:
+        ConfigurationError: a value is out of its range, or only one of `fold` and `num_folds` is given.
+    """
+
+    val_fraction: float = 0.0
+    test_fraction: float = 0.0
+    fold: int | None = None
+    num_folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction <= 1 or not 0 <= self.test_fraction < 1:
+            raise ConfigurationError(
+                f"val_fraction={self.val_fraction!r}, test_fraction={self.test_fraction!r}: they are numbers from 0 to "
+                "1, and test_fraction is below 1"
+            )
+        if (self.fold is None) != (self.num_folds is None):
+            raise ConfigurationError(f"fold={self.fold} and num_folds={self.num_folds} go together")
+        if self.fold is not None and self.num_folds is not None:
+            are_whole = isinstance(self.fold, int) and isinstance(self.num_folds, int)
+            if not are_whole or self.num_folds < 2 or not 0 <= self.fold < self.num_folds:
+                raise ConfigurationError(
+                    f"fold={self.fold}, num_folds={self.num_folds}: num_folds is a whole number from 2, fold is one "
+                    "from 0 to num_folds - 1"
+                )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no image is held out for validation."""
+        return self.val_fraction == 0 and self.fold is None
+
+    def by_hash(self, id_hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which images the hash puts into validation and test: bool `[N]` each."""
+        even = _mixed(id_hashes) / 2**32
+        is_tested = even >= 1 - self.test_fraction
+        if self.fold is not None and self.num_folds is not None:
+            folds = (even / (1 - self.test_fraction) * self.num_folds).astype(np.int64)
+            return (folds == self.fold) & ~is_tested, is_tested
+        return (id_hashes / 2**32 < self.val_fraction) & ~is_tested, is_tested
+
+    def subset_of(self, image_id: str) -> Subset:
+        """Return the subset of an image that cannot be used."""
+        (is_validated,), (is_tested,) = self.by_hash(hash_ids([image_id]))
+        return "val" if is_validated else "test" if is_tested else "train"
+
+    def in_subset(self, subset: Subset, columns: Columns, label_map: np.ndarray) -> np.ndarray:
+        """Tell which images belong to a subset: bool `[N]`.
+
+        A class without an image in the validation part gives it the image of the smallest hash, if training keeps an
+        image of each of its classes, until the part has twice the stated share. Beyond that, a class with three images
+        or more still does, until training has half of the images. Folds stay as they are.
+
+        `label_map` is the class of each label of the columns, from 1. Raises `ConfigurationError` for another subset.
+        """
+        require_choice("part", subset, get_args(Subset))
+        is_validated, is_tested = self.by_hash(columns.id_hashes)
+        if 0 < self.val_fraction < 1 and self.fold is None and len(is_validated):
+            is_validated = self._with_all_classes(is_validated, is_tested, columns, label_map)
+        return {
+            "all": np.ones(len(is_validated), bool),
+            "train": ~is_validated & ~is_tested,
+            "val": is_validated,
+            "test": is_tested,
+        }[subset]
+
+    def _with_all_classes(
+        self, is_validated: np.ndarray, is_tested: np.ndarray, columns: Columns, label_map: np.ndarray
+    ) -> np.ndarray:
+        num_objects, classes = np.diff(columns.starts), label_map.clip(0)
+        num_labels = int(label_map.max(initial=0)) + 1
+        in_validation, in_all = (
+            np.bincount(classes, np.bincount(of, minlength=len(classes)), minlength=num_labels)
+            for of in (columns.labels[np.repeat(is_validated, num_objects)], columns.labels)
+        )
+        if (in_validation[in_all > 0] > 0).all():
+            return is_validated
+        labels, image = classes[columns.labels], np.repeat(np.arange(len(is_validated)), num_objects)
+        pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
+        is_held = is_validated[pairs[:, 1]]
+        in_training = np.bincount(pairs[~is_held, 0], minlength=num_labels)
+        in_validation = np.bincount(pairs[is_held, 0], minlength=num_labels)
+        chosen = is_validated.copy()
+        for label in np.flatnonzero((in_validation == 0) & (in_training > 1)).tolist():
+            if in_validation[label]:  # came with an image of an earlier class
+                continue
+            is_over = chosen.sum() >= 2 * self.val_fraction * len(chosen)
+            if is_over and (in_training[label] < 3 or chosen.sum() >= (~is_tested).sum() // 2):
+                continue
+            candidates = pairs[pairs[:, 0] == label, 1]
+            for candidate in candidates[np.argsort(columns.id_hashes[candidates], kind="stable")].tolist():
+                of_image = pairs[pairs[:, 1] == candidate, 0]
+                if (in_training[of_image] > 1).all():
+                    chosen[candidate] = True
+                    in_training[of_image] -= 1
+                    in_validation[of_image] += 1
+                    break
+        return chosen
+
+
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Spread hashes evenly: the CRC of numbered names is not even (the last step of MurmurHash3)."""
+    mixed = hashes.astype(np.uint64)
+    for factor, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13)):
+        mixed = ((mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
+    return mixed ^ (mixed >> np.uint64(16))
 
 
 def choose(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import Problem, check_class_names, describe_problems, unknown_class_text
-from ssd_lightning.data.annotations import Annotations
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,6 @@ class ClassRules:
         return {str(name): new for name, new in (self.rename or {}).items()}
 
     def _merged(self) -> list[tuple[str, str]]:
-        """List each new name with a class that it replaces."""
         given = (self.merge or {}).items()
         listed = ((str(new), names if isinstance(names, list | tuple) else [names]) for new, names in given)
         return [(new, str(name)) for new, names in listed for name in names]
@@ -74,15 +73,10 @@ class ClassRules:
 def map_labels(
     found: Annotations, class_names: Sequence[str] | None, rules: ClassRules
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Number the classes of a run.
-
-    Args:
-        found: the annotations.
-        class_names: names of the classes 1..C; None takes those of the files.
-        rules: which classes are used, under which names.
+    """Number the classes of a run: those of `class_names`, or else of the files.
 
     Returns:
-        The names of the classes, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
+        The names of the classes 1..C, and the new label of each label: 0 for an unknown class, -1 for an excluded one.
 
     Raises:
         DataError: names are missing, empty or repeated, or rules exclude all classes.

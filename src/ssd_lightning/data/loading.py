@@ -38,14 +38,7 @@ class Loading:
             require_number("data.prefetch_factor", self.prefetch_factor, 1, whole=True)
 
     def loader(self, dataset: DetectionDataset, sampler: EpochSampler, *, batch_size: int, ranks: int) -> DataLoader:
-        """Return a loader.
-
-        Args:
-            dataset: the data set.
-            sampler: gives the samples of each epoch.
-            batch_size: images of a batch.
-            ranks: processes on this machine that have a loader of their own.
-        """
+        """Return a loader; `ranks` is the number of processes on this machine that have one of their own."""
         num_workers = spare_workers(ranks) if self.num_workers is None else self.num_workers
         return DataLoader(
             dataset,

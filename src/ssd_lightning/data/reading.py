@@ -9,15 +9,13 @@ from typing import Any, get_args
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotation_checks import Problem, describe_problems
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations
-from ssd_lightning.data.choosing import OnError, choose
+from ssd_lightning.data.choosing import OnError, Subset, choose
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.dataset import DetectionDataset, Transform
 from ssd_lightning.data.formats import BY_NAME, YOLO
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.held_out import Subset
-from ssd_lightning.data.joining import absolute_roots, join
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations, absolute_roots, join
 from ssd_lightning.errors import ConfigurationError, DataError, listed
 
 log = logging.getLogger(__name__)
@@ -136,11 +134,7 @@ class DatasetOpener:
             return False  # reported when the split is opened
 
     def read(self, splits: Sequence[Mapping[str, Any]]) -> Annotations:
-        """Read all annotations of some splits.
-
-        Raises:
-            DataError: a root or split is missing, or a file that all images share cannot be read.
-        """
+        """Read some splits. Raises `DataError` if a root, split, or file that all images share cannot be read."""
         roots = absolute_roots(splits)
         for root in dict.fromkeys(roots):
             check_root(root)
@@ -153,13 +147,9 @@ class DatasetOpener:
         return self._found[key]
 
     def check_class_rules(self, stages: Iterable[Mapping[str, Any] | None]) -> None:
-        """Check that each class with a rule is in the splits of some stage. Later ones are read only if needed.
+        """Check that each class with a rule is in the splits of a stage, of which later ones are read only if needed.
 
-        Args:
-            stages: arguments of the stages.
-
-        Raises:
-            ConfigurationError: there is no such class.
+        Raises `ConfigurationError` if there is no such class.
         """
         names: list[str] = []
         for splits in [arguments["splits"] for arguments in stages if arguments and "splits" in arguments]:
@@ -189,7 +179,6 @@ class DatasetOpener:
 def _resolved(
     annotation_format: AnnotationFormat, root: Path, split: str
 ) -> tuple[AnnotationFormat, Path, str, Sequence[str]]:
-    """Return format, root, split and notes; `Auto` finds them in the files."""
     if not isinstance(annotation_format, Auto):
         return annotation_format, root, split, ()
     detected, split = annotation_format.detect(root, split)

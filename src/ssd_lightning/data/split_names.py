@@ -21,10 +21,7 @@ SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 def note_merged(folder: Path, names: Iterable[str], *, split: str) -> list[str]:
     """Name the folders of a split's files whose names say that they are for validation or test.
 
-    Args:
-        folder: the folder of the split.
-        names: paths of its files below it.
-        split: the split; folders inside that say the same are not named.
+    `names` are the files below the folder of the split. Folders in it that say the same as the split are not named.
     """
     parents = {parent for name in names for parent in PurePosixPath(name).parents}
     merged = sorted(str(path) for path in parents if kind_of(path.name) in {"val", "test"} - {kind_of(split)})

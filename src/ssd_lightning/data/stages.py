@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.formats.files import check_root
-from ssd_lightning.data.held_out import HeldOut
-from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import absolute_roots
 from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -160,9 +160,7 @@ def _own_splits(
 class Stages:
     """The splits of training, validation and test, which are chosen when they are first asked for.
 
-    Args:
-        opener: lists the files of a split.
-        given: the arguments of `train`, `val` and `test` for `plan_stages`.
+    `given` has the arguments of `train`, `val` and `test` for `plan_stages`.
     """
 
     def __init__(self, opener: DatasetOpener, given: Mapping[str, Any]) -> None:
@@ -183,11 +181,7 @@ class Stages:
         return self._chosen[stage] is not None
 
     def arguments(self, stage: Stage) -> dict[str, Any]:
-        """Return the arguments of a split's data set.
-
-        Raises:
-            DataError: there is no such split, or not even the folder of the training split.
-        """
+        """Return the arguments of a split's data set. Raises `DataError` if there is none, or no training folder."""
         arguments = self._chosen[stage]
         if arguments is None:
             for root in absolute_roots((self._chosen["train"] or {}).get("splits", ())):

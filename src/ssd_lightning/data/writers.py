@@ -160,14 +160,9 @@ FORMATS: Mapping[str, Format] = {
 
 
 def written_class_names(class_names: Sequence[str], to: str) -> tuple[str, ...]:
-    """Return the class names as written: without surrounding blanks, which most readers drop.
+    """Return the class names as written in one of `FORMATS`: without surrounding blanks, which most readers drop.
 
-    Args:
-        class_names: names of the classes 1..C.
-        to: key of `FORMATS`.
-
-    Raises:
-        DataError: a name has characters that the format cannot store, a name is empty, or two become equal.
+    Raises `DataError` if a name has characters that the format cannot store, is empty, or two become equal.
     """
     owners: dict[str, str] = {}
     for name in class_names:

@@ -31,15 +31,8 @@ def write_dataset(
 ) -> None:
     """Write all splits to a temporary folder next to `output`, and move it into place when complete.
 
-    Args:
-        output: folder of the result.
-        target: the format.
-        splits: split -> records.
-        class_names: names of the classes 1..C.
-        images: `copy`, `link` (hard links) or `none`.
-
-    Raises:
-        DataError: it cannot be written, or the format cannot store the orientation of an image.
+    `images` is `copy`, `link` (hard links) or `none`. Raises `DataError` if the set cannot be written, or the format
+    cannot store the orientation of an image.
     """
     unfinished = output.with_name(f".{output.name}.unfinished")
     names = image_names(splits)
@@ -132,12 +125,7 @@ def _place(record: ImageAnnotation, target: Path, *, decode: bool, link: bool) -
 def kept_suffix(path: Path, suffixes: Sequence[str]) -> str | None:
     """Choose the suffix of a copied image; None if its pixels are written as PNG.
 
-    Args:
-        path: the image.
-        suffixes: suffixes that readers of the written data set accept; they also check the content.
-
-    Raises:
-        DataError: the file is missing or not an image.
+    Readers of the written data set accept `suffixes`, and check the content. Raises `DataError` if it is not an image.
     """
     if suffixes == IMAGE_SUFFIXES and is_image_name(path):
         return path.suffix

@@ -10,7 +10,7 @@ from typing import Any
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.health import pixel_origin_issues
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.data.annotations import Annotations, AnnotationTable, shared_files
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.formats import VOC
@@ -18,8 +18,8 @@ from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitErr
 from ssd_lightning.data.formats.voc_places import lists_in
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.inspection import count_edges, open_leniently
-from ssd_lightning.data.joining import absolute_roots
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.split_annotations import Annotations, absolute_roots, shared_files
 from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import DataError, one_line
 

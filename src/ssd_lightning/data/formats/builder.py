@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, Problem
-from ssd_lightning.data.annotations import Annotations, shared_files
-from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
+from ssd_lightning.data.annotations import Columns, TextColumn, hash_ids
 from ssd_lightning.data.formats.files import is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable
 from ssd_lightning.data.images import image_size_px
+from ssd_lightning.data.split_annotations import Annotations, shared_files
 from ssd_lightning.errors import DataError, listed
 
 CARELESS_OVERHANG = 0.1
@@ -99,7 +99,6 @@ class TableBuilder(FoundTable):
         return notes
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ask the images for sizes that no annotation states."""
         sizes_px = np.array(self._sizes_px, np.int32).reshape(-1, 2)
         is_usable = np.ones(len(sizes_px), bool)
         unknown = np.flatnonzero((sizes_px <= 0).any(1)).tolist()

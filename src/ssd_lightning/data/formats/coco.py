@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxNotation, flag_of, id_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import read_json
 from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,6 @@ def _outline_box(outline: Any) -> list[float]:
 
 
 def _mask_box(mask: Mapping[str, Any]) -> list[float]:
-    """Return the bounding box of a run-length encoded mask."""
     from faster_coco_eval import mask as mask_api
 
     try:
@@ -154,7 +153,6 @@ def _mask_box(mask: Mapping[str, Any]) -> list[float]:
 
 
 def _class_names(path: Path, content: dict[str, Any], used: set[Any]) -> dict[Any, str]:
-    """Return the names of the categories by their ids, sorted by id."""
     categories = _entries(path, content, "categories", needed=("id",))
     for number, category in enumerate(categories, start=1):
         if "name" not in category:

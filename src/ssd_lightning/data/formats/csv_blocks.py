@@ -56,9 +56,8 @@ class Block(NamedTuple):
 def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
     """Read a file with a header.
 
-    Raises:
-        NotPlainError: something has to be looked at row by row: an empty field, a box that is no four numbers, lines of
-            several lengths. Or the file is small, is not UTF-8, or pandas is not installed.
+    Raises `NotPlainError` if something has to be looked at row by row: an empty field, a box that is no four numbers,
+    lines of several lengths; or if the file is small, is not UTF-8, or pandas is not installed.
     """
     if columns.assumed or len(columns.box) < 4 or path.stat().st_size < LEAST_BYTES:
         raise NotPlainError

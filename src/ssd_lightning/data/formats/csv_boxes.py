@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ssd_lightning.data.annotation_checks import BoxNotation, Unit
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
     SUFFIXES,
+    class_code,
     column_splits,
     files_with_splits,
     open_rows,
     read_columns,
     split_word,
 )
-from ssd_lightning.data.formats.csv_fields import class_code
 from ssd_lightning.data.formats.csv_rows import read_rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.found import ONLY_CLASS
 from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -140,14 +140,7 @@ def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] |
 
 
 def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[str]) -> list[str]:
-    """Say how many images of the folders of a split have no row.
-
-    Args:
-        root: folder of the data set.
-        table: file of the split.
-        names: images in its rows.
-        found: paths of the images that were found.
-    """
+    """Say how many images in the folders of the `found` ones have no row; `names` are all that the rows name."""
     counts = Counter(path.rpartition("/")[0] for path in found)
     left: dict[str, set[str]] = {}
     notes = []
@@ -173,7 +166,6 @@ def _is_of_split(folder: str, root: Path) -> bool:
 
 
 def _named(images: Iterable[str], stated: set[str]) -> set[str]:
-    """Return the images that are stated, with or without suffix."""
     return {name for name in images if {_file_name(name), os.path.splitext(name)[0]} & stated}
 
 

@@ -10,7 +10,7 @@ from math import isfinite
 from pathlib import Path, PurePath
 from typing import Any
 
-from ssd_lightning.data.annotation_checks import BoxFormat, Unit
+from ssd_lightning.data.annotation_checks import BoxFormat, Unit, id_of
 from ssd_lightning.data.formats.files import encoding_of, files_near
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.special_files import GIT_LFS_POINTER, is_git_lfs_pointer, refuse_special_file
@@ -63,6 +63,8 @@ SPLIT_WORDS = {word: kind for word, kind in KIND_OF_WORD.items() if word != "tra
 NO_CLASS = ("", "index", "id", "unnamed: 0", "area", "score", "confidence")
 """Other columns, which cannot be the class."""
 SUFFIXES = (".csv", ".tsv")
+EMPTY = ("", "nan", "na", "n/a", "<na>", "none", "null", "[]")
+"""Notations for an empty field, in any case."""
 MOST_LETTERS = 100_000_000
 """Letters of a field. Masks have more than Python's limit of 131,072."""
 UNASSIGNED = ("", "unassigned")
@@ -184,6 +186,22 @@ def _is_number_or_empty(text: str) -> bool:
         return not text.strip() or isfinite(float(text))
     except ValueError:
         return False
+
+
+def are_empty(texts: Iterable[str]) -> bool:
+    """Tell whether all fields are empty."""
+    return all(text.strip().lower() in EMPTY for text in texts)
+
+
+def split_box(text: str) -> list[str]:
+    """Split the four numbers of one field: `[1, 2, 3, 4]` or `1 2 3 4`."""
+    return text.strip().strip("[]()").replace(",", " ").split() or [""]
+
+
+def class_code(text: str) -> str:
+    """Read a class code. Tables of numbers write 1 as 1.0."""
+    text = text.strip()
+    return str(id_of(text)) if "." in text else text
 
 
 def split_word(name: str) -> str:

@@ -5,15 +5,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from itertools import chain, repeat
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxFormat, flag_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_blocks import Block, NotPlainError, read_blocks
-from ssd_lightning.data.formats.csv_columns import WITHOUT_HEADER, Columns, open_rows, read_columns, split_word
-from ssd_lightning.data.formats.csv_fields import NO_LABEL, are_empty, class_code, read_box, split_box
+from ssd_lightning.data.formats.csv_columns import (
+    WITHOUT_HEADER,
+    Columns,
+    are_empty,
+    class_code,
+    open_rows,
+    read_columns,
+    split_box,
+    split_word,
+)
 from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject, ObjectColumns
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, find_image, portable_path
 from ssd_lightning.errors import DataError
@@ -22,6 +31,9 @@ log = logging.getLogger(__name__)
 
 MAX_CLASSES = 1000
 """A column with larger numbers is not taken for class numbers."""
+NOTHING = [-1.0, -1.0, -1.0, -1.0]
+NO_LABEL = ("nan", "<na>")
+"""What pandas writes for a missing class."""
 
 _size_px = lru_cache(stated_size_px)  # most images of a file have one of a few sizes
 
@@ -35,11 +47,7 @@ class Numbering(dict[str, int]):
 
 
 def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None) -> tuple["Rows", Columns]:
-    """Read a file, in blocks if that is possible; see `Rows`.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
-    """
+    """Read a file, in blocks if that is possible. Raises `DataError` if it cannot be read, or a column is missing."""
     rows = Rows(path, descriptions, split=split)
     try:
         return rows, rows.read_in_blocks()
@@ -49,12 +57,9 @@ def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None)
 
 
 class Rows:
-    """The rows of a file, before its images are known.
+    """The rows of a file, before its images are known; those of one split, or all.
 
-    Args:
-        path: the file.
-        descriptions: code of a class -> its name.
-        split: only the rows of this split are read; None reads all.
+    `descriptions` is code of a class -> its name.
     """
 
     def __init__(self, path: Path, descriptions: Mapping[str, str], *, split: str | None) -> None:
@@ -63,7 +68,6 @@ class Rows:
         self.images: dict[str, int] = Numbering()
         """Name of an image -> its number, in the order of the file."""
         self.notes: list[str] = []
-        """What the log has to say of them."""
         self._others: set[str] = set()
         self._labels_elsewhere: set[str] = set()
         """Classes that have a box in another split."""
@@ -143,14 +147,18 @@ class Rows:
         if len(row) < columns.fewest:
             self._short.append(f"line {line} has {len(row)} values, not {columns.fewest}")
             return
-        image = self._image(row, columns)
+        image = self.images[row[columns.image]]
+        if image == len(self._sizes_px):
+            self._sizes_px.append(None)
+        if columns.size is not None and self._sizes_px[image] is None:
+            self._sizes_px[image] = _size_px(*(row[index] for index in columns.size))
         name = self._name_of(ONLY_CLASS if columns.label is None else row[columns.label])
         name = "" if name.lower() in NO_LABEL else name
         texts = [row[index] for index in columns.box] if len(columns.box) == 4 else split_box(row[columns.box[0]])
         difficult = False
         try:
             difficult = columns.difficult is not None and self._is_difficult(row[columns.difficult])
-            numbers = read_box(texts, columns.box_format)
+            numbers = _read_box(texts, columns.box_format)
         except DataError as error:
             is_empty = are_empty(texts)
             if not (is_empty and (columns.label is None or are_empty([name]))):
@@ -169,14 +177,6 @@ class Rows:
             for name, number in counts.items()
         ]
         self._faults += [fault for fault in self._boxless if fault[1].name not in counts]
-
-    def _image(self, row: Sequence[str], columns: Columns) -> int:
-        image = self.images[row[columns.image]]
-        if image == len(self._sizes_px):
-            self._sizes_px.append(None)
-        if columns.size is not None and self._sizes_px[image] is None:
-            self._sizes_px[image] = _size_px(*(row[index] for index in columns.size))
-        return image
 
     def _add_block(self, block: Block) -> None:
         """Add rows. Raises `NotPlainError` if a size or a flag needs a closer look."""
@@ -230,3 +230,20 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
     name = portable_path(stated)
     stripped = name.strip()
     return name if stripped != name and find_image(image_dir, name, root=root) else stripped
+
+
+def _read_box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
+    """Read the four numbers of a box. Raises `DataError` if they are not finite, or all are -1."""
+    if len(texts) != 4:
+        raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if not numbers or not isfinite(sum(numbers)):
+        numbers = [number_of(text, key) for text, key in zip(texts, BOX_KEYS[box_format], strict=True)]
+    if numbers == NOTHING:
+        raise DataError(
+            "has -1 for all four numbers of its box; an image without objects is written with class and box empty"
+        )
+    return numbers

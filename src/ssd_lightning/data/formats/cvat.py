@@ -8,13 +8,13 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, read_xml
 from ssd_lightning.data.formats.found import FoundObject
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, folder_with
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 POINTS = ("polygon", "polyline", "points")
@@ -130,7 +130,6 @@ def _read_object(item: int, element: Element) -> FoundObject:
 
 
 def _read_shape(element: Element, degrees: float) -> list[float]:
-    """Return the bounding box of a shape."""
 
     def numbers(*names: str) -> list[float]:
         return [number_of(element.get(name), name) for name in names]

@@ -8,19 +8,20 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from ssd_lightning.data.annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, MissingSplitError, check_root
 from ssd_lightning.data.formats.recognize import Candidate, candidates
 from ssd_lightning.data.formats.split_choice import (
+    describe_faults,
     distinct_splits,
     images_without_split,
     no_training_text,
     pick_splits_by_name,
+    refuse_unread,
 )
 from ssd_lightning.data.formats.survey import Files, folder_of, survey
-from ssd_lightning.data.formats.unread import describe_faults, refuse_unread
 from ssd_lightning.data.formats.yolo_settings import SETTINGS_FILES
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 from ssd_lightning.data.split_names import KIND_OF_WORD, SPLIT_NAMES, kind_of
 from ssd_lightning.errors import DataError, listed, one_line
 
@@ -99,7 +100,6 @@ def detect_format(root: Path) -> Detected:
 def _reason(
     files: Files, best: Candidate, fitting: Sequence[Candidate], splits: Mapping[str, str], *, unused: Sequence[str]
 ) -> str:
-    """Say what a folder was taken for, and why."""
     facts = [f"{'at least ' * files.is_cut}{best.num_images} images"]
     if splits:
         facts.append(", ".join(f"{key} '{name}'" for key, name in splits.items()))

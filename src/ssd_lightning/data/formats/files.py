@@ -89,17 +89,6 @@ def inside_first(paths: Iterable[Path], root: Path) -> list[Path]:
     return sorted(paths, key=lambda path: not is_within(root, path))
 
 
-def find_file(root: Path, split: str, patterns: Sequence[str]) -> Path:
-    """Find the annotation file of a split: by its path below the root, or by its name in the usual locations."""
-    suffixes = tuple({PurePath(pattern).suffix for pattern in patterns})
-    candidates = [root / (split if split.endswith(suffixes) else pattern.format(split=split)) for pattern in patterns]
-    for path in candidates:
-        if os.path.isfile(path):
-            return path
-    others = {path.relative_to(root).as_posix() for path in files_near(root, suffixes)}
-    raise MissingSplitError(candidates[0], split, others)
-
-
 def files_near(root: Path, suffixes: Iterable[str]) -> list[Path]:
     """List the files with some suffixes in a folder and its subfolders, sorted."""
     folders = (root, *(folder for folder in root.iterdir() if folder.is_dir()))
@@ -201,7 +190,6 @@ def _refuse_entities(path: str | Path, content: bytes) -> None:
 
 
 def _decode_xml(content: bytes) -> str:
-    """Decode XML by the encoding that it declares."""
     declared = re.match(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.-]+)""", content)
     name = declared[1].decode("ascii", "replace").lower() if declared else "utf-8"
     return content.decode(WIDER_ENCODINGS.get(name.replace("_", "-"), name))

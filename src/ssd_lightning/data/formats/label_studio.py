@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from ssd_lightning.data.annotation_checks import BoxNotation, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
 from ssd_lightning.data.formats.found import FoundObject
@@ -19,6 +18,7 @@ from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, parts_
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 UPLOAD = re.compile(r"(?<![^/])[0-9a-f]{6,}-(?=[^/]+$)")
@@ -122,7 +122,6 @@ def read_tasks(path: Path) -> Tasks:
 
 
 def _results(entry: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-    """Return the results of each annotation that is not cancelled."""
     annotations = entry.get("annotations") or entry.get("completions")
     finished = [one for one in _dicts(annotations) if not one.get("was_cancelled")]
     return [_dicts(one.get("result")) for one in finished]
@@ -197,7 +196,6 @@ def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
 
 
 def _image_name(data: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> str | None:
-    """Find the image among the values of a task."""
     texts = {key: _clean(value) for key, value in data.items() if isinstance(value, str) and value[:5] != "data:"}
     keys = [str(result.get("to_name")) for result in results if result.get("type") not in NO_SHAPES]
     paths = (text for text in texts.values() if PurePosixPath(unquote(text)).suffix.lower() in KNOWN_SUFFIXES)

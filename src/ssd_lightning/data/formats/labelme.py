@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
@@ -20,6 +19,7 @@ from ssd_lightning.data.formats.image_files import (
 )
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged, other_splits
 from ssd_lightning.errors import DataError
 

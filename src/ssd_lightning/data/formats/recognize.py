@@ -7,7 +7,6 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ssd_lightning.data.annotations import AnnotationFormat
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
@@ -22,6 +21,7 @@ from ssd_lightning.data.formats.voc_places import has_xml, list_folder, lists_in
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, read_settings
 from ssd_lightning.data.image_suffixes import is_image_name
+from ssd_lightning.data.split_annotations import AnnotationFormat
 from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import DataError
 
@@ -89,7 +89,6 @@ def _yolo(files: Files, settings: Settings) -> Candidate | None:
 
 
 def _only_empty(root: Path, paths: Iterable[str]) -> bool:
-    """Whether the text files of a folder are empty label files: its images have no objects."""
     return all("labels" in path.lower().split("/") and not (root / path).stat().st_size for path in paths)
 
 
@@ -209,7 +208,6 @@ def _count_via_images(path: Path) -> int:
 
 
 def _count_csv_images(path: Path) -> int:
-    """Count the images of a CSV file; 0 if it has no boxes."""
     try:
         return images_of_csv(path)
     except DataError:

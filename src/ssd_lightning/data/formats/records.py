@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
 from ssd_lightning.data.formats.image_files import refuse_unreadable
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 KEYS = {"image", "boxes", "labels", "difficult", "image_id", "size_px"}
@@ -59,14 +59,9 @@ class Records:
 
 
 def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path = Path()) -> Annotations:
-    """Check records and put them into a table; for their keys see `Records`.
+    """Check records, one for each image, and put them into a table; for their keys see `Records`.
 
-    Args:
-        records: one for each image.
-        root: folder where relative paths of images start.
-
-    Raises:
-        DataError: a record has an unknown key.
+    Relative paths of images start at the root. Raises `DataError` if a record has an unknown key.
     """
     builder = TableBuilder()
     for number, record in enumerate(records, start=1):
@@ -88,7 +83,6 @@ def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path
 
 
 def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage:
-    """Read a record. Raises `FileError` if nothing of it can be used."""
     if "image" not in record:
         raise FileError(file, "the key 'image' is missing")
     path = root / str(record["image"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from ssd_lightning.data.formats.files import find_file, is_within
+from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.image_files import ImageDir, find_image, folder_with
 from ssd_lightning.data.formats.survey import walk
 from ssd_lightning.data.split_names import KIND_OF_WORD, kind_of
@@ -31,8 +31,14 @@ class SingleFileFormat:
     """The value of `data=` for this format."""
 
     def path(self, root: Path, split: str) -> Path:
-        """Find the file of a split. Raises `MissingSplitError` if there is none."""
-        return find_file(root, split, self.locations)
+        """Find the file of a split, by its path or its name. Raises `MissingSplitError` if there is none."""
+        suffixes = tuple({Path(location).suffix for location in self.locations})
+        names = [split] if split.endswith(suffixes) else [pattern.format(split=split) for pattern in self.locations]
+        for name in names:
+            if os.path.isfile(root / name):
+                return root / name
+        others = {path.relative_to(root).as_posix() for path in files_near(root, suffixes)}
+        raise MissingSplitError(root / names[0], split, others)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
         """Return the file of a split, with links resolved. Raises `DataError` if there is no such split."""
@@ -42,16 +48,8 @@ class SingleFileFormat:
         """Find the folder of the images that a file names, by some of these names.
 
         It is the first usual folder that contains one of the samples; else another one below the root that does and is
-        not named as another split; else the first usual one that exists.
-
-        Args:
-            root: folder of the data set.
-            path: the file.
-            samples: some of the names in it, or in one split of it.
-            split: `train`, `val` or `test`; None means what the path of the file says.
-
-        Raises:
-            DataError: it may be one of several folders.
+        not named as another split (`split` is `train`, `val` or `test`; None means what the path of the file says);
+        else the first usual one that exists. Raises `DataError` if it may be one of several folders.
         """
         if self.images is not None:
             return ImageDir(root / self.images)

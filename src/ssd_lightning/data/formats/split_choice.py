@@ -1,21 +1,30 @@
-"""Choose the splits of a folder for training, validation and test by their names and files."""
+"""Choose the splits of a folder by their names and files, and say why others are not used: none is lost in silence."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from ssd_lightning.data.annotations import AnnotationFormat
+from ssd_lightning.data.formats.csv_columns import SUFFIXES
+from ssd_lightning.data.formats.files import FileError, read_bytes, read_json, read_lines, read_xml
+from ssd_lightning.data.formats.labelme import LabelMe
+from ssd_lightning.data.formats.recognize import Candidate, images_of_csv
 from ssd_lightning.data.formats.survey import Files, folder_of
+from ssd_lightning.data.formats.voc import VOC
 from ssd_lightning.data.formats.yolo import YOLO
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
-from ssd_lightning.data.split_names import SPLIT_NAMES, kind_of, split_words
+from ssd_lightning.data.split_annotations import AnnotationFormat
+from ssd_lightning.data.split_names import SPLIT_NAMES, kind_of, split_words, without_split
 from ssd_lightning.errors import DataError
 
 NO_IMAGES = (
     "there are no images of these labels; labels of YOLO belong next to their images, or into a folder 'labels' beside "
     "the folder 'images'"
 )
+TEXT_WORDS = frozenset({"annotation", "annotations", "gt", "label", "labels", "labeltxt", "metadata"})
+"""Words in the paths of annotations in text files."""
+COCO_KEYS = ("images", "annotations", "categories")
 
 
 def distinct_splits(
@@ -94,3 +103,115 @@ def no_training_text(root: Path, names: Collection[str], *, images: str, refused
     beside += "".join(f"; '{name}' cannot be read" for name in refused)
     text = f"{root}: it is not clear which split is for training. There is {', '.join(names)}{beside}"
     return f"{text}; data.train_split={next(iter(names))} trains on that split"
+
+
+class Fault(NamedTuple):
+    """Why a file is not read."""
+
+    text: str
+    is_damaged: bool
+    """Whether nothing can read it; otherwise it is a file of another kind."""
+
+
+class Unread(NamedTuple):
+    """A file that is not read, though its name says that it is the annotation of a split."""
+
+    path: Path
+    split: str
+    """`train`, `val` or `test`."""
+    fault: Fault
+    twin: str
+    """The file of another split that is called the same, below the root."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.fault.text}; by its name it is the annotation of '{self.split}', as {self.twin} is"
+
+
+def refuse_unread(files: Files, found: Candidate, kinds: Collection[str | None]) -> list[str]:
+    """Describe test files that are not read, since they are of another kind: those of a competition have no boxes.
+
+    Raises `DataError` if a file of training, validation or test cannot be read, and no split of that kind is among the
+    `kinds` that are read.
+    """
+    unread = [one for one in _unread_splits(files, found) if one.split not in kinds]
+    for one in unread:
+        if one.split != "test" or one.fault.is_damaged:
+            raise DataError(f"{one}; correct the file, or move it away")
+    return list(map(str, unread))
+
+
+def _unread_splits(files: Files, found: Candidate) -> list[Unread]:
+    """List the files that are called like those of a format but for the split, and are not among them.
+
+    Of formats with a file for each image, it is the first file of each folder without annotations.
+    """
+    has_file_of_image = isinstance(found.format, VOC | LabelMe | YOLO)
+    known = {folder_of(path) if has_file_of_image else path for path in found.files}
+    twins = {without_split(_place(path, has_file_of_image)): path for path in reversed(found.files)}
+    stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)} if has_file_of_image else set()
+    unread = {}
+    for path in files.of(*{PurePosixPath(path).suffix.lower() for path in found.files}):
+        folder = folder_of(path) if has_file_of_image else path
+        twin, kind = twins.get(without_split(_place(path, has_file_of_image))), kind_of(folder)
+        if (
+            folder in known
+            or twin is None
+            or kind is None
+            or (has_file_of_image and PurePosixPath(path).stem not in stems)
+        ):
+            continue
+        known.add(folder)
+        unread[path] = Unread(files.root / path, kind, fault_of(files.root / path), twin)
+    return list(unread.values())
+
+
+def _place(path: str, has_file_of_image: bool) -> str:
+    return folder_of(path) + PurePosixPath(path).suffix.lower() if has_file_of_image else path
+
+
+def describe_faults(files: Files, *, at_most: int = 3) -> Iterator[str]:
+    """Say why files are not read that may be annotations: first those that are damaged."""
+    stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)}
+    texts = [path for path in files.of(".txt", ".jsonl") if _may_be_annotation(path, stems)]
+    paths = [*files.of(*SUFFIXES, ".json", ".xml"), *texts]
+    faults = [(path, fault_of(files.root / path)) for path in paths[: 10 * at_most]]
+    faults.sort(key=lambda entry: not entry[1].is_damaged)
+    return (f"{files.root / path}: {fault.text}" for path, fault in islice(faults, at_most))
+
+
+def _may_be_annotation(path: str, stems: Collection[str]) -> bool:
+    """Tell whether a text file is called like an image, or its path like annotations."""
+    return PurePosixPath(path).stem in stems or not TEXT_WORDS.isdisjoint(split_words(path))
+
+
+def fault_of(path: Path) -> Fault:
+    """Say why a file is not read."""
+    try:
+        content = read_bytes(path)
+        if not content.strip():
+            return Fault("the file is empty", True)
+        if path.suffix.lower() == ".json":
+            return Fault(_json_kind(read_json(path)), False)
+        if path.suffix.lower() == ".xml":
+            return Fault(f"the XML begins with <{read_xml(path).tag}>", False)
+        if path.suffix.lower() in SUFFIXES:
+            return _csv_fault(path)
+        return Fault(f"the first line, {read_lines(path)[0]!r:.80}, is not a label of YOLO (class cx cy w h)", False)
+    except FileError as error:
+        return Fault(error.text, True)
+
+
+def _json_kind(value: Any) -> str:
+    if not isinstance(value, dict):
+        return f"the JSON is a {type(value).__name__}, and not a list of tasks of Label Studio"
+    missing = [key for key in COCO_KEYS if key not in value]
+    has = f"the JSON has the keys {', '.join(map(repr, islice(value, 8)))}"
+    return f"{has}, but for COCO there is no {' and no '.join(map(repr, missing))}" if len(missing) < 3 else has
+
+
+def _csv_fault(path: Path) -> Fault:
+    try:
+        images_of_csv(path)
+    except DataError as error:
+        return Fault(str(error).removeprefix(f"{path}: "), isinstance(error.__cause__, UnicodeError))
+    return Fault("there is no row of an image", False)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssd_lightning.data.annotation_checks import flag_of, number_of
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import open_rows
 from ssd_lightning.data.formats.files import read_json
@@ -17,6 +16,7 @@ from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject
 from ssd_lightning.data.formats.image_files import ImageFinder
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
 CLASS_ATTRIBUTES = ("class", "label", "name", "category", "type", "object", "class_name")

@@ -6,7 +6,6 @@ from pathlib import Path, PurePath
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
-from ssd_lightning.data.annotations import Annotations
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, list_files, read_xml
 from ssd_lightning.data.formats.found import FoundImage, FoundObject
@@ -20,15 +19,9 @@ from ssd_lightning.data.formats.image_files import (
 )
 from ssd_lightning.data.formats.voc_places import Place, read_split
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged
 from ssd_lightning.errors import DataError
-
-# fmt: off
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
-    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)
-# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +71,7 @@ def _unlabelled(place: Place) -> list[str]:
     listed = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
     images = {path: path.with_suffix("").as_posix() for path in listed}
     alone = known.difference(images.values())  # the XML files state images with other names
-    stated = {PurePath(_stated_name(place.xml_path(name))).stem for name in alone}
+    stated = {PurePath(path).stem for name in alone for path in (f"{name}.xml", _stated_name(place.xml_path(name)))}
     left = [path for path, name in images.items() if name not in known and path.stem not in stated]
     return note_skipped(place.images, left, "XML file")
 

@@ -80,12 +80,10 @@ def list_folder(root: Path) -> Path:
 
 
 def _visible_texts(folder: Path) -> list[Path]:
-    """List the text files of a folder that are not hidden."""
     return sorted(path for path in folder.glob("*.txt") if not path.name.startswith("."))
 
 
 def _names_xml(path: Path, place: Place) -> bool:
-    """Tell whether one of the first lines of a list names an XML file."""
     try:
         lines = [line for line in read_lines(path, "split") if line.strip()][:5]
     except DataError:

@@ -1,24 +1,69 @@
-"""Join the annotations of several splits."""
+"""What a reader finds in the files of a split, and how several splits become one."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ssd_lightning.data.annotations import Annotations, AnnotationTable
-from ssd_lightning.data.columns import Columns, TextColumn, hash_ids
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotations import AnnotationTable, Columns, TextColumn, hash_ids
+from ssd_lightning.errors import ConfigurationError, one_line
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Annotations:
+    """What a reader found in the files of one split."""
+
+    columns: Columns
+    """Labels count from 1 in the order of `names`."""
+    names: Sequence[str]
+    """Names of all labels."""
+    num_declared: int
+    """The first names are those of the classes. Objects of the others are of no class that the files declare."""
+    is_listed: bool
+    """The files list the classes in an order; otherwise they are sorted by name."""
+    is_numbered: bool = False
+    """The names are numbers from 0, since the files name no classes."""
+    ids_are_shared: bool = False
+    """The same id in two splits of a root is the same image."""
+    item_format: str = "object {item} '{name}'"
+    """How an object is described; may have {item}, {name} of its class and {image}."""
+    problems: Sequence[Problem] = ()
+    notes: Sequence[str] = ()
+    """Warnings for the user."""
+    sources: Sequence[str] = ()
+    """Files and folders that were read. If one changes, so may the annotations."""
+    roots: Sequence[str] = field(default_factory=list)
+
+
+class AnnotationFormat(Protocol):
+    """Reads the annotations of one format. Its settings are fields of a dataclass, so that `repr` names them all."""
+
+    def read(self, root: Path, split: str) -> Annotations:
+        """Read a split of an existing folder."""
+        ...
+
+    def files(self, root: Path, split: str) -> Iterable[str]:
+        """List the files of a split, to tell splits apart. Raises `DataError` if there is no such split."""
+        ...
+
+
+def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a sentence for each image file that several images share; `images` has path and id of each."""
+    ids: dict[str, list[str]] = {}
+    for path, image_id in images:
+        ids.setdefault(path, []).append(image_id)
+    for path, names in ids.items():
+        if len(names) > 1:
+            shown = ", ".join(f"'{name}'" for name in dict.fromkeys(names))
+            yield one_line(f"{path}: the split names it {len(names)} times (as {shown}); it is used for each of them")
 
 
 def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return the root of every split as an absolute path, with links unresolved.
-
-    Raises:
-        ConfigurationError: a root is not a path.
-    """
+    """Return the absolute path of each split's root, with links unresolved; `ConfigurationError` if one is no path."""
     for split in splits:
         if not isinstance(split.get("root"), str | Path):
             root = split.get("root")
@@ -45,11 +90,6 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
 
     With several roots, the images' ids start with the root's folder: VOC2007/000005. With several splits of a root they
     also start with the split, unless ids are shared: then an image in several splits comes once.
-
-    Args:
-        found: annotations of each split.
-        roots: root of each.
-        splits: name of each.
     """
     if len(found) == 1:
         return found[0]
