@@ -376,7 +376,10 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"], "backbone.weights=nothing.pth"),
+        (
+            ["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"],
+            "backbone.weights=nothing.pth",
+        ),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
     ],
