@@ -43,9 +43,6 @@ def doctor(config: DictConfig) -> dict[str, Any]:
     Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Exits with
     code 1 if something would spoil the run.
 
-    Args:
-        config: the composed `conf/doctor.yaml`.
-
     Returns:
         The content of `doctor.json`.
 

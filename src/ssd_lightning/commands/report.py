@@ -14,13 +14,7 @@ from ssd_lightning.reporting.summary import evaluation_command
 
 
 def report(config: DictConfig) -> Path:
-    """Write the page for one run or several.
-
-    Args:
-        config: the composed `conf/report.yaml`.
-
-    Returns:
-        Path of the page.
+    """Write the page for one run or several, and return its path.
 
     Raises:
         UserError: a directory is not a run, a file in it is damaged, the page cannot be written, it would replace a
