@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra._internal.defaults_list import Overrides
@@ -70,7 +70,8 @@ def _compositions() -> Iterator[None]:
     set of overrides. Hydra applies overrides of values itself, each time.
     """
     compose, read = ConfigLoaderImpl.load_configuration, ConfigRepository.load_config
-    merge, find_defaults = ConfigLoaderImpl._compose_config_from_defaults_list, config_loader_impl.create_defaults_list
+    merge, load_one = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_single_config
+    find_defaults, choices_so_far = config_loader_impl.create_defaults_list, defaults_list._create_interpolation_map
     kept: dict[tuple, bytes] = {}
 
     def remember(key: tuple, make: Callable[[], Any]) -> Any:
@@ -97,9 +98,21 @@ def _compositions() -> Iterator[None]:
         found = remember(key, lambda: find_defaults(repo, config_name, overrides_list=choices, **settings))
         return replace(found, config_overrides=values)
 
+    def find_choices(overrides: Any, entries: list, *more: Any) -> Any:
+        """Most lists refer to no other choice; to collect those takes a quarter of a composition."""
+        return choices_so_far(overrides, entries, *more) if any(one.is_interpolation() for one in entries) else {}
+
     def merge_once(self: Any, defaults: list[ResultDefault], repo: Any) -> Any:
-        key = ("merged", *((one.config_path, one.parent, one.package, one.is_self) for one in defaults))
+        key = ("merged", *map(key_of, defaults))
         return remember(key, lambda: merge(self, defaults, repo))
+
+    def load_once(self: Any, default: ResultDefault, repo: Any) -> Any:
+        if default.config_path.startswith("experiment/"):
+            return load_one(self, default, repo)
+        return remember(("one", *key_of(default)), lambda: load_one(self, default, repo))
+
+    def key_of(one: ResultDefault) -> tuple:
+        return one.config_path, one.parent, one.package, one.is_self, one.primary
 
     def load(self: Any, config_name: Any, overrides: list[str], run_mode: RunMode, *more: Any, **flags: Any) -> Any:
         paths = {place.path.removeprefix("file://") for place in self.config_search_path.get_path() if place.path}
@@ -111,7 +124,9 @@ def _compositions() -> Iterator[None]:
             patch.setattr(ConfigRepository, "load_config", read_once)
             patch.setattr(CachingConfigRepository, "__init__", share_sources)
             patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
+            patch.setattr(ConfigLoaderImpl, "_load_single_config", load_once)
             patch.setattr(config_loader_impl, "create_defaults_list", find_defaults_once)
+            patch.setattr(defaults_list, "_create_interpolation_map", find_choices)
             config = remember(key, lambda: compose(self, config_name, overrides, run_mode, *more, **flags))
         config.hydra.runtime.cwd = os.getcwd()
         return config

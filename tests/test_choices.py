@@ -195,27 +195,24 @@ def test_a_head_is_one_word(head: str) -> None:
     build_net(compose_config("train", [f"model={model}", f"head={head}", "head.prior_probability=0.01"]))
 
 
-@pytest.mark.parametrize("clip", [False, True, "size"])
-def test_clipping_of_priors_is_named(clip: bool | str) -> None:
+def test_clipping_of_priors_is_named() -> None:
     config = compose_config("train", ["model=tiny_ssd"])
-    config.priors.clip = clip
-    priors = make_net(config, 3, pretrained=False).priors_cxcywh
-    assert (priors[:, 2:].max() <= 1) == bool(clip)
+    for clip in (False, True, "size"):
+        config.priors.clip = clip
+        priors = make_net(config, 3, pretrained=False).priors_cxcywh
+        assert (priors[:, 2:].max() <= 1) == bool(clip)
 
 
 def test_the_command_line_has_the_last_word_over_what_a_backbone_brings() -> None:
+    overrides = ["model=tiny_ssd", "priors=ssd300", "image_size=[256,256]", "priors.levels.image_size=300"]
     with pytest.raises(Exception, match=r"32x32 +38x38") as caught:
-        build_net(
-            compose_config(
-                "train", ["model=tiny_ssd", "priors=ssd300", "image_size=[256,256]", "priors.levels.image_size=300"]
-            )
-        )
+        build_net(compose_config("train", overrides))
     assert isinstance(find_user_error(caught.value), ConfigurationError)
 
 
 @pytest.mark.parametrize(
     ("loggers", "names"),
-    [("csv", {"csv"}), ("[csv,wandb]", {"csv", "wandb"}), ("tensorboard", {"tensorboard"}), ("none", set())],
+    [("[csv,wandb]", {"csv", "wandb"}), ("none", set())],
 )
 def test_one_or_several_loggers_and_callbacks(loggers: str, names: set[str]) -> None:
     config = compose_config("train", [f"logger={loggers}", "callbacks=[default,ema]"])

@@ -376,7 +376,10 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"], "backbone.weights=nothing.pth"),
+        (
+            ["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"],
+            "backbone.weights=nothing.pth",
+        ),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
     ],
@@ -394,20 +397,28 @@ def test_what_train_cannot_do(
         (["checkpoint=nowhere.ckpt"], "data="),
         (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
+        (
+            ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY_COUNTS, "visualizations=TOY/ImageSets/Main/test.txt"],
+            "Main/test.txt",
+        ),
     ],
 )
 def test_what_evaluate_cannot_do(
     trained: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str, tmp_path: Path
 ) -> None:
-    assert answer in refused(capsys, tmp_path, "evaluate", *(a.replace("RUN", str(trained / "run")) for a in arguments))
+    places = {"RUN": str(trained / "run"), "TOY": str(trained / "datasets/toy")}
+    for name, place in places.items():
+        arguments = [argument.replace(name, place) for argument in arguments]
+    assert answer in refused(capsys, tmp_path, "evaluate", *arguments)
 
 
-def test_scores_that_cannot_be_written_are_said(
-    trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (trained / "a_file").write_text("")
-    overrides = [f"checkpoint={trained / 'run'}", "data=toy", f"data.root={trained / 'datasets/toy'}", *TOY_COUNTS]
-    assert "a_file" in refused(capsys, tmp_path, "evaluate", *overrides, f"visualizations={trained / 'a_file'}")
+def rewritten(trained: Path, folder: Path, pattern: str, text: str, files: str = "*") -> list[str]:
+    """Copy the toy set and replace a pattern in its annotations. Gives the overrides that score it."""
+    shutil.copytree(trained / "datasets" / "toy", folder / "other")
+    for path in (folder / "other" / "Annotations").glob(files):
+        path.write_text(re.sub(pattern, text, path.read_text()))
+    place = ["data=voc_folder", f"data.root={folder / 'other'}", "split=test", "data.num_workers=0"]
+    return [f"checkpoint={trained / 'run'}", *place]
 
 
 @pytest.mark.parametrize(
@@ -416,12 +427,9 @@ def test_scores_that_cannot_be_written_are_said(
 def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], on_error: str
 ) -> None:
-    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
-    for path in (tmp_path / "other" / "Annotations").iterdir():
-        path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
-    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
+    overrides = rewritten(trained, tmp_path, "<name>.*?</name>", "<name>zebra</name>")
     with pytest.raises(SystemExit):
-        run_command(tmp_path, *command, f"checkpoint={trained / 'run'}", *overrides)
+        run_command(tmp_path, *command, *overrides, f"data.on_error={on_error}")
     printed = capsys.readouterr()
     known = ", ".join(sorted(TOY_CLASSES))
     told = f"error: the model knows {known}; the annotations of the test split have zebra: they share none"
@@ -433,11 +441,8 @@ def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
 def test_a_class_that_the_model_lacks_is_reported_by_object(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], on_error: str
 ) -> None:
-    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
-    path = tmp_path / "other" / "Annotations" / "test_00003.xml"
-    path.write_text(re.sub("<name>.*?</name>", "<name>zebra</name>", path.read_text()))
-    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", f"data.on_error={on_error}"]
-    overrides = ["evaluate", f"checkpoint={trained / 'run'}", *overrides, "data.num_workers=0"]
+    zebra = ("<name>.*?</name>", "<name>zebra</name>", "test_00003.xml")
+    overrides = ["evaluate", *rewritten(trained, tmp_path, *zebra), f"data.on_error={on_error}"]
     if on_error == "skip":
         run_command(tmp_path, *overrides)
         told = capsys.readouterr().out
@@ -449,11 +454,8 @@ def test_a_class_that_the_model_lacks_is_reported_by_object(
 def test_objects_that_the_metrics_ignore_are_reported(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(trained / "datasets" / "toy", tmp_path / "other")
-    for path in (tmp_path / "other" / "Annotations").iterdir():
-        path.write_text(re.sub("<difficult>.</difficult>", "<difficult>1</difficult>", path.read_text()))
-    overrides = ["data=voc_folder", f"data.root={tmp_path / 'other'}", "split=test", "data.num_workers=0"]
-    run_command(tmp_path, "evaluate", f"checkpoint={trained / 'run'}", *overrides)
+    difficult = ("<difficult>.</difficult>", "<difficult>1</difficult>")
+    run_command(tmp_path, "evaluate", *rewritten(trained, tmp_path, *difficult))
     assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
 
 

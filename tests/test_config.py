@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from helpers.choices import CONF
 from ssd_lightning import config as configs
-from ssd_lightning.config import compose_config, find_folder
+from ssd_lightning.config import compose_config, find_folder, register_experiments
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.errors import ConfigurationError, DataError, UserError, find_user_error
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
@@ -150,29 +150,17 @@ def test_folders_are_found_beside_the_code_or_inside_it(tmp_path: Path, monkeypa
     assert find_folder("conf") == package / "conf"
 
 
-def test_recipes_that_are_not_named_are_listed_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_that_are_not_named_are_listed_without_being_read() -> None:
     """Reading all takes as long as composing, and Hydra copies what they say for every group that `--help` lists."""
     names = {f"{path.stem}.yaml" for path in find_folder("experiments").glob("*.yaml")}
     store = ConfigStore.instance()
-
-    def read() -> set[str]:
+    for arguments, expected in (
+        ([], set()),
+        (["experiment=toy_tiny", "seed=1"], {"toy_tiny.yaml"}),
+        (["experiment=scratch"], {"scratch.yaml", "finetune.yaml"}),  # which it extends
+        (["experiment=glob(ssd300*)"], names),
+        (None, names),
+    ):
+        register_experiments("train", arguments)
         assert set(store.list("experiment")) == names
-        return {name for name in names if store.load(f"experiment/{name}").node}
-
-    monkeypatch.setattr(configs, "_stored", {})
-    configs.register_experiments("train", [])
-    assert read() == set()
-    configs.register_experiments("train", ["experiment=toy_tiny", "seed=1"])
-    assert read() == {"toy_tiny.yaml"}
-    configs.register_experiments("train", ["experiment=scratch"])
-    assert read() == {"toy_tiny.yaml", "scratch.yaml", "finetune.yaml"}  # which it extends
-    monkeypatch.setattr(configs, "_stored", {})
-    configs.register_experiments("train", ["experiment=glob(ssd300*)"])
-    assert read() == names
-    monkeypatch.setattr(configs, "_stored", {})
-    configs.register_experiments("train", [])
-    assert read() == set()
-    configs.register_experiments("train")
-    assert read() == names
-    configs.register_experiments("train", [])
-    assert read() == names
+        assert {name for name in names if store.load(f"experiment/{name}").node} == expected

@@ -65,29 +65,29 @@ def test_several_values_are_refused_without_multirun(override: str, answer: str)
 
 
 def test_the_nearest_is_found_whatever_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "priors").mkdir()
-    (tmp_path / "priors" / "mine.yaml").write_text("clip: false\nlevels: null\nown_key: 3\n")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("root: x\nown_key: 3\n")
     (tmp_path / "own.yaml").write_text("defaults: [predict, _self_]\nown_name: 1\n")
     folder = ["--config-dir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["predict", f"--config-dir={tmp_path}", "max_frame=3"])
     with pytest.raises(ConfigurationError, match=r"did you mean 'max_frames'"):
         check_overrides("predict", CommandLine.current().overrides)
-    monkeypatch.setattr(sys, "argv", ["train", *folder])
-    check_overrides("train", ["priors=mine", "priors.own_key=4", "data=toy"])
-    for word, answer in (
-        ("priors=min", "did you mean 'mine'.*ssd300"),
-        ("priors.own_keys=4", r"did you mean 'priors\.own_key'"),
+    monkeypatch.setattr(sys, "argv", ["evaluate", *folder])
+    check_overrides("evaluate", ["data=mine", "data.own_key=4", "split=val"])
+    for words, answer in (
+        (["data=min"], "did you mean 'mine'.*voc0712"),
+        (["data=mine", "data.own_keys=4"], r"did you mean 'data\.own_key'"),
     ):
         with pytest.raises(ConfigurationError, match=answer):
-            check_overrides("train", ["priors=mine", word] if "=4" in word else [word])
+            check_overrides("evaluate", words)
     monkeypatch.setattr(sys, "argv", ["predict", *folder, "--config-name", "own"])
     check_overrides("predict", ["own_name=2", "max_frames=3"])
     with pytest.raises(ConfigurationError, match="did you mean 'own_name'"):
         check_overrides("predict", ["own_nam=2"])
-    monkeypatch.setattr(sys, "argv", ["train", "--config-path", str(tmp_path / "priors"), "--config-name", "mine"])
-    check_overrides("train", ["own_key=2"])
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--config-path", str(tmp_path / "data"), "--config-name", "mine"])
+    check_overrides("evaluate", ["own_key=2"])
     with pytest.raises(ConfigurationError, match="did you mean 'own_key'"):
-        check_overrides("train", ["own_ky=2"])
+        check_overrides("evaluate", ["own_ky=2"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -80,9 +79,7 @@ def set_up_machine(config: DictConfig) -> int:
 def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
     """Parse `budget`, which replaces `trainer.max_epochs`; None if the run is limited by epochs or steps.
 
-    Args:
-        config: configuration of the run; a budget sets its `trainer.max_epochs` to -1.
-        started: start time of the command, on the monotonic clock.
+    `started` is the start time of the command, on the monotonic clock.
 
     Raises:
         ConfigurationError: `budget` is not a duration.
@@ -95,12 +92,7 @@ def make_budget(config: DictConfig, *, started: float) -> TrainingBudget | None:
 
 
 def make_net(config: DictConfig, num_classes: int, *, pretrained: bool = True) -> SSD:
-    """Build the network and freeze its configured layers.
-
-    Args:
-        config: configuration of the run.
-        num_classes: C, without the background.
-        pretrained: start the backbone from `backbone.weights`, else from random weights.
+    """Build the network for C classes and freeze its configured layers. Without `pretrained` its weights are random.
 
     Raises:
         UserError: a setting or the weights are not usable.
@@ -128,14 +120,9 @@ def make_module(
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
 ) -> SSDModule:
-    """Build the network, loss and optimiser.
+    """Build the network, loss and optimiser. The weights of a `checkpoint` to resume replace the initial ones.
 
-    Args:
-        config: configuration of the run.
-        data: data of the run.
-        ranks: number of devices that share a step.
-        checkpoint: checkpoint to resume; its weights replace the initial ones.
-        budget: time budget of the run, if any.
+    `ranks` is the number of devices that share a step.
 
     Raises:
         UserError: a setting, the weights of `init_from`, or those of the backbone cannot be used.
@@ -194,19 +181,13 @@ def make_trainer(
     checkpoint: Path | None,
     budget: TrainingBudget | None = None,
 ) -> pl.Trainer:
-    """Build the trainer with its callbacks and loggers.
-
-    Args:
-        config: configuration of the run.
-        run_dir: directory of the run.
-        ranks: number of devices that share a step.
-        checkpoint: checkpoint to resume. Like the settings, it must be the same on all ranks.
-        budget: time budget of the run, if any.
-    """
+    """Build the trainer with its callbacks and loggers. The `checkpoint` to resume must be the same on all ranks."""
     size = None if checkpoint is None else checkpoint.stat().st_size
     settings: Any = OmegaConf.to_container(config, resolve=True)
     consistency = RankConsistencyCheck({**settings, "bytes of the checkpoint": size})
-    callbacks = instantiate(config.callbacks, _convert_="all")
+    switches = {ProgressBar: config.trainer.enable_progress_bar, Checkpoint: config.trainer.enable_checkpointing}
+    off = tuple(kind for kind, is_on in switches.items() if not is_on)
+    callbacks = instantiate(config.callbacks, _convert_="all").values()
     loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
     trainer: pl.Trainer = instantiate(
         config.trainer,
@@ -216,7 +197,7 @@ def make_trainer(
             LogShortRuns(),
             BatchCounters(),
             NewSettings(),
-            *wanted_callbacks(callbacks.values(), config.trainer),
+            *(callback for callback in callbacks if not isinstance(callback, off)),
             # Last, so that it includes the time of the other callbacks in a validation. Checkpoints come even later.
             *([BudgetCallback(budget)] if budget is not None else []),
         ],
@@ -228,10 +209,3 @@ def make_trainer(
         profiler=make_profiler(config.trainer.profiler, run_dir),
     )
     return trainer
-
-
-def wanted_callbacks(callbacks: Iterable[Any], trainer: DictConfig) -> list[Any]:
-    """Drop the callbacks that the trainer's switches for progress bar and checkpoints disable."""
-    off: list[type] = [] if trainer.enable_progress_bar else [ProgressBar]
-    off += [] if trainer.enable_checkpointing else [Checkpoint]
-    return [callback for callback in callbacks if not isinstance(callback, tuple(off))]

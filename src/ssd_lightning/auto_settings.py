@@ -46,11 +46,6 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
 
     Building from the configuration afterwards needs no data and no second fit. Every rank does the same.
 
-    Args:
-        config: configuration of the run; `model.levels` and `priors.fit` change.
-        data: data of the run.
-        checkpoint: checkpoint to resume, if any.
-
     Returns:
         The choice, for the record; None if nothing was fitted.
 
@@ -94,11 +89,9 @@ def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
 
 
 def bound_augmentation(config: DictConfig, boxes_xyxy: np.ndarray) -> None:
-    """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes.
+    """Replace `auto_augmentation` by numbers: bounds of expansion and crops that suit the training boxes `[N, 4]`.
 
-    Args:
-        config: configuration of the run; `augmentation` and `auto_augmentation` change.
-        boxes_xyxy: `[N, 4]`, normalised to the resized input.
+    The boxes are normalised to the resized input.
 
     Raises:
         ConfigurationError: the augmentation has no such bounds.

@@ -34,11 +34,7 @@ def spell_out(arguments: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """Arguments of a command.
-
-    Attributes:
-        arguments: flags, values of flags and overrides, without the name of the command.
-    """
+    """Arguments of a command: flags, values of flags and overrides, without the name of the command."""
 
     arguments: tuple[str, ...]
 
@@ -99,9 +95,6 @@ class CommandLine:
 
     def with_absolute_config_path(self, config_name: str) -> "CommandLine":
         """Make the folder of `--config-path` absolute, since Hydra would search it next to the package.
-
-        Args:
-            config_name: name of the command's configuration.
 
         Raises:
             ConfigurationError: the folder of `--config-path` or `--config-dir` does not exist, or it is a run

@@ -2,7 +2,8 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from ssd_lightning.command_line import (
-    CONFIG_DIR_FLAGS,
-    CONFIG_NAME_FLAGS,
-    CONFIG_PATH_FLAGS,
-    CommandLine,
-    spell_out,
-)
+from ssd_lightning.command_line import CONFIG_DIR_FLAGS, CONFIG_NAME_FLAGS, CONFIG_PATH_FLAGS, CommandLine, spell_out
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import check_each
 from ssd_lightning.run_dirs import run_dir
@@ -41,11 +36,9 @@ def find_folder(name: str) -> Path:
 def register_experiments(config_name: str, arguments: Sequence[str] | None = None) -> None:
     """Register every file of `experiments/` as a choice of the group `experiment`, for commands that have this group.
 
-    Args:
-        config_name: configuration of the command.
-        arguments: the command line. Only the recipes that it names, and those that these extend, are read; the others
-            are registered without content. To read all takes as long as to compose. All are read for None, if a
-            configuration may name one itself, and for names that are not written out, such as `glob(ssd300*)`.
+    Only the recipes that the command line names, and those that these extend, are read, since to read all takes as long
+    as to compose; the others are registered without content. All are read without a command line, if a configuration
+    may name one itself, and for names that are not written out, such as `glob(ssd300*)`.
     """
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("packaged_folder", lambda name: str(find_folder(name)), replace=True)
@@ -53,29 +46,24 @@ def register_experiments(config_name: str, arguments: Sequence[str] | None = Non
     if packaged.is_file() and EXPERIMENT_GROUP not in packaged.read_text():
         return  # predict and others start faster without
     paths = sorted(find_folder("experiments").glob("*.yaml"))
-    if arguments is not None and any(text.lstrip("+").startswith("experiment=") and "(" in text for text in arguments):
-        arguments = None
-    wanted = [path for path in paths if arguments is None or any(path.stem in text for text in arguments)]
-    nodes: dict[Path, Any] = {path: {} for path in paths if path not in _stored}
-    for path in wanted:  # grows by the recipes that these extend
-        if _stored.get(path):
-            continue
-        _stored[path], nodes[path] = True, OmegaConf.load(path)
-        wanted += [path.with_name(f"{name}.yaml") for name in extended_recipes(nodes[path])]
-    for path, node in nodes.items():
-        _stored.setdefault(path, False)
+    if arguments is None or any(text.lstrip("+").startswith("experiment=") and "(" in text for text in arguments):
+        wanted = paths
+    else:
+        wanted = [path for path in paths if any(path.stem in text for text in arguments)]
+        for path in wanted:  # grows by the recipes that these extend
+            names = [entry for entry in _read_recipe(path).get("defaults") or [] if isinstance(entry, str)]
+            extended = [path.with_name(f"{name}.yaml") for name in names if name != "_self_"]
+            wanted += [other for other in extended if other not in wanted]
+    for path in paths:
+        node = _read_recipe(path) if path in wanted else {}
         ConfigStore.instance().store(
             group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
         )
 
 
-def extended_recipes(recipe: Mapping[str, Any]) -> list[str]:
-    """List the names of the recipes that a recipe extends."""
-    return [entry for entry in recipe.get("defaults") or [] if isinstance(entry, str) and entry != "_self_"]
-
-
-_stored: dict[Path, bool] = {}
-"""Registered recipes, and whether they were read. What was read stays."""
+@cache
+def _read_recipe(path: Path) -> Any:
+    return OmegaConf.load(path)
 
 
 def compose_config(
@@ -85,7 +73,7 @@ def compose_config(
     folder: Path | None = None,
     return_hydra_config: bool = False,
 ) -> DictConfig:
-    """Compose a configuration as the given command does, without running the command.
+    """Compose a configuration as a command does, without running it.
 
     Args:
         config_name: name of the command, such as `train`.

@@ -1,12 +1,10 @@
 """`python -m ssd_lightning.convert`: write annotated images in another annotation format."""
 
+from functools import partial
+
 from ssd_lightning.run_command import run_command
 
-
-def main() -> None:
-    """Run the command."""
-    run_command("convert", "ssd_lightning.commands.convert:convert")
-
+main = partial(run_command, "convert", "ssd_lightning.commands.convert:convert")
 
 if __name__ == "__main__":
     main()

@@ -1,12 +1,10 @@
 """`python -m ssd_lightning.evaluate`: score a trained detector on annotated images."""
 
+from functools import partial
+
 from ssd_lightning.run_command import run_command
 
-
-def main() -> None:
-    """Run the command."""
-    run_command("evaluate", "ssd_lightning.commands.evaluate:evaluate")
-
+main = partial(run_command, "evaluate", "ssd_lightning.commands.evaluate:evaluate")
 
 if __name__ == "__main__":
     main()

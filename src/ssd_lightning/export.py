@@ -1,12 +1,10 @@
 """`python -m ssd_lightning.export`: write a trained detector in another format, and verify the file."""
 
+from functools import partial
+
 from ssd_lightning.run_command import run_command
 
-
-def main() -> None:
-    """Run the command."""
-    run_command("export", "ssd_lightning.commands.export:export")
-
+main = partial(run_command, "export", "ssd_lightning.commands.export:export")
 
 if __name__ == "__main__":
     main()

@@ -22,8 +22,7 @@ LISTS = (list, tuple, set, Sequence)
 def check_lists(config: DictConfig) -> None:
     """Reject a single value where a constructor takes a list, and a number or boolean in a list of texts.
 
-    Args:
-        config: configuration of a command; every node with a `_target_` is checked.
+    Every node with a `_target_` is checked.
 
     Raises:
         ConfigurationError: a setting is wrong. The message contains its name, the value and the correct list.
@@ -38,18 +37,13 @@ def check_lists(config: DictConfig) -> None:
                 continue
             key = _source(node, name) or f"{prefix}{name}"
             if isinstance(value, ListConfig) and Sequence[str] in kinds:
-                _check_texts(key, list(value))
+                for number in (item for item in value if isinstance(item, (bool, int, float))):
+                    texts = ",".join(item if isinstance(item, str) else f'"{item}"' for item in value)
+                    raise _refusal(f"{key} holds {number!r}, which is not read as text; quote it", key, texts)
             elif isinstance(value, (str, int, float)) and not _admits(kinds, value):
                 length = _length(kinds)
                 wanted = "a list" if length == 1 else f"a list of {length}"
                 raise _refusal(f"{key} is {value!r}; it takes {wanted}", key, ",".join([str(value)] * length))
-
-
-def _check_texts(key: str, values: list[Any]) -> None:
-    for value in values:
-        if isinstance(value, (bool, int, float)):
-            texts = ",".join(item if isinstance(item, str) else f'"{item}"' for item in values)
-            raise _refusal(f"{key} holds {value!r}, which is not read as text; quote it", key, texts)
 
 
 def _refusal(sentence: str, key: str, items: str) -> ConfigurationError:

@@ -22,25 +22,25 @@ REFUSALS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 def refuse_sweep(overrides: Sequence[str]) -> None:
-    """Reject several values for one key on the command line of a single run.
-
-    Args:
-        overrides: `key=value` as on the command line; all of them must be parsable.
+    """Reject several values for one key on the command line of a single run. All overrides must be parsable.
 
     Raises:
         ConfigurationError: a key has several values; the message shows how to write a list or a text with a comma.
     """
     for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override():
-            raise ConfigurationError(_explain_sweep(override))
+        if not override.is_sweep_override():
+            continue
+        name, _, value = str(override.input_line).partition("=")
+        if not override.is_choice_sweep() or "choice(" in value:
+            raise ConfigurationError(f"{override.input_line}: several values are several runs; add --multirun")
+        a_list, a_text = (shlex.quote(f"{name}={form}") for form in (f"[{value}]", f'"{value}"'))
+        raise ConfigurationError(
+            f"{override.input_line}: a list is {a_list}, a text with a comma {a_text}; several runs need --multirun"
+        )
 
 
 def let_epochs_replace_budget(config: DictConfig, overrides: Sequence[str]) -> None:
     """Drop the `budget` of a recipe if the command line has a number of epochs, which has no effect beside a budget.
-
-    Args:
-        config: composed configuration of the run; its `budget` may become None.
-        overrides: `key=value` as on the command line.
 
     Raises:
         ConfigurationError: the command line has both.
@@ -90,14 +90,10 @@ def check_each(
 
 
 def check_references(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Reject overrides that refer to a setting that does not exist.
-
-    Args:
-        config: composed from the overrides.
-        overrides: `key=value`, as on the command line.
+    """Reject overrides whose value contains `${NAME}` where there is no setting NAME.
 
     Raises:
-        ConfigurationError: a value contains `${NAME}`, and there is no setting NAME.
+        ConfigurationError: there is one; the message contains it.
     """
     for text in overrides:
         key, _, value = text.partition("=")
@@ -160,14 +156,6 @@ def _items(text: str) -> list[str]:
         else:
             items[-1] += letter
     return items
-
-
-def _explain_sweep(override: Override) -> str:
-    name, _, value = str(override.input_line).partition("=")
-    if not override.is_choice_sweep() or "choice(" in value:
-        return f"{override.input_line}: several values are several runs; add --multirun"
-    a_list, a_text = (shlex.quote(f"{name}={form}") for form in (f"[{value}]", f'"{value}"'))
-    return f"{override.input_line}: a list is {a_list}, a text with a comma {a_text}; several runs need --multirun"
 
 
 def _explain_refusal(

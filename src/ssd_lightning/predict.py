@@ -1,12 +1,10 @@
 """`python -m ssd_lightning.predict`: detect objects in images, videos or a camera stream, and save the results."""
 
+from functools import partial
+
 from ssd_lightning.run_command import run_command
 
-
-def main() -> None:
-    """Run the command."""
-    run_command("predict", "ssd_lightning.commands.predict:predict")
-
+main = partial(run_command, "predict", "ssd_lightning.commands.predict:predict")
 
 if __name__ == "__main__":
     main()

@@ -124,12 +124,9 @@ def _import(task: str) -> Callable[[DictConfig], Any]:
 
 
 def store_repeated_run(config_name: str, line: CommandLine, run: Path) -> CommandLine:
-    """Register the configuration of the repeated run, with this command's Hydra settings: new directory, own log.
+    """Register the configuration of the repeated run, and return the command line that names it.
 
-    Hydra does not save its own settings with the configuration, so it would fall back to its defaults.
-
-    Returns:
-        The command line that names this configuration.
+    It gets this command's Hydra settings: new directory, own log. Hydra does not save them with a configuration.
 
     Raises:
         ConfigurationError: the configuration cannot be read, or lacks a setting that the command line changes.

@@ -1,12 +1,10 @@
 """`python -m ssd_lightning.show`: draw priors, augmented images, and the priors that are matched to each object."""
 
+from functools import partial
+
 from ssd_lightning.run_command import run_command
 
-
-def main() -> None:
-    """Run the command."""
-    run_command("show", "ssd_lightning.commands.show:show")
-
+main = partial(run_command, "show", "ssd_lightning.commands.show:show")
 
 if __name__ == "__main__":
     main()

@@ -23,11 +23,7 @@ def main() -> None:
 
 
 def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
-    """Train one run. Inside a sweep, the job runs in its own process.
-
-    Args:
-        config: the composed `conf/train.yaml`.
-        started: start time of the command, on the monotonic clock.
+    """Train one run that `started` at a time of the monotonic clock. Inside a sweep, the job runs in its own process.
 
     Returns:
         The last value of every logged metric; for a job of a sweep, the objective that the sweeper reads.

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import find_folder
@@ -29,24 +31,35 @@ def meta_net(config: DictConfig, num_classes: int = 3) -> SSD:
 
 @lru_cache(maxsize=20)
 def _meta_net(model: str, num_classes: int) -> SSD:
-    with torch.device("meta"), without_initialization():
+    with torch.device("meta"), only_shapes():
         return make_net(SimpleNamespace(model=OmegaConf.create(json.loads(model))), num_classes, pretrained=False)  # type: ignore[arg-type]
 
 
 @contextmanager
-def without_initialization() -> Iterator[None]:
-    """Skip the initialisation of parameters, which takes long on the meta device and does nothing there."""
+def only_shapes() -> Iterator[None]:
+    """Skip what takes long on the meta device and changes no shape: initialisation, norms and activations."""
+
+    def same(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+        return tensor
+
+    def batch_norm(tensor: Tensor, mean: Tensor, *_: Any, **__: Any) -> Tensor:
+        assert tensor.shape[1:2] == mean.shape
+        return tensor
+
     with pytest.MonkeyPatch.context() as patch:
-        for name in vars(torch.nn.init):
+        for name in vars(nn.init):
             if name.endswith("_") and not name.startswith("_"):
-                patch.setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+                patch.setattr(nn.init, name, same)
+        patch.setattr(nn.functional, "batch_norm", batch_norm)
+        for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu"):
+            patch.setattr(nn.functional, name, same)
         yield
 
 
 def build_net(config: DictConfig) -> SSD:
     """Build it as a run does, and once more from what its checkpoint would say of it."""
     net = meta_net(config)
-    with torch.device("meta"), without_initialization():
+    with torch.device("meta"), only_shapes():
         again = from_config(json.loads(json.dumps(to_config(net))))
     assert {name: tensor.shape for name, tensor in again.state_dict().items()} == {
         name: tensor.shape for name, tensor in net.state_dict().items()

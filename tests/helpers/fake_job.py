@@ -1,4 +1,4 @@
-"""Stands for training in tests of sweeps: a real process that obeys the same contract in a moment.
+"""Stands for training in tests of sweeps: it obeys the same contract in a moment, here or as a real process.
 
 An epoch takes FAKE_EPOCH_S seconds. The objective grows with the epochs and is best at optimizer.lr=0.003; a learning
 rate of 13 fails. What is done is kept in `checkpoints/epochs.txt`, a line an epoch, so that a second call goes on.
@@ -22,9 +22,14 @@ def main(folder: str) -> None:
     end_with_sweep()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    directory = str(OmegaConf.load(Path(folder) / "job.yaml").hydra.run.dir)
+    OmegaConf.register_new_resolver("hydra", {"runtime.output_dir": directory}.__getitem__)
+    train(folder)
+
+
+def train(folder: str) -> None:
     config = OmegaConf.load(Path(folder) / "job.yaml")
     directory = Path(config.pop("hydra").run.dir)
-    OmegaConf.register_new_resolver("hydra", {"runtime.output_dir": str(directory)}.__getitem__)
     if config.optimizer.lr == 13:
         sys.exit("error: 13 brings bad luck")
     done = directory / "checkpoints/epochs.txt"

@@ -1,4 +1,5 @@
 import shlex
+import sys
 
 import pytest
 
@@ -87,7 +88,8 @@ def test_what_is_swept() -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for module in ("optuna", "hydra_plugins.hydra_joblib_launcher"):
+        monkeypatch.setitem(sys.modules, module, None)
     for word in ("sweep=tpe", "hydra/launcher=joblib"):
         with pytest.raises(ConfigurationError, match=rf"{word} needs .* pip install 'ssd-lightning\[sweep\]'"):
             planned(f"{word} a=1,2")

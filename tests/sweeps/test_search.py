@@ -1,4 +1,4 @@
-"""Searches. Jobs are real processes that only pretend to train."""
+"""Searches. Jobs only pretend to train."""
 
 import math
 from collections.abc import Callable
@@ -105,7 +105,7 @@ def test_a_trial_that_was_begun_is_ended_first(sweep: Sweep, tmp_path: Path) -> 
 
 
 def test_what_others_have_left_behind_is_pruned(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    sweep_of_processes: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAKE_EPOCH_S", "0.15")
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
@@ -121,7 +121,7 @@ def test_what_others_have_left_behind_is_pruned(
             )
         )
     overrides = ("sweep=tpe", "experiment=toy_tiny", "trainer.max_epochs=40", RATES, "sweep.name=search")
-    assert sweep(*overrides, "sweep.n_trials=6") == 0
+    assert sweep_of_processes(*overrides, "sweep.n_trials=6") == 0
     ((path, job),) = read_jobs(directory)
     assert (job.number, job.status, job.objective) == (5, PRUNED, None)
     assert 1 <= len((path / "checkpoints/epochs.txt").read_text().split()) < 40

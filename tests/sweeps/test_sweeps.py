@@ -1,4 +1,4 @@
-"""Whole sweeps in one process, with jobs that are real processes but only pretend to train."""
+"""Whole sweeps with jobs that only pretend to train, in this process or as real processes."""
 
 import csv
 import json
@@ -31,8 +31,8 @@ def only_sweep(tmp_path: Path, name: str = "toy_tiny") -> Path:
     return found
 
 
-def test_a_grid_with_seeds(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep("--multirun", *FEW, "optimizer.lr=1e-3,3e-3", "seed=0,1", "sweep.name=rates") == 0
+def test_a_grid_with_seeds(sweep_of_processes: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep_of_processes("--multirun", *FEW, "optimizer.lr=1e-3,3e-3", "seed=0,1", "sweep.name=rates") == 0
     directory = tmp_path / "outputs" / "toy_tiny" / "rates"
     table = rows(directory)
     assert [(row["job"], row["optimizer.lr"], row["seed"]) for row in table] == [
@@ -57,47 +57,42 @@ def test_a_grid_with_seeds(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFi
     assert [place["WANDB_NAME"] for place in places] == [f"rates/{job}" for job in range(4)]
     assert {place["WANDB_TAGS"] for place in places} == {"rates"}
 
-    assert sweep("--multirun", *FEW, "optimizer.lr=5e-3", "sweep.name=rates") == 2  # another sweep in its directory
+    assert (
+        sweep_of_processes("--multirun", *FEW, "optimizer.lr=5e-3", "sweep.name=rates") == 2
+    )  # another sweep in its directory
     assert "outputs/toy_tiny/rates contains another sweep" in capfd.readouterr().err
     assert rows(directory) == table
 
 
-def test_a_finished_sweep_runs_nothing_again(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    overrides = ("--multirun", *FEW, "hydra.sweep.dir='an odd=place [1]'", "optimizer.lr=1e-3,3e-3")
-    assert sweep(*overrides) == 0
-    directory = tmp_path / "an odd=place [1]"
-    before = [(directory / job / "result.json").stat().st_mtime_ns for job in "01"]
-    first = rows(directory)
-    assert sweep(*overrides) == 0
-    assert [(directory / job / "result.json").stat().st_mtime_ns for job in "01"] == before
-    assert rows(directory) == first
-    assert "job 1 was finished before" in capfd.readouterr().out
-
-
-def test_a_job_whose_settings_were_edited_begins_anew(
+def test_only_a_job_whose_settings_were_edited_is_run_again(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The command line stays the same when a recipe's file is edited; its digest does not."""
-    overrides = ("--multirun", *FEW, "optimizer.lr=1e-3,3e-3")
-    sweep(*overrides)
-    job = only_sweep(tmp_path) / "0"
+    overrides = ("--multirun", *FEW, "hydra.sweep.dir='an odd=place [1]'", "optimizer.lr=1e-3,3e-3")
+    assert sweep(*overrides) == 0
+    directory = tmp_path / "an odd=place [1]"
+    job, other = directory / "0", directory / "1"
+    first, before = rows(directory), (other / "result.json").stat().st_mtime_ns
     with (job / "objective.jsonl").open("a") as file:
         file.write('{"epoch": 9, "value": 0.9}\n')
     for name in ("result.json", "job.json"):
         content = json.loads((job / name).read_text())
         (job / name).write_text(json.dumps({**content, "digest": "another"}))
     capfd.readouterr()
-    sweep(*overrides)
+    assert sweep(*overrides) == 0
     printed = capfd.readouterr().out
-    assert "job 0 was started with different settings" in printed
-    assert "job 0 finished" in printed
-    assert "job 1 was finished before" in printed
+    for said in ("job 0 was started with different settings", "job 0 finished", "job 1 was finished before"):
+        assert said in printed
+    assert (other / "result.json").stat().st_mtime_ns == before
+    assert rows(directory) == first
     assert json.loads((job / "result.json").read_text())["digest"] != "another"
-    assert len((job / "checkpoints/epochs.txt").read_text().split()) == 2
-    assert len((job / "objective.jsonl").read_text().splitlines()) == 2
+    for name in ("checkpoints/epochs.txt", "objective.jsonl"):
+        assert len((job / name).read_text().splitlines()) == 2
 
 
-def test_a_sweep_that_was_stopped_goes_on(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_that_was_stopped_goes_on(
+    sweep_of_processes: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAKE_EPOCH_S", "0.1")
     overrides = ("--multirun", "experiment=toy_tiny", "trainer.max_epochs=5", "optimizer.lr=1e-3,3e-3,1e-2")
 
@@ -107,7 +102,7 @@ def test_a_sweep_that_was_stopped_goes_on(sweep: Sweep, tmp_path: Path, monkeypa
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_in_the_second_job, daemon=True).start()
-    assert sweep(*overrides) == 143
+    assert sweep_of_processes(*overrides) == 143
     directory = only_sweep(tmp_path)
     done = [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))]
     assert done[0] == 5
@@ -116,7 +111,7 @@ def test_a_sweep_that_was_stopped_goes_on(sweep: Sweep, tmp_path: Path, monkeypa
     stopped = JobRecord.read(directory / "1")
     assert stopped is not None
     assert stopped.status == "stopped"
-    assert sweep(*overrides) == 0
+    assert sweep_of_processes(*overrides) == 0
     assert [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))] == [5, 5, 5]
     finished = JobRecord.read(directory / "1")
     assert finished is not None
@@ -124,10 +119,10 @@ def test_a_sweep_that_was_stopped_goes_on(sweep: Sweep, tmp_path: Path, monkeypa
 
 
 def test_a_failed_job_is_reported_and_the_others_run(
-    sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    sweep_of_processes: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("--multirun", *FEW, "optimizer.lr=13,3e-3")
-    assert sweep(*overrides) == 1
+    assert sweep_of_processes(*overrides) == 1
     table = rows(only_sweep(tmp_path))
     assert [(row["status"], row["reason"]) for row in table] == [("failed", "13 brings bad luck"), ("finished", "")]
     assert table[0]["val/map_11point"] == ""

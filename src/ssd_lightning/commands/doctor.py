@@ -43,9 +43,6 @@ def doctor(config: DictConfig) -> dict[str, Any]:
     Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Exits with
     code 1 if something would spoil the run.
 
-    Args:
-        config: the composed `conf/doctor.yaml`.
-
     Returns:
         The content of `doctor.json`.
 
@@ -71,11 +68,7 @@ def doctor(config: DictConfig) -> dict[str, Any]:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Check the settings that only this command has.
-
-    Raises:
-        ConfigurationError: a value is not usable.
-    """
+    """Check the settings that only this command has."""
     if config.images != "all":
         require_number("images", config.images, 1, whole=True)
     require_number("tiny_px", config.tiny_px, 0)
@@ -88,15 +81,7 @@ def check_settings(config: DictConfig) -> None:
 
 
 def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
-    """Run the whole check, and write the plot and the fitted priors.
-
-    Args:
-        config: the composed `conf/doctor.yaml`.
-        directory: output directory.
-
-    Returns:
-        The report in plain values.
-    """
+    """Run the whole check, and write the plot and the fitted priors. Returns the report in plain values."""
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     stated = list(config.data.class_names) if config.data.class_names else None
@@ -123,7 +108,11 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
         check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
     if net is not None and check.training_objects:
         if config.priors.fit:
-            net = with_fitted_priors(check, config, net)
+            choice = fit_priors(net, check.datasets["train"], check.resize)
+            OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
+            fitted = make_net(config, net.num_classes, pretrained=False)
+            fitted.load_state_dict(net.state_dict())
+            net = fitted
         report["coverage"], report["priors"] = judge_priors(
             check,
             net.levels,
@@ -159,24 +148,8 @@ def build_network(check: DatasetCheck, config: DictConfig) -> SSD:
         return make_net(config, len(check.class_names), pretrained=False)
 
 
-def with_fitted_priors(check: DatasetCheck, config: DictConfig, net: SSD) -> SSD:
-    """Give the network the priors that a run with `priors.fit=true` fits to the training boxes."""
-    choice = fit_priors(net, check.datasets["train"], check.resize)
-    OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
-    fitted = make_net(config, net.num_classes, pretrained=False)
-    fitted.load_state_dict(net.state_dict())
-    return fitted
-
-
 def training_command(config: DictConfig, overrides: Sequence[str], *, choice: str | None, directory: Path) -> str:
-    """Return the command that trains with the fitted priors.
-
-    Args:
-        config: composed configuration of this command.
-        overrides: overrides of this command.
-        choice: value of `priors=`.
-        directory: directory that contains `priors/`.
-    """
+    """Return the command that trains with the fitted priors. `choice` is the value of `priors=`."""
     left_out = (*OWN_SETTINGS, "priors", "priors.fit", "model.levels", "hydra.run.dir")
     kept = [text for text in overrides if text.lstrip("+~").partition("=")[0] not in left_out]
     arguments = ["python", "-m", "ssd_lightning.train", "--config-dir", str(directory), *kept, f"priors={FITTED}"]

@@ -63,11 +63,13 @@ def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, An
     )
     if trial is None:
         return None
+    annotations = check.datasets["train"].annotations
+    repeats = repeat_factors(annotations, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
     estimate = run_estimate(
         seconds_a_step=trial.seconds_a_step,
         measured_batch_size=batch_size,
         batch_size=config.data.batch_size,
-        num_images=samples_of_epoch(check, config),
+        num_images=EpochSampler(size=len(annotations), pad=True, repeats=repeats).samples,
         num_devices=num_devices,
         max_epochs=None if config.budget else config.trainer.max_epochs,
         max_steps=config.trainer.max_steps,
@@ -77,10 +79,3 @@ def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, An
         fixed_mib=trial.fixed_mib,
     )
     return {"where": f"{device.type}, {config.trainer.precision}", "losses": trial.losses, "estimate": estimate}
-
-
-def samples_of_epoch(check: DatasetCheck, config: DictConfig) -> int:
-    """Count the training samples of an epoch; images of rare classes may be repeated."""
-    annotations = check.datasets["train"].annotations
-    factors = repeat_factors(annotations, threshold=config.data.repeat_threshold) if config.data.repeat_rare else None
-    return EpochSampler(size=len(annotations), pad=True, repeats=factors).samples

@@ -38,13 +38,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Score one detector on one split.
-
-    Args:
-        config: the composed `conf/evaluate.yaml`.
-
-    Returns:
-        The scores, as written to `output`.
+    """Score one detector on one split, and return the scores as they are written to `output`.
 
     Raises:
         UserError: the checkpoint, the data or a setting is not usable.
@@ -148,14 +142,7 @@ def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision |
 
 
 def draw_comparisons(detector: Detector, dataset: DetectionDataset, folder: Path, *, count: int) -> None:
-    """Draw detections next to ground truth, for images spread over the data set.
-
-    Args:
-        detector: the detector.
-        dataset: images and ground truth.
-        folder: output folder for the images, and for `overview.jpg` with all of them.
-        count: number of images.
-    """
+    """Draw detections next to ground truth, for `count` images spread over the data set; `overview.jpg` has all."""
     folder.mkdir(parents=True, exist_ok=True)
     panels, names = [], UniqueNames()
     names.take("overview")

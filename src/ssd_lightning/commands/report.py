@@ -14,17 +14,11 @@ from ssd_lightning.reporting.summary import evaluation_command
 
 
 def report(config: DictConfig) -> Path:
-    """Write the page for one run or several.
-
-    Args:
-        config: the composed `conf/report.yaml`.
-
-    Returns:
-        Path of the page.
+    """Write the page for one run or several, and return its path.
 
     Raises:
-        UserError: a directory is not a run, a file in it is damaged, the page cannot be written, or it would replace
-            a file that is not an earlier page of these runs.
+        UserError: a directory is not a run, a file in it is damaged, the page cannot be written, it would replace a
+            file that is not an earlier page of these runs, or one run was never evaluated; its page exists then.
     """
     named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
     if not named:
@@ -44,20 +38,11 @@ def report(config: DictConfig) -> Path:
             path = write_live_report(runs[0], output, interval_s=config.interval_s)
         else:
             path = write_report(runs[0], output)
-        require_evaluation(runs[0], path)
+        run = read_run(runs[0])
+        if not run.evaluations and run.best_validation() is None:
+            how = f"; {evaluation_command(run, 'val')} adds the rest" if run.checkpoint else ""
+            raise DataError(f"{runs[0]}: this run was never evaluated, so {path} shows no more than its training{how}")
     else:
         path = write_comparison(runs, output)
     print(f"report: {path}")
     return path
-
-
-def require_evaluation(run_dir: Path, page: Path) -> None:
-    """Check that a page has scores to show.
-
-    Raises:
-        DataError: the run was never evaluated. The page exists nevertheless.
-    """
-    run = read_run(run_dir)
-    if not run.evaluations and run.best_validation() is None:
-        how = f"; {evaluation_command(run, 'val')} adds the rest" if run.checkpoint else ""
-        raise DataError(f"{run_dir}: this run was never evaluated, so {page} shows no more than its training{how}")

@@ -39,26 +39,18 @@ CLIPPING: Mapping[Clip, str] = {
 
 
 def show(config: DictConfig) -> list[Path]:
-    """Draw the selected images.
-
-    Returns:
-        Paths of the images.
+    """Draw the selected images, and return their paths.
 
     Raises:
         UserError: a setting, the image, the data or the checkpoint is not usable, or nothing can be written.
     """
-    check_settings(config)
-    images = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
-    return write_images(images, Path(config.output))
-
-
-def check_settings(config: DictConfig) -> None:
-    """Check the settings that only this command has."""
     require_choice("what", config.what, SUBJECTS)
     require_number("num", config.num, 1, whole=True)
     require_number("draws", config.draws, 1, whole=True)
     if config.image is not None and config.what != "priors":
         raise ConfigurationError(f"image= is for what=priors; what={config.what} takes images of the data")
+    images = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
+    return write_images(images, Path(config.output))
 
 
 def show_priors(config: DictConfig) -> dict[str, np.ndarray]:

@@ -24,7 +24,12 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Set the sweep's directory, reject it if it contains another sweep, and register our sweeper with Hydra."""
         directory = Path(config.hydra.sweep.dir).resolve()
-        fix_directory(config, directory)
+        # For all jobs, even if one overrides the name that is part of it.
+        quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+        with read_write(config), open_dict(config):
+            config.hydra.sweep.dir = str(directory)
+            others = [text for text in config.hydra.overrides.hydra if not text.startswith("hydra.sweep.dir=")]
+            config.hydra.overrides.hydra = OmegaConf.create([*others, f"hydra.sweep.dir='{quoted}'"])
         overrides = list(config.hydra.overrides.task)
         more = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         sweep = {"overrides": what_it_is(overrides), "swept": what_is_swept([*more, *overrides])}
@@ -51,15 +56,6 @@ class SweepCallback(Callback):
         if failed:
             print(f"error: {len(failed)} of the sweep's jobs failed:", *failed, sep="\n  ", file=sys.stderr)
             sys.exit(1)
-
-
-def fix_directory(config: DictConfig, directory: Path) -> None:
-    """Use the sweep's directory for all jobs, even if a job overrides the name that is part of it."""
-    quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
-    with read_write(config), open_dict(config):
-        config.hydra.sweep.dir = str(directory)
-        others = [override for override in config.hydra.overrides.hydra if not override.startswith("hydra.sweep.dir=")]
-        config.hydra.overrides.hydra = OmegaConf.create([*others, f"hydra.sweep.dir='{quoted}'"])
 
 
 def stop_at_signals() -> None:

@@ -1,12 +1,12 @@
 """Turns a command line into a sweep, before Hydra reads it."""
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from ssd_lightning.checks import require_package
 from ssd_lightning.command_line import EXPLANATION_FLAGS, MULTIRUN_FLAGS, OWN_CONFIG_FLAGS, CommandLine
 from ssd_lightning.config import check_overrides, compose_config
 from ssd_lightning.errors import ConfigurationError
@@ -34,8 +34,8 @@ def plan_sweep(line: CommandLine) -> CommandLine:
         return line
     overrides, own_config = line.overrides, line.has(OWN_CONFIG_FLAGS)
     for setting, module in NEEDED.items():
-        if setting in overrides and not _is_installed(module):
-            raise ConfigurationError(f"{setting} needs an additional package: pip install 'ssd-lightning[sweep]'")
+        if setting in overrides:
+            require_package(module, setting, "'ssd-lightning[sweep]'")
     values = dict(override.split("=", 1) for override in overrides if "=" in override)
     flags, chosen = [item for item in line.arguments if item not in overrides], list(overrides)
     seeds = values.get("seeds", "null")
@@ -79,11 +79,7 @@ def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
 
 
 def what_is_swept(overrides: Sequence[str]) -> list[str]:
-    """List the keys and groups that have several values, in order.
-
-    Args:
-        overrides: `key=value` overrides of the sweep.
-    """
+    """List the keys and groups that have several values, in order."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return [override.key_or_group for override in parsed if override.is_sweep_override()]
 
@@ -96,10 +92,3 @@ def what_it_is(overrides: Sequence[str]) -> list[str]:
 def sweep_hash(overrides: Sequence[str]) -> str:
     """Hash a sweep's overrides. Their order matters, because it numbers the jobs."""
     return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the parent package is missing
-        return False

@@ -56,7 +56,8 @@ def run_as_job(config: DictConfig) -> float:
         run_process(job_command(directory))
         return math.nan
     OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
-    digest = job_digest(own_config)
+    settings: Any = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
+    digest = config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
     job = JobRecord(hydra.job.num, what_it_is(hydra.overrides.task), digest)
     before = JobRecord.read(directory)
     if before is not None and before.digest == digest:
@@ -64,18 +65,34 @@ def run_as_job(config: DictConfig) -> float:
     elif before is not None:  # a configuration file was edited
         log.info("job %d was started with different settings: it starts from scratch", job.number)
         clear(directory)
-    ending = None
+    ending, sweep, objective = None, Path(hydra.sweep.dir), str(config.objective)
     if finished_result(directory, digest) is None:
         job.write(directory)
-        ending = _start(config, hydra, directory, job)
+        console = None
+        if not str(hydra.launcher._target_).endswith("BasicLauncher"):  # beside other jobs
+            console = directory / "console.txt"
+            log.info("job %d writes to %s", job.number, console)
+        ending = run_process(
+            job_command(directory),
+            environment=job_environment(sweep, job, str(config.name)),
+            console=console,
+            give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
+        )
         job.seconds = round(job.seconds + ending.seconds, 1)
-    conclude(job, ending, finished_result(directory, digest), str(config.objective))
-    if job.status == PRUNED:
-        job.scores = {str(config.objective): value for _, value in read_objectives(directory)}  # the last one stays
+    conclude(job, ending, finished_result(directory, digest), objective)
+    described = f"{job.status}: {job.reason}"
+    if job.status == FINISHED:
+        described = f"{'was finished before' if ending is None else 'finished'}: {objective} {job.objective:.4f}"
+    elif job.status == PRUNED:
+        job.scores = dict([(objective, value) for _, value in read_objectives(directory)][-1:])
+        described = f"pruned after {job.seconds:.0f} s: other trials were better"
     job.write(directory)
-    log.info("job %d %s", job.number, describe_job(job, str(config.objective), is_new=ending is not None))
-    if ending is not None and ending.signal is not None:
-        _stop(ending, job)
+    log.info("job %d %s", job.number, described)
+    if ending is not None and ending.signal in (signal.SIGINT, signal.SIGTERM):
+        log.warning("the sweep was stopped; run the same command again to continue it")
+        sys.exit(128 + ending.signal)
+    if ending is not None and ending.signal is not None and job.status != FINISHED:  # SIGUSR1: it may be requeued
+        sys.exit(ending.code)
     return math.nan if job.objective is None else job.objective
 
 
@@ -100,12 +117,6 @@ def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:
             "job_logging": OmegaConf.to_container(hydra.job_logging, resolve=False),
         },
     }
-
-
-def job_digest(own_config: Mapping[str, Any]) -> str:
-    """Return the digest that the job's process writes into its result."""
-    settings = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
-    return config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
 
 
 def job_command(directory: Path) -> list[str]:
@@ -157,34 +168,3 @@ def finished_result(directory: Path, digest: str) -> dict[str, Any] | None:
     """Return the result in a directory if it has this configuration's digest."""
     result = read_json(directory / RESULT)
     return result if result is not None and result.get("digest") == digest else None
-
-
-def describe_job(job: JobRecord, objective: str, *, is_new: bool) -> str:
-    """Describe the state of a job."""
-    if job.status == FINISHED:
-        return f"{'finished' if is_new else 'was finished before'}: {objective} {job.objective:.4f}"
-    if job.status == PRUNED:
-        return f"pruned after {job.seconds:.0f} s: other trials were better"
-    return f"{job.status}: {job.reason}"
-
-
-def _start(config: DictConfig, hydra: HydraConf, directory: Path, job: JobRecord) -> Ending:
-    sweep = Path(hydra.sweep.dir)
-    beside_others = not str(hydra.launcher._target_).endswith("BasicLauncher")
-    console = directory / "console.txt" if beside_others else None
-    if console is not None:
-        log.info("job %d writes to %s", job.number, console)
-    return run_process(
-        job_command(directory),
-        environment=job_environment(sweep, job, str(config.name)),
-        console=console,
-        give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
-    )
-
-
-def _stop(ending: Ending, job: JobRecord) -> None:
-    if ending.signal in (signal.SIGINT, signal.SIGTERM):
-        log.warning("the sweep was stopped; run the same command again to continue it")
-        sys.exit(128 + ending.signal)
-    if job.status != FINISHED:  # SIGUSR1: the job may have been requeued
-        sys.exit(ending.code)
