@@ -21,7 +21,7 @@ from ssd_lightning.inference.export.verify_export import (
     verification_table,
     verify_export,
 )
-from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.inference.runtime.description import companions
 from ssd_lightning.timing import seconds_of, time_pairs
 from ssd_lightning.visualization.tables import print_table
 
