@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-import cv2
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from helpers.commands import SMALL, refused, run_command
@@ -42,69 +40,39 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> None:
-    write_toy_dataset(tmp_path / "datasets" / "toy", num_train=6, num_val=5, num_test=2, image_size_px=(96, 96))
-
-
-@pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     tiny_detector(class_names=TOY_CLASSES).save(tmp_path / "tiny.ckpt")
     return tmp_path / "tiny.ckpt"
 
 
-@pytest.mark.usefixtures("toy")
-def test_onnx_is_written_verified_and_used_like_a_checkpoint(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_onnx_is_written_verified_and_used_like_a_checkpoint_and_by_detectnet(
+    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detector = tiny_detector(class_names=TOY_CLASSES, class_agnostic=True, clip_first=True)
-    detector.save(tmp_path / "tiny.ckpt")
-    run("export", "checkpoint=tiny.ckpt", "format=onnx", "output=new/tiny.onnx", "preprocessing=false", *QUICK, *TOY)
+    """jetson-inference's detectNet.cpp, `preProcess` and `postProcessSSD_ONNX`; TensorRT wants fixed shapes."""
+    write_toy_dataset(tmp_path / "datasets" / "toy", num_train=6, num_val=5, num_test=2, image_size_px=(96, 96))
+    given = ["export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=new/a.onnx"]
+    run(*given, *QUICK, *TOY)
     printed = capsys.readouterr().out
-    assert "0 without partner" in printed
-    assert "mAP .5:.95" in printed
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tiny.onnx"]
+    for told in (
+        "0 without partner",
+        "mAP .5:.95",
+        "--model=new/a.onnx --labels=new/a.labels.txt --input-blob=input_0",
+    ):
+        assert told in printed
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.labels.txt", "a.onnx"]
+    assert (tmp_path / "new/a.labels.txt").read_text().splitlines() == ["BACKGROUND", *TOY_CLASSES]
+
     scores = []
-    for file in ("tiny.ckpt", "new/tiny.onnx"):
+    for file in ("tiny.ckpt", "new/a.onnx"):
         run("evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
         scores.append(json.loads((tmp_path / "scores.json").read_text()))
     for name in ("images", "map_11point", "map_area", "map"):
         assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-6), name
     image = "datasets/toy/JPEGImages/val_00000.jpg"
-    run("predict", "checkpoint=new/tiny.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
-    found = json.loads((tmp_path / "seen" / "predictions.json").read_text())
-    assert found["images"][0]["detections"]
-    check_without_this_package(tmp_path / "new" / "tiny.onnx", detector)
+    run("predict", "checkpoint=new/a.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
+    assert json.loads((tmp_path / "seen/predictions.json").read_text())["images"][0]["detections"]
 
-
-def check_without_this_package(path: Path, detector: Detector) -> None:
-    """Assert that the metadata are enough for a user with numpy, onnxruntime and the file."""
-    session = onnxruntime.InferenceSession(path)
-    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-    image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
-    resized = cv2.resize(image, told["image_size"][::-1])
-    colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
-    colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
-    images = colours.transpose(2, 0, 1)[None].astype(np.float32)
-    boxes, scores, labels, (count,) = session.run(None, {"images": images})
-    (expected,) = detector.detect(torch.from_numpy(resized).permute(2, 0, 1)[None])
-    assert count == len(expected["scores"])
-    np.testing.assert_allclose(scores[0, :count], expected["scores"], atol=1e-5)
-    np.testing.assert_allclose(boxes[0, :count], expected["boxes"], atol=1e-5)
-    assert labels[0, :count].tolist() == expected["labels"].tolist()
-    assert not boxes[0, count:].any()
-    assert not labels[0, count:].any()
-
-
-def test_a_file_for_detectnet_has_what_it_expects_and_a_list_of_its_classes(
-    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """jetson-inference's detectNet.cpp, `preProcess` and `postProcessSSD_ONNX`; TensorRT wants fixed shapes."""
-    run("export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx", *QUICK)
-    printed = capsys.readouterr().out
-    assert "0 without partner" in printed
-    assert "--model=a.onnx --labels=a.labels.txt --input-blob=input_0" in printed
-    assert (tmp_path / "a.labels.txt").read_text().splitlines() == ["BACKGROUND", *TOY_CLASSES]
-    session, detector = onnxruntime.InferenceSession(tmp_path / "a.onnx"), Detector.load(checkpoint)
+    session, detector = onnxruntime.InferenceSession(tmp_path / "new/a.onnx"), Detector.load(checkpoint)
     assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
         ("input_0", "tensor(float)", [1, 3, 32, 48])
     ]
@@ -115,13 +83,11 @@ def test_a_file_for_detectnet_has_what_it_expects_and_a_list_of_its_classes(
     expected = cxcywh_to_xyxy(decode(raw.box_offsets, raw.priors_cxcywh, detector.postprocess.variances))
     np.testing.assert_allclose(boxes, expected.detach(), atol=1e-5)
     for backend in get_args(Backend):
-        check_same(detector, tmp_path / "a.onnx", backend=backend)
-    (tmp_path / "a.onnx").unlink()
-    again = ["export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=a.onnx"]
-    assert "a.labels.txt exists" in refused(capsys, tmp_path, *again)
-    Detector(detector.network, class_names=TOY_CLASSES, resize=Letterbox()).save(tmp_path / "boxed.ckpt")
-    again = ["export", "checkpoint=boxed.ckpt", "format=onnx", "layout=detectnet", "output=b.onnx"]
-    assert "letterboxes" in refused(capsys, tmp_path, *again)
+        check_same(detector, tmp_path / "new/a.onnx", backend=backend)
+    (tmp_path / "new/a.onnx").unlink()
+    assert "a.labels.txt exists" in refused(capsys, tmp_path, *given)
+    Detector(detector.network, class_names=TOY_CLASSES, resize=Letterbox()).save(tmp_path / "tiny.ckpt")
+    assert "letterboxes" in refused(capsys, tmp_path, *given[:-1], "output=b.onnx")
 
 
 def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms(

@@ -73,12 +73,15 @@ def noise(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
 
 
 def exported(detector: Detector, folder: Path, suffix: str, **inside: Any) -> Path:
-    """Write a detector and give the path."""
-    from ssd_lightning.inference.export.files import write_onnx, write_torchscript
+    """Write a detector and give the path; what is inside of TFLite and ncnn files is fixed."""
+    from ssd_lightning.inference.export import converters, files
 
-    write = {".onnx": write_onnx, ".torchscript": write_torchscript}[suffix]
     path = folder / f"detector{suffix}"
-    write(detector, path, **{"preprocessing": True, "nms": True, **inside})
+    if suffix in (".tflite", ".param"):
+        {".tflite": converters.write_tflite, ".param": converters.write_ncnn}[suffix](detector, path)
+    else:
+        write = {".onnx": files.write_onnx, ".torchscript": files.write_torchscript}[suffix]
+        write(detector, path, **{"preprocessing": True, "nms": True, **inside})
     return path
 
 

@@ -69,7 +69,9 @@ class Writers:
             case "csv":
                 return PredictionsCsv(self.folder / "predictions.csv")
             case _:
-                return PreLabels(self.folder / output, output, self.names, self.class_names)
+                return PreLabels(
+                    self.folder / output, "voc" if output == "voc" else "coco", self.names, self.class_names
+                )
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Write the detections of one image or frame to all outputs."""

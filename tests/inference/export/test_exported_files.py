@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import cv2
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -28,6 +30,7 @@ from ssd_lightning.inference.export.files import write_onnx, write_safetensors
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
 from ssd_lightning.inference.runtime.exported_files import Backend
+from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import load_pretrained
 
@@ -72,33 +75,50 @@ def test_other_runtimes_run_nothing_but_onnx_and_a_missing_one_is_named(
         Detector.load(faithful, backend="openvino")
 
 
+NETWORKS = {
+    ".onnx .torchscript": (
+        "backbone=vgg16 backbone.weights=null",
+        "model=ssdlite320 backbone=mobilenet_v3_large backbone.weights=null",
+        "backbone=resnet34 backbone.weights=null neck=fpn",
+        "model=lufficc_efficientnet_b3",
+        "backbone=squeezenet backbone.weights=null",
+        "model=qfgaohao_mobilenet_v1",
+        "model=fpnlite320 backbone.weights=null",
+        "model=fpnlite320 backbone=resnet50 backbone.weights=null",
+    ),
+    ".param .tflite": (
+        "experiment=finetune",
+        "experiment=ssd300_vgg16_voc0712_paper",
+        "experiment=fpnlite320_mobilenet_v2_coco",
+        "experiment=ssdlite320_mobilenet_v3_coco",
+        "experiment=toy_tiny",
+    ),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ["backbone=vgg16", "backbone.weights=null"],
-        ["model=ssdlite320", "backbone=mobilenet_v3_large", "backbone.weights=null"],
-        ["backbone=resnet34", "backbone.weights=null", "neck=fpn"],
-        ["model=lufficc_efficientnet_b3"],
-        ["backbone=squeezenet", "backbone.weights=null"],
-        ["model=qfgaohao_mobilenet_v1"],
-        ["model=fpnlite320", "backbone.weights=null"],
-        ["model=fpnlite320", "backbone=resnet50", "backbone.weights=null"],
-    ],
-    ids=lambda overrides: overrides[0],
+    ("suffix", "overrides"),
+    [(suffix, one) for suffixes, all_of in NETWORKS.items() for suffix in suffixes.split() for one in all_of],
 )
-def test_networks_of_the_configurations(overrides: list[str], suffix: str, tmp_path: Path) -> None:
+def test_networks_of_the_configurations(
+    suffix: str, overrides: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
-    detector = composed_detector(*overrides)
-    path = exported(detector, tmp_path, suffix, nms=False)
-    net = Detector.load(path).net
+    if suffix == ".param" and "vgg16" in overrides:
+        request.applymarker(pytest.mark.xfail(reason="pnnx loses the axis of `L2Norm`'s sum", strict=True))
+    if suffix == ".tflite" and shutil.which("onnx2tf") is None:
+        pytest.skip("onnx2tf is not on the PATH")
+    detector = composed_detector(*overrides.split())
+    net = Detector.load(exported(detector, tmp_path, suffix, nms=False)).net
     graph = ExportGraph(detector.network, net.description, graph_nms)
-    for batch in (1, 2):
-        inputs = net.description.as_input(noise(batch, detector.image_size, seed=batch))
+    for batch in {1, net.description.layout.batch or 2}:
+        images = noise(batch, detector.image_size, seed=batch)
+        inputs = net.description.as_input(images)
         with torch.inference_mode():
             found = net.run(inputs)
-            torch.testing.assert_close(tuple(found), graph(inputs), rtol=1e-4, atol=1e-5)
+            expected = graph(inputs if net.description.preprocessing else net.description.normalization(images.float()))
+            torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-5)
         assert found[1][..., 1:].max() > 0.2
 
 
@@ -132,6 +152,26 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
     model = onnx.load(faithful)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
+    """A user without this package: numpy, torch and the file."""
+    detector = tiny_detector()
+    path = exported(detector, tmp_path, ".torchscript", preprocessing=False)
+    extra = {METADATA_FILE: ""}
+    with quiet_jit():
+        script = torch.jit.load(path, _extra_files=extra)
+    told = {name: json.loads(text) for name, text in json.loads(extra[METADATA_FILE]).items()}
+    image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
+    resized = cv2.resize(image, told["image_size"][::-1])
+    colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
+    colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
+    boxes, scores, labels, [count] = script(torch.from_numpy(colours.transpose(2, 0, 1)[None].astype(np.float32)))
+    (expected,) = detector.detect(torch.from_numpy(resized).permute(2, 0, 1)[None])
+    found = {"boxes": boxes[0, :count], "scores": scores[0, :count], "labels": labels[0, :count]}
+    torch.testing.assert_close(found, dict(expected), rtol=0, atol=1e-5)
+    assert not boxes[0, count:].any()
+    assert not labels[0, count:].any()
 
 
 @pytest.mark.parametrize("size_px", [(32, 48), (64, 96), (100, 30), (31, 200), (7, 5), (1, 1)])

@@ -1,13 +1,15 @@
 """Both forms of NMS in a graph against a loop that anyone can read, and against `postprocess`."""
 
+from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from ssd_lightning.inference.export.graph_nms import graph_nms, nms_in_onnx, nms_node
+from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.types import SSDOutput
@@ -63,7 +65,7 @@ def scene(batch: int, seed: int, *, ties: bool) -> tuple[Tensor, Tensor]:
 
 
 def in_onnx(boxes: Tensor, scores: Tensor, *settings: Any) -> Outputs:
-    """Run the operators one by one. `test_export` verifies them as a graph."""
+    """Run the operators one by one."""
     return tuple(torch.from_numpy(found.value) for found in nms_in_onnx(boxes.numpy(), scores.numpy(), *settings))
 
 
@@ -82,6 +84,32 @@ def test_both_forms_do_what_the_loop_does(settings: Settings) -> None:
         found = form(boxes, nowhere, *settings)
         assert [tensor.count_nonzero() for tensor in found] == [0, 0, 0, 0]
         assert found[0].shape[2] == 4
+
+
+class Alone(nn.Module):
+    """Nothing but NMS."""
+
+    def forward(self, boxes: Tensor, scores: Tensor) -> Outputs:
+        return nms_node(boxes, scores, *SETTINGS[2])
+
+
+def test_the_operators_become_a_graph(tmp_path: Path) -> None:
+    """Of all classes together; the files of `test_exported_files` have each class for itself."""
+    program = torch.onnx.export(
+        Alone().eval(),
+        scene(2, 0, ties=False),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["boxes", "scores"],
+        dynamic_shapes=({0: (batch := torch.export.Dim("batch"))}, {0: batch}),
+        custom_translation_table={torch.ops.ssd_lightning.nms.default: nms_in_onnx},
+        verbose=False,
+    )
+    program.save(tmp_path / "nms.onnx")
+    boxes, scores = scene(3, 1, ties=True)
+    given = {"boxes": boxes.numpy(), "scores": scores.numpy()}
+    found = [torch.from_numpy(one) for one in onnxruntime.InferenceSession(tmp_path / "nms.onnx").run(None, given)]
+    torch.testing.assert_close(tuple(found), twin(boxes, scores, SETTINGS[2]), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
