@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,17 +23,14 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from torch import Tensor
 
+from helpers.exported_networks import exported
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.inference import app
 from ssd_lightning.inference.app import build_page, detections_of, fixed_overlap, look_at
 from ssd_lightning.inference.app_server import served
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.coder import decode
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -107,59 +104,31 @@ def detect(url: str, data: bytes, *settings: Any) -> tuple[str, Any]:
     return call(url, as_file(path=upload(url, data).json()[0]), *(settings or (0.3, 0.45, [])))
 
 
-class Exported(ExportedNetwork):
-    """Stands for a file: another network's answers in the form that files give them."""
-
-    def __init__(self, detector: Detector, *, nms: bool) -> None:
-        description = ExportDescription(
-            version="0",
-            class_names=detector.class_names,
-            image_size=detector.image_size,
-            normalization=detector.net.normalization,
-            preprocessing=True,
-            nms=nms,
-            postprocess=detector.postprocess,
-        )
-        super().__init__(Path("model.onnx"), description, torch.device("cpu"))
-        self.detector = [detector]  # in a list, to be no part of this module
-
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        images = inputs.permute(0, 3, 1, 2)
-        [detector] = self.detector
-        if self.description.nms:
-            [found] = detector.detect(images)
-            columns = found["boxes"], found["scores"], found["labels"], torch.tensor(len(found["scores"]))
-            return [column[None] for column in columns]
-        output = detector.net(images)
-        return cxcywh_to_xyxy(decode(output.box_offsets, output.priors_cxcywh)), output.class_logits.softmax(-1)
+LOOKS: list[tuple[dict[str, Any], float]] = [
+    ({"class_agnostic": True, "score_threshold": 0.2}, 0.1),
+    *(({}, 0.1), ({}, 0.8), ({"soft_nms": "linear"}, 0.1)),
+]
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("exported", [None, "raw", "nms"])
-@pytest.mark.parametrize(
-    ("settings", "iou_threshold"),
-    [
-        *(({}, 0.1), ({}, 0.8), ({"soft_nms": "linear"}, 0.1)),
-        ({"class_agnostic": True, "score_threshold": 0.2}, 0.1),
-    ],
-)
+@pytest.mark.parametrize("kind", ["network", "file without NMS", "file with NMS"])
 def test_one_look_gives_what_the_detector_finds_at_any_setting(
-    detector: Detector, image: np.ndarray, settings: dict[str, Any], exported: str | None, iou_threshold: float
+    detector: Detector, image: np.ndarray, kind: str, tmp_path: Path
 ) -> None:
-    def changed(net: Any, **overrides: Any) -> Detector:
-        postprocess = replace(detector.postprocess, **settings, **overrides)
-        return Detector(net, class_names=CLASS_NAMES, postprocess=postprocess, resize=Letterbox())
-
-    net = detector.net if exported is None else Exported(changed(detector.net), nms=exported == "nms")
-    looking = changed(net)
-    found = detections_of(
-        look_at(looking, image), looking, score_threshold=0.25, iou_threshold=iou_threshold, classes=["disk", "star"]
-    )
-    moved = {} if exported == "nms" else {"iou_threshold": iou_threshold}
-    wanted = changed(net, **moved)(image).select(0.25, ["disk", "star"])
-    assert len(wanted) > 0
-    assert found.as_record() == wanted.as_record()
-    assert (fixed_overlap(looking) is None) == (exported != "nms")
+    for settings, iou_threshold in LOOKS[: None if kind == "network" else 1]:
+        postprocess = replace(detector.postprocess, **settings)
+        looking = Detector(detector.net, class_names=CLASS_NAMES, postprocess=postprocess, resize=Letterbox())
+        if kind != "network":
+            looking = Detector.load(exported(looking, tmp_path, ".torchscript", nms=kind == "file with NMS"))
+        classes = ["disk", "star"]
+        found = detections_of(
+            look_at(looking, image), looking, score_threshold=0.25, iou_threshold=iou_threshold, classes=classes
+        )
+        assert (fixed_overlap(looking) is None) == (kind != "file with NMS")
+        if kind != "file with NMS":
+            looking.use_postprocess(iou_threshold=iou_threshold)
+        wanted = looking(image).select(0.25, classes)
+        assert len(wanted) > 0
+        assert found.as_record() == wanted.as_record()
 
 
 def test_the_endpoint_answers_as_predict_does(url: str, detector: Detector, image: np.ndarray) -> None:
