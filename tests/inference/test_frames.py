@@ -20,7 +20,7 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.frames import SourceImage, SourceReader, fetch
-from ssd_lightning.inference.progress import progress_bar
+from ssd_lightning.inference.progress import Bar
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.sources import Source, find_sources
 
@@ -217,9 +217,9 @@ def test_what_is_counted_written_and_shown(
     ("frames", "total"), [([], 3), ([10], 12), ([10, 5], 16), ([None], None), ([None, 5], None), ([5, None], None)]
 )
 def test_the_bar_expects_what_is_known(frames: list[int | None], total: int | None) -> None:
-    with progress_bar(3) as bar:
+    with Bar(3) as bar:
         for count in frames:
             bar.opened_video(count)
         bar.step()
-        (task,) = bar._progress.tasks
+        (task,) = bar.tasks
         assert (task.total, task.completed) == (total, 1)

@@ -73,20 +73,17 @@ def find_address(host: str, port: int) -> tuple[str, int]:
     """
     require_number("port", port, 0, 65535, whole=True)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ConfigurationError(f"host={host}: this is not an address of this machine ({error.strerror})") from error
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a port stays blocked for a minute
-        try:
-            listener.bind(address)
-            listener.listen()
-        except OSError as error:
-            raise ConfigurationError(
-                f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
-            ) from error
-        bound = listener.getsockname()
-        return str(bound[0]), int(bound[1])
+    try:
+        with socket.create_server(address, family=family) as listener:
+            bound = listener.getsockname()
+    except OSError as error:
+        raise ConfigurationError(
+            f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
+        ) from error
+    return str(bound[0]), int(bound[1])
 
 
 def serve(config: DictConfig, detector: Detector, page: dict[str, Any], address: str, port: int) -> None:

@@ -17,7 +17,7 @@ from ssd_lightning.errors import DataError, UserError, one_line
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.frames import SourceImage, SourceReader
 from ssd_lightning.inference.names import output_names
-from ssd_lightning.inference.progress import progress_bar
+from ssd_lightning.inference.progress import Bar
 from ssd_lightning.inference.results import ImageDetections, labels_of
 from ssd_lightning.inference.sources import Source, find_sources
 from ssd_lightning.inference.window import Window
@@ -122,7 +122,7 @@ def _run(
             skipped=skipped,
         )
         # Writers are closed also on an early end, so that the files are complete.
-        with closing(all_writers) as writers, progress_bar(len(sources)) as bar:
+        with closing(all_writers) as writers, Bar(len(sources)) as bar:
             reader = SourceReader(
                 config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6), bar.opened_video
             )

@@ -134,15 +134,7 @@ def save_space(
 def push_folder(
     folder: Path, repository: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
 ) -> str:
-    """Create a model repository if it is missing, and upload a folder to it.
-
-    Returns:
-        Web address of the commit.
-
-    Raises:
-        ConfigurationError: huggingface_hub is not installed.
-        WeightsError: the upload failed.
-    """
+    """Create a model repository if it is missing, and upload a folder to it. See `Detector.push_to_hub`."""
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     api = hub.HfApi(endpoint=endpoint, token=token)
     try:
@@ -153,17 +145,7 @@ def push_folder(
 
 
 def fetch_weights(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
-    """Download the weights of a repository, or find them in the local cache.
-
-    Args:
-        repository: `USER/NAME`, or a folder that `save_folder` wrote.
-        revision: branch, tag or commit.
-        endpoint: web address of the server; None for Hugging Face.
-
-    Raises:
-        ConfigurationError: huggingface_hub is not installed.
-        WeightsError: there is no such repository, file or network.
-    """
+    """Download the weights of a repository, or find them in the local cache. See `Detector.from_pretrained`."""
     if Path(repository).is_dir():
         return Path(repository) / WEIGHTS
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")

@@ -166,14 +166,7 @@ class _Report:
 
 
 class PredictionsJson(_Report):
-    """Writes `predictions.json` image by image.
-
-    Args:
-        path: path of the file.
-        header: entries at the start of the file.
-        drawn: source -> name of its annotated copy without suffix. None if there are no copies.
-        skipped: list at the end of the file.
-    """
+    """Writes `predictions.json` image by image. `drawn` has the names of annotated copies; None if there are none."""
 
     def __init__(
         self, path: Path, header: Mapping[str, Any], drawn: Mapping[Source, str] | None, skipped: Sequence[str]
