@@ -100,15 +100,11 @@ def test_a_changed_weight_and_exchanged_colours_are_found(faithful: Path) -> Non
     assert any("scores differ" in failure for failure in failures)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "inside"), [pytest.param(".onnx", True, marks=pytest.mark.slow), (".torchscript", False)]
-)
-def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(
-    tmp_path: Path, suffix: str, inside: bool
-) -> None:
+@pytest.mark.parametrize("inside", [True, False])
+def test_letterboxed_files_are_verified_and_find_the_same_in_whole_images(tmp_path: Path, inside: bool) -> None:
     detector = tiny_detector()
     detector.resize = Letterbox(fill=(0, 100, 200))
-    path = exported(detector, tmp_path, suffix, preprocessing=inside, nms=inside)
+    path = exported(detector, tmp_path, ".torchscript", preprocessing=inside, nms=inside)
     verification, loaded = verification_of(detector, path), Detector.load(path)
     assert verification.failures(tolerance=1e-4, max_map_loss=0.0) == []
     assert verification.whole is None  # the file resizes nothing
