@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -96,7 +97,7 @@ def test_only_this_machine_is_let_in_unless_a_host_is_given(
 
     monkeypatch.setattr(app, "build_page", lambda detector, **settings: calls.append(settings))
     monkeypatch.setattr(app_server, "served", served)
-    monkeypatch.setattr(demo.threading.Event, "wait", lambda event: None)
+    monkeypatch.setattr(demo, "threading", SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda: None)))
     monkeypatch.setattr(demo.webbrowser, "open", lambda url: pytest.fail("it was opened"))
     given = [] if host == "127.0.0.1" else [f"host={host}"]
     run_command(tmp_path, "demo", f"checkpoint={checkpoint}", "port=0", *given)
