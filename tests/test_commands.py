@@ -213,10 +213,10 @@ def test_predict_a_video(trained: Path) -> None:
     assert len(annotated) == 3
     detector = Detector.load(trained / "run")
     detector.use_postprocess(iou_threshold=0.3, max_detections=9)
-    for record, frame in zip(records, clip[::2], strict=True):
+    for record, (_, frame) in zip(records, clip[::2], strict=True):
         # Rounding to 0.01 pixels and 0.0001, and what other batches do to the last bits of the scores, by which
         # detections of nearly the same score change places.
-        alone = detector(frame.image).select(0.1, ["ring", "disk"]).as_record()["detections"]
+        alone = detector(frame).select(0.1, ["ring", "disk"]).as_record()["detections"]
         lists = (
             sorted(found, key=lambda one: (one["class"], one["box_xyxy_px"])) for found in (record["detections"], alone)
         )

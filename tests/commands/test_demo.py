@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -25,7 +26,7 @@ from helpers.tiny_nets import tiny_net
 from ssd_lightning.commands import demo
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, UserError
-from ssd_lightning.inference import app_server
+from ssd_lightning.inference import app, app_server
 from ssd_lightning.inference.detector import Detector
 
 
@@ -83,44 +84,29 @@ def test_a_missing_package_is_named(
     assert "pip install 'ssd-lightning[demo]'" in message
 
 
-@pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Where a page would have been served, and to whom."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_only_this_machine_is_let_in_unless_a_host_is_given(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
     calls: list[dict[str, Any]] = []
 
     @contextmanager
-    def note(page: object, **settings: Any) -> Iterator[str]:
+    def served(page: object, **settings: Any) -> Iterator[str]:
         calls.append(settings)
         yield f"http://{settings['host']}:{settings['port']}/"
 
-    monkeypatch.setattr(app_server, "served", note)
-    monkeypatch.setattr(demo.threading.Event, "wait", lambda event: None)
-    return calls
-
-
-@pytest.mark.parametrize(("host", "is_local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
-def test_only_this_machine_is_let_in_unless_a_host_is_given(
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    served: list[dict[str, Any]],
-    host: str,
-    is_local: bool,
-) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(demo.webbrowser, "open", opened.append)
-    run_command(
-        tmp_path, "demo", f"checkpoint={checkpoint}", "port=0", *([] if host == "127.0.0.1" else [f"host={host}"])
-    )
-    [settings] = served
+    monkeypatch.setattr(app, "build_page", lambda detector, **settings: calls.append(settings))
+    monkeypatch.setattr(app_server, "served", served)
+    monkeypatch.setattr(demo, "threading", SimpleNamespace(Event=lambda: SimpleNamespace(wait=lambda: None)))
+    monkeypatch.setattr(demo.webbrowser, "open", lambda url: pytest.fail("it was opened"))
+    given = [] if host == "127.0.0.1" else [f"host={host}"]
+    run_command(tmp_path, "demo", f"checkpoint={checkpoint}", "port=0", *given)
+    page, settings = calls
+    assert page == {"name": f"{checkpoint.parent.name}/best.ckpt", "examples": [], "score_threshold": 0.4}
+    assert (settings["host"], settings["port"] > 0, settings["max_bytes"]) == (host, True, 20_000_000)
+    assert bool(settings["hosts"]) == (not given)
     printed = capsys.readouterr()
-    assert settings["host"] in (("127.0.0.1", "::1") if is_local else (host,))
-    assert settings["port"] > 0
-    assert settings["max_bytes"] == 20_000_000
-    assert bool(settings["hosts"]) == is_local
-    assert ("everybody who can reach this machine" in printed.out + printed.err) != is_local
-    assert opened == []
+    assert ("everybody who can reach this machine" in printed.out + printed.err) == bool(given)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +138,13 @@ def test_an_address_that_cannot_be_taken(host: str, port: int, overrides: str) -
         demo.find_address(host, port)
 
 
-def test_a_port_that_is_taken() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as taken,
-        pytest.raises(ConfigurationError, match="port=0 takes a free one"),
-    ):
-        demo.find_address("127.0.0.1", taken.getsockname()[1])
+def test_hosts_have_to_be_known_and_ports_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert demo.find_address("localhost", 0)[0] in ("127.0.0.1", "::1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigurationError, match=f"port={port} .*port=0 takes a free one"):
+            demo.find_address("127.0.0.1", port)
 
-
-def test_a_host_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **settings: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 

@@ -13,7 +13,7 @@ from helpers.tiny_nets import tiny_net
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export.parity import Parity, compare_detections
+from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models import SSD
 from ssd_lightning.models.head import SharedHead
@@ -73,37 +73,31 @@ def noise(batch: int, image_size: tuple[int, int], seed: int = 0) -> Tensor:
 
 
 def exported(detector: Detector, folder: Path, suffix: str, **inside: Any) -> Path:
-    """Write a detector and give the path."""
-    from ssd_lightning.inference.export.files import write_onnx, write_torchscript
+    """Write a detector and give the path; what is inside of TFLite and ncnn files is fixed."""
+    from ssd_lightning.inference.export import converters, files
 
-    write = {".onnx": write_onnx, ".torchscript": write_torchscript}[suffix]
     path = folder / f"detector{suffix}"
-    write(detector, path, **{"preprocessing": True, "nms": True, **inside})
+    if suffix in (".tflite", ".param"):
+        {".tflite": converters.write_tflite, ".param": converters.write_ncnn}[suffix](detector, path)
+    else:
+        write = {".onnx": files.write_onnx, ".torchscript": files.write_torchscript}[suffix]
+        write(detector, path, **{"preprocessing": True, "nms": True, **inside})
     return path
 
 
-def exported_parity(
+def check_same(
     detector: Detector, path: Path, *, batches: tuple[int, ...] = (1, 2, 5), backend: Backend = "onnx"
-) -> Parity:
-    """Compare a file with the detector that it was made from, on noise."""
+) -> None:
+    """Assert that a file detects on noise what the detector that it was made from does."""
     loaded, found = Detector.load(path, backend=backend), Parity()
-    assert loaded.class_names == detector.class_names
-    assert loaded.image_size == detector.image_size
+    assert (loaded.class_names, loaded.image_size) == (detector.class_names, detector.image_size)
     for batch in batches:
         images = noise(batch, detector.image_size, seed=batch)
         for ours, theirs in zip(detector.detect(images), loaded.detect(images), strict=True):
             assert {name: tensor.dtype for name, tensor in theirs.items()} == {n: t.dtype for n, t in ours.items()}
-            found += compare_detections(ours, theirs, detector.image_size)
+            found.update(ours, theirs, detector.image_size)
     assert found.detections > 10
-    return found
-
-
-def check_same(detector: Detector, path: Path, **settings: Any) -> None:
-    """Assert that a file detects what its detector does."""
-    found = exported_parity(detector, path, **settings)
-    assert found.unmatched == 0
-    assert found.boxes < 1e-5
-    assert found.scores < 1e-5
+    assert (found.unmatched, found.boxes < 1e-5, found.scores < 1e-5) == (0, True, True), found
 
 
 def check_threads(detector: Detector) -> None:

@@ -1,5 +1,6 @@
 """A web server of this process, a video, and an exported file."""
 
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from helpers.exported_networks import exported, tiny_detector
 from helpers.prediction_media import Answer, write_video
@@ -29,7 +31,7 @@ def web() -> Iterator[tuple[str, dict[str, Answer]]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", answers
     server.shutdown()
     server.server_close()
@@ -43,5 +45,15 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def faithful(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ONNX file of `tiny_detector()`: writing one takes seconds."""
-    return exported(tiny_detector(), tmp_path_factory.mktemp("faithful"), ".onnx")
+    """The ONNX file of `tiny_detector()`. It takes ten seconds, so one process of pytest-xdist writes it for all."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with FileLock(folder / "detector.lock"):
+        path = folder / "detector.onnx"
+        return path if path.exists() else exported(tiny_detector(), folder, ".onnx")
+
+
+@pytest.fixture(scope="session")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TorchScript file of `tiny_detector()`."""
+    return exported(tiny_detector(), tmp_path_factory.mktemp("scripted"), ".torchscript")

@@ -8,7 +8,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,20 +19,18 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from gradio_client import Client, handle_file
 from PIL import Image
 from torch import Tensor
 
+from helpers.exported_networks import exported
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.inference import app
 from ssd_lightning.inference.app import build_page, detections_of, fixed_overlap, look_at
 from ssd_lightning.inference.app_server import served
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.ops.boxes import cxcywh_to_xyxy
-from ssd_lightning.ops.coder import decode
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -106,59 +104,31 @@ def detect(url: str, data: bytes, *settings: Any) -> tuple[str, Any]:
     return call(url, as_file(path=upload(url, data).json()[0]), *(settings or (0.3, 0.45, [])))
 
 
-class Exported(ExportedNetwork):
-    """Stands for a file: another network's answers in the form that files give them."""
-
-    def __init__(self, detector: Detector, *, nms: bool) -> None:
-        description = ExportDescription(
-            version="0",
-            class_names=detector.class_names,
-            image_size=detector.image_size,
-            normalization=detector.net.normalization,
-            preprocessing=True,
-            nms=nms,
-            postprocess=detector.postprocess,
-        )
-        super().__init__(Path("model.onnx"), description, torch.device("cpu"))
-        self.detector = [detector]  # in a list, to be no part of this module
-
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        images = inputs.permute(0, 3, 1, 2)
-        [detector] = self.detector
-        if self.description.nms:
-            [found] = detector.detect(images)
-            columns = found["boxes"], found["scores"], found["labels"], torch.tensor(len(found["scores"]))
-            return [column[None] for column in columns]
-        output = detector.net(images)
-        return cxcywh_to_xyxy(decode(output.box_offsets, output.priors_cxcywh)), output.class_logits.softmax(-1)
+LOOKS: list[tuple[dict[str, Any], float]] = [
+    ({"class_agnostic": True, "score_threshold": 0.2}, 0.1),
+    *(({}, 0.1), ({}, 0.8), ({"soft_nms": "linear"}, 0.1)),
+]
 
 
-@torch.inference_mode()
-@pytest.mark.parametrize("exported", [None, "raw", "nms"])
-@pytest.mark.parametrize(
-    ("settings", "iou_threshold"),
-    [
-        *(({}, 0.1), ({}, 0.8), ({"soft_nms": "linear"}, 0.1)),
-        ({"class_agnostic": True, "score_threshold": 0.2}, 0.1),
-    ],
-)
+@pytest.mark.parametrize("kind", ["network", "file without NMS", "file with NMS"])
 def test_one_look_gives_what_the_detector_finds_at_any_setting(
-    detector: Detector, image: np.ndarray, settings: dict[str, Any], exported: str | None, iou_threshold: float
+    detector: Detector, image: np.ndarray, kind: str, tmp_path: Path
 ) -> None:
-    def changed(net: Any, **overrides: Any) -> Detector:
-        postprocess = replace(detector.postprocess, **settings, **overrides)
-        return Detector(net, class_names=CLASS_NAMES, postprocess=postprocess, resize=Letterbox())
-
-    net = detector.net if exported is None else Exported(changed(detector.net), nms=exported == "nms")
-    looking = changed(net)
-    found = detections_of(
-        look_at(looking, image), looking, score_threshold=0.25, iou_threshold=iou_threshold, classes=["disk", "star"]
-    )
-    moved = {} if exported == "nms" else {"iou_threshold": iou_threshold}
-    wanted = changed(net, **moved)(image).select(0.25, ["disk", "star"])
-    assert len(wanted) > 0
-    assert found.as_record() == wanted.as_record()
-    assert (fixed_overlap(looking) is None) == (exported != "nms")
+    for settings, iou_threshold in LOOKS[: None if kind == "network" else 1]:
+        postprocess = replace(detector.postprocess, **settings)
+        looking = Detector(detector.net, class_names=CLASS_NAMES, postprocess=postprocess, resize=Letterbox())
+        if kind != "network":
+            looking = Detector.load(exported(looking, tmp_path, ".torchscript", nms=kind == "file with NMS"))
+        classes = ["disk", "star"]
+        found = detections_of(
+            look_at(looking, image), looking, score_threshold=0.25, iou_threshold=iou_threshold, classes=classes
+        )
+        assert (fixed_overlap(looking) is None) == (kind != "file with NMS")
+        if kind != "file with NMS":
+            looking.use_postprocess(iou_threshold=iou_threshold)
+        wanted = looking(image).select(0.25, classes)
+        assert len(wanted) > 0
+        assert found.as_record() == wanted.as_record()
 
 
 def test_the_endpoint_answers_as_predict_does(url: str, detector: Detector, image: np.ndarray) -> None:
@@ -168,21 +138,17 @@ def test_the_endpoint_answers_as_predict_does(url: str, detector: Detector, imag
     wanted = detector(image).select(0.5).as_record()
     assert len(wanted["detections"]) > 3
     assert record == wanted
-
-
-def test_a_client_of_gradio_is_answered(url: str, detector: Detector, image: np.ndarray, example: Path) -> None:
-    from gradio_client import Client, handle_file
-
-    client = Client(url, verbose=False, analytics_enabled=False)
-    record = client.predict(image=handle_file(example), classes=["ring, large"], api_name="/detect")
-    assert record["detections"] == detector(image).select(0.3, ["ring, large"]).as_record()["detections"]
-
-
-def test_an_image_is_upright(url: str, image: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     _, [record] = detect(url, encoded(image, "JPEG", exif=exif))
-    assert (record["width"], record["height"]) == (120, 160)
+    assert (record["width"], record["height"]) == (120, 160)  # upright
+    assert call(url, FRAME, 0.3, 0.45, [])[0] == "complete"  # of a webcam
+
+
+def test_a_client_of_gradio_is_answered(url: str, detector: Detector, image: np.ndarray, example: Path) -> None:
+    client = Client(url, verbose=False, analytics_enabled=False)
+    record = client.predict(image=handle_file(example), classes=["ring, large"], api_name="/detect")
+    assert record["detections"] == detector(image).select(0.3, ["ring, large"]).as_record()["detections"]
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -197,7 +163,8 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 PNG = encoded(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), "PNG")
-HOSTILE = {
+FRAME = as_file(url=f"data:image/png;base64,{base64.b64encode(PNG).decode()}")
+REFUSED: dict[str, tuple[Any, ...]] = {
     "text": (b"hello", "not an image in a known format"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "HTML or XML page"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image in a known format"),
@@ -205,55 +172,28 @@ HOSTILE = {
     "no pixels": (png_claiming(0, 0), ""),
     "many pixels": (png_claiming(8001, 8000), "8001 x 8000 pixels; at most 64 million"),
     "decompression bomb": (png_claiming(60_000, 60_000), "decompression bomb"),
-}
-
-
-def test_a_hostile_upload(url: str) -> None:
-    for kind, (data, message) in HOSTILE.items():
-        path = upload(url, data).json()[0]
-        event, answer = call(url, as_file(path=path), 0.3, 0.45, [])
-        assert event == "error", kind
-        assert message in answer["error"], kind
-        assert path not in answer["error"], kind
-    assert detect(url, PNG)[0] == "complete"
-
-
-IN_JSON = {
     "a frame that is not an image": (as_file(url="data:image/png;base64,AAAA"), "not an image in a known format"),
     "a frame that is not base64": (as_file(url="data:image/png;base64,!"), "not base64"),
     "a file of this machine": (as_file(path=str(Path(__file__).resolve())), None),
     "an address": (as_file(path="http://127.0.0.1:1/a.png"), "fetches no addresses"),
     "nothing": (None, "image is missing"),
     "a number": (3, None),
+    "a large threshold": (FRAME, "score_threshold is 1.5", 1.5, 0.45, []),
+    "a threshold of text": (FRAME, "score_threshold is 'much'", "much", 0.45, []),
+    "a negative threshold": (FRAME, "iou_threshold is -1", 0.3, -1, []),
+    "an unknown class": (FRAME, "the nearest is 'star'", 0.3, 0.45, ["sta"]),
 }
 
 
-@pytest.mark.parametrize("kind", IN_JSON)
-def test_what_is_not_an_upload(url: str, kind: str) -> None:
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused(url: str, kind: str) -> None:
     """Without a message, visitors learn only that the request failed."""
-    given, message = IN_JSON[kind]
-    event, answer = call(url, given, 0.3, 0.45, [])
+    given, message, *settings = REFUSED[kind]
+    path = upload(url, given).json()[0] if isinstance(given, bytes) else None
+    event, answer = call(url, as_file(path=path) if path else given, *(settings or (0.3, 0.45, [])))
     assert event == "error"
     assert (answer["error"] is None) if message is None else (message in answer["error"])
-
-
-def test_a_frame_of_a_webcam_is_an_image(url: str) -> None:
-    frame = base64.b64encode(PNG).decode()
-    assert call(url, as_file(url=f"data:image/png;base64,{frame}"), 0.3, 0.45, [])[0] == "complete"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ((1.5, 0.45, []), "score_threshold is 1.5"),
-        (("much", 0.45, []), "score_threshold is 'much'"),
-        ((0.3, -1, []), "iou_threshold is -1"),
-        ((0.3, 0.45, ["sta"]), "the nearest is 'star'"),
-    ],
-)
-def test_a_setting_that_cannot_be(url: str, settings: tuple[Any, ...], message: str) -> None:
-    event, answer = detect(url, PNG, *settings)
-    assert (event, message in answer["error"]) == ("error", True)
+    assert path is None or path not in answer["error"]
 
 
 def test_an_upload_has_a_limit(url: str) -> None:
@@ -297,18 +237,10 @@ def test_one_image_at_a_time_and_failures_without_details(
         raise RuntimeError("secret")
 
     monkeypatch.setattr(detector.net, "forward", fail)
-    frame = as_file(url=f"data:image/png;base64,{base64.b64encode(PNG).decode()}")
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: call(url, frame, 0.3, 0.45, []), range(4)))
+        answers = list(pool.map(lambda _: call(url, FRAME, 0.3, 0.45, []), range(4)))
     assert answers == [("error", {"error": None})] * 4
     assert most == [1] * 4
-
-
-def open_page(page: "Page", url: str, width: int = 1280) -> "Page":
-    page.set_viewport_size({"width": width, "height": 860})
-    page.goto(url)
-    page.get_by_role("heading", name="Detector demo").wait_for()
-    return page
 
 
 def rows(page: "Page", count: int) -> list[str]:
@@ -319,12 +251,14 @@ def rows(page: "Page", count: int) -> list[str]:
     return [text.strip() for text in cells.all_inner_texts()]
 
 
-def test_a_broken_file_is_reported_and_sliders_redraw_without_running_the_network_again(
+def test_broken_files_are_reported_sliders_redraw_without_the_network_and_a_webcam_is_seen(
     page: "Page", url: str, detector: Detector, image: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
     monkeypatch.setattr(app, "look_at", lambda *arguments: looks.append(1) or look_at(*arguments))
-    open_page(page, url, width=390)
+    page.set_viewport_size({"width": 390, "height": 860})
+    page.goto(url)
+    page.get_by_role("heading", name="Detector demo").wait_for()
     (tmp_path / "broken.png").write_bytes(PNG[: len(PNG) // 2])
     page.locator("input[type=file]").first.set_input_files(tmp_path / "broken.png")
     page.get_by_text("cannot read the image").wait_for()
@@ -340,10 +274,7 @@ def test_a_broken_file_is_reported_and_sliders_redraw_without_running_the_networ
     assert len(classes) > 5
     assert classes == few.names[: len(classes)]
     assert len(looks) == 1
-
-
-def test_the_webcam_is_logged(page: "Page", url: str) -> None:
-    open_page(page, url)
+    page.set_viewport_size({"width": 1280, "height": 860})
     page.get_by_role("tab", name="Webcam").click()
     page.get_by_text("Click to Access Webcam").last.click()
     page.get_by_label("capture photo").last.click()

@@ -1,18 +1,26 @@
-"""From sources to batches: what comes, in which order, and how much of it is held."""
+"""From sources to batches: what is read and fetched, in which order, and how much of it is held."""
 
+import json
+import re
+import time
 import weakref
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.prediction_media import Web, sends
+from helpers.prediction_media import Answer, Web, sends
+from ssd_lightning.commands import predict
+from ssd_lightning.config import compose_config
 from ssd_lightning.errors import DataError
-from ssd_lightning.inference.frames import SourceImage, SourceReader
-from ssd_lightning.inference.loop import Tally, detect_in, in_batches
-from ssd_lightning.inference.progress import progress_bar
+from ssd_lightning.inference.detector import Detector
+from ssd_lightning.inference.frames import SourceImage, SourceReader, fetch
+from ssd_lightning.inference.progress import Bar
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.sources import Source, find_sources
 
@@ -39,139 +47,179 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     }
     (tmp_path / "bad.jpg").write_text("<html>404</html>")
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
-    source_images, bad = read(find_sources(names), frame_stride=6)
-    assert [(str(source_image.source).rpartition("/")[2], source_image.frame) for source_image in source_images] == [
-        ("a.png", None), ("a.png", None), ("image", None), ("film", 0), ("film", 6), ("film.mp4", 0), ("film.mp4", 6),
-        ("clip.mp4", 0), ("clip.mp4", 6),
+    found, bad = read(find_sources(names), frame_stride=6)
+    assert [(str(one.source).rpartition("/")[2], one.frame, one.fps, one.time_s) for one in found] == [
+        ("a.png", None, None, None), ("a.png", None, None, None), ("image", None, None, None),
+        *((name, frame, 5 / 6, frame / 5) for name in ("film", "film.mp4", "clip.mp4") for frame in (0, 6)),
     ]  # fmt: skip
-    assert all((source_image.image == 77).all() for source_image in source_images[:3])
-    assert [source_image.path is None for source_image in source_images] == [False, *[True] * 8]
-    assert {source_image.fps for source_image in source_images if source_image.frame is not None} == {5 / 6}
+    assert all((one.image == 77).all() for one in found[:3])
+    assert [one.path is None for one in found] == [False, *[True] * 8]
     assert [sentence.partition(":")[0].rpartition("/")[2] for sentence in bad] == [
         "bad.jpg", "there is no camera 87, or it is in use or this account has no permission to use it",
     ]  # fmt: skip
 
 
-def test_what_comes_from_the_web_is_named_by_its_address(web: Web, tmp_path: Path) -> None:
+def test_what_comes_from_the_web_is_named_by_its_address_and_not_kept(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, answers = web
+    content = png(tmp_path / "a.png")
     answers |= {
         "/page.jpg": sends(b"<html>hello</html>", "image/jpeg"),
-        "/cut.png": sends(png(tmp_path / "a.png")[:60]),
+        "/cut.png": sends(content[:60]),
         "/film.mp4": sends(b"no film"),
         "/a/..%2f..%2fetc%2fpasswd": sends(b"x"),
+        "/large.png": sends(content + b" "),
+        "/a.png": sends(content),
     }
-    addresses = [f"{url}{path}" for path in (*answers, "/gone.jpg")]
-    source_images, bad = read(find_sources(addresses))
-    assert source_images == []
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    addresses = [f"{url}{path}" for path in ("/gone.jpg", *answers)]
+    [one], bad = read(find_sources(addresses), most_bytes=len(content))
+    assert str(one.source) == addresses.pop()
     for address, sentence in zip(addresses, bad, strict=True):
         assert sentence.startswith(f"{address}: ")
         assert "ssd_lightning_" not in sentence  # the folder it was kept in
         assert "\n" not in sentence
-
-
-def test_downloads_leave_nothing_behind(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    url, answers = web
-    answers["/a.png"] = sends(png(tmp_path / "a.png"))
-    place = tmp_path / "temporary"
-    place.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(place))
-    assert len(read(find_sources([f"{url}/a.png", f"{url}/none.png"]))[0]) == 1
     assert list(place.iterdir()) == []
 
 
-def test_a_bad_source_can_stop_all(tmp_path: Path) -> None:
-    png(tmp_path / "b.png")
-    (tmp_path / "a.png").write_bytes(b"")
-
-    def stop(error: DataError) -> None:
-        raise error
-
-    with pytest.raises(DataError, match=r"a\.png: the file is empty"):
-        list(SourceReader().read(find_sources(str(tmp_path)), on_bad=stop))
-
-
-def test_only_what_fits_within_the_limit_is_fetched(web: Web, tmp_path: Path) -> None:
+def test_a_file_comes_as_it_is_over_redirects_within_the_web(web: Web, tmp_path: Path) -> None:
     url, answers = web
-    content = png(tmp_path / "a.png")
-    answers["/a.png"] = sends(content)
-    assert len(read(find_sources(f"{url}/a.png"), most_bytes=len(content))[0]) == 1
-    assert "allowed" in read(find_sources(f"{url}/a.png"), most_bytes=len(content) - 1)[1][0]
+    content, path = bytes(range(256)), tmp_path / "a"
+    answers |= {"/a": sends(content, "image/png; charset=x"), "/b": sends(b""), "/there": sends(b"", to="/a")}
+    assert fetch(f"{url}/b", path, most_bytes=256) == ""
+    for place in ("a?size=1", "there"):
+        assert fetch(f"{url}/{place}", path, most_bytes=256) == "image/png"
+        assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize(("count", "size"), [(0, 3), (1, 3), (3, 3), (7, 3), (5, 1)])
-def test_batches_have_all_shots_once_in_order(count: int, size: int) -> None:
-    source_images = [SourceImage(Source("camera", "0"), np.zeros((1, 1, 3), np.uint8), frame=i) for i in range(count)]
-    batches = list(in_batches(source_images, size))
-    assert [source_image.frame for batch in batches for source_image in batch] == list(range(count))
-    assert all(len(batch) == size for batch in batches[:-1])
-    assert all(0 < len(batch) <= size for batch in batches)
+def unending(data: bytes, pause_s: float) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(data)
+                time.sleep(pause_s)
+        except OSError:
+            pass
+
+    return answer
+
+
+AWAY = ("file:///etc/hostname", "ftp://127.0.0.1/a", "data:,here", "javascript:1")
+ANSWERS: dict[str, Answer] = {
+    **{f"/out{index}": sends(b"", to=target) for index, target in enumerate(AWAY)},
+    "/loop": sends(b"", to="/loop"),
+    "/endless": unending(b"x" * 4096, 0),
+    "/drip": unending(b"x", 0.05),
+    "/silence": lambda handler: time.sleep(1),
+    "/large": sends(b"x", length=10**12),
+    "/short": sends(b"x" * 10, length=900),
+    "/beyond": sends(b"x" * 1001),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("address", "limits", "answer"),
+    [
+        *((f"/out{index}", {}, re.escape(target)) for index, target in enumerate(AWAY)),
+        ("/loop", {}, "redirects"),
+        ("/nothing", {}, "404"),
+        ("http://127.0.0.1:9/a", {}, "Connection refused"),
+        *(
+            (odd, {}, "^http|^file")
+            for odd in ("http://", "http://[", "http:///a", "http://127.0.0.1:99999/a", "file:///etc")
+        ),
+        ("/endless", {}, re.escape("0.001 MB that are allowed (max_download_mb)")),
+        ("/drip", {"most_s": 0.3}, r"incomplete after 0 s, with \d+ bytes received"),
+        ("/silence", {"silence_s": 0.3}, "timed out"),
+        ("/large", {}, "has 1,000,000,000,000 bytes"),
+        ("/short", {}, "10 bytes read, 890 more expected"),
+        ("/beyond", {}, "1,001 bytes or more"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value[:1] == "/" else "",
+)
+def test_what_is_not_fetched(address: str, limits: dict[str, float], answer: str, web: Web, tmp_path: Path) -> None:
+    url, answers = web
+    answers |= ANSWERS
+    address = f"{url}{address}" if address.startswith("/") else address
+    with pytest.raises(DataError, match=answer) as caught:
+        fetch(address, tmp_path / "file", most_bytes=1000, **{"silence_s": 5.0, **limits})
+    assert str(caught.value).startswith(f"{address}: ")
+    assert "\n" not in str(caught.value)
 
 
 class FindsOne:
     """Stands in for a detector: one detection in every image, surer in the brighter ones."""
 
-    def __call__(self, images: list[np.ndarray]) -> list[ImageDetections]:
+    class_names = ("thing",)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def __call__(self, images: list[np.ndarray], batch_size: int) -> list[ImageDetections]:
+        self.batches.append(len(images))
         box, label = np.array([[1, 2, 3, 4]], np.float32), np.array([1])
         return [
-            ImageDetections(image, box, np.array([image.mean() / 255], np.float32), label, ("thing",))
-            for image in images
+            ImageDetections(one, box, np.array([one.mean() / 255], np.float32), label, ("thing",)) for one in images
         ]
 
 
-def test_no_more_images_are_held_than_two_batches() -> None:
+@pytest.mark.parametrize(("count", "size"), [(0, 3), (3, 3), (7, 3), (5, 1), (60, 4)])
+def test_images_come_once_in_order_and_no_more_than_two_batches_are_held(count: int, size: int) -> None:
     """One is worked on while the next is made, whatever the number of images."""
     alive: list[weakref.ref] = []
     most = 0
 
-    def source_images() -> "object":
+    def source_images() -> Iterator[SourceImage]:
         nonlocal most
-        for index in range(60):
+        for index in range(count):
             image = np.full((8, 8, 3), index, np.uint8)
             alive.append(weakref.ref(image))
             most = max(most, sum(reference() is not None for reference in alive))
             yield SourceImage(Source("image", str(index)), image)
 
-    tally = Tally()
-    detect_in(source_images(), FindsOne(), batch_size=4, select=lambda found: found, writers=[], tally=tally)
-    assert tally.images == 60
-    assert most <= 2 * 4 + 1
+    detector: Any = FindsOne()
+    places = [int(one.source.address) for one, found in predict.detect_in(source_images(), detector, size, 9)]
+    assert places == list(range(count))
+    assert detector.batches == [size] * (count // size) + ([count % size] if count % size else [])
+    assert most <= 2 * size + 1
 
 
-def test_what_is_counted_written_and_shown() -> None:
-    source_images = [SourceImage(Source("image", str(i)), np.full((4, 4, 3), 25 * i, np.uint8)) for i in range(10)]
-    written: list[tuple[str, int]] = []
+def test_what_is_counted_written_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shown: list[str] = []
 
     def show(image: Image.Image, *, title: str, fps: float | None = None) -> bool:
         shown.append(title)
-        return len(shown) < 7
+        return len(shown) < 7  # then the user had enough
 
-    tally, steps = Tally(), []
-    detect_in(
-        source_images,
-        FindsOne(),
-        batch_size=3,
-        select=lambda found: found.select(0.5),
-        writers=[
-            SimpleNamespace(write=lambda source_image, found: written.append((source_image.source.address, len(found))))
-        ],  # type: ignore[list-item]
-        tally=tally,
-        window=SimpleNamespace(show=show),  # type: ignore[arg-type]
-        on_image=lambda: steps.append(1),
-    )
-    assert written == [(str(i), int(25 * i >= 127.5)) for i in range(7)]  # after the seventh the user had enough
-    assert (tally.images, tally.frames, tally.total, dict(tally.detections)) == (7, 0, 7, {"thing": 1})
-    assert len(steps) == 7
-    assert shown[6] == "6: 1 found - space: next, q: quit"
+    for index in range(10):
+        Image.fromarray(np.full((4, 4, 3), 25 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    monkeypatch.setattr(Detector, "load", lambda *_, **__: FindsOne())
+    monkeypatch.setattr(predict, "Window", lambda: SimpleNamespace(show=show, close=lambda: shown.append("closed")))
+    overrides = ["checkpoint=x", f"source={tmp_path}", "score_threshold=0.5", "save=json", f"output={tmp_path / 'out'}"]
+    predict.predict(compose_config("predict", [*overrides, "show=true"]))
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())["images"]
+    assert [(record["file"], len(record["detections"])) for record in records] == [
+        (str(tmp_path / f"{i}.png"), int(25 * i >= 127.5)) for i in range(7)
+    ]
+    assert shown[6:] == [f"{tmp_path}/6.png: 1 found - space: next, q: quit", "closed"]
+    assert f"1 detection (1 thing) in 7 images: json in {tmp_path / 'out'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("frames", "total"), [([], 3), ([10], 12), ([10, 5], 16), ([None], None), ([None, 5], None), ([5, None], None)]
 )
 def test_the_bar_expects_what_is_known(frames: list[int | None], total: int | None) -> None:
-    with progress_bar(3) as bar:
+    with Bar(3) as bar:
         for count in frames:
             bar.opened_video(count)
         bar.step()
-        (task,) = bar._progress.tasks
+        (task,) = bar.tasks
         assert (task.total, task.completed) == (total, 1)

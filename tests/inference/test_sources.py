@@ -43,10 +43,6 @@ def test_what_a_source_can_be(folder: Path) -> None:
     assert found([0, "shots/b.jpg", "shots", "http://h/v.mp4"]) == [
         ("camera", "0"), ("image", "shots/b.jpg"), ("image", "shots/a.PNG"), ("url", "http://h/v.mp4"),
     ]  # fmt: skip
-
-
-def test_a_file_whose_name_is_a_number_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
     Path("0").touch()
     assert found("0") == [("image", "0")]
 
@@ -104,22 +100,17 @@ def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_images_that_are_not_read_are_counted_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_skipped_in_a_folder_is_counted_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     Path("mixed/below").mkdir(parents=True)
-    for name in ("a.jfif", "b.SVG", "c.dng", "below/d.jxl", "notes.txt"):
+    for name in ("a.jfif", "b.SVG", "c.dng", "below/d.jxl", "notes.txt", "e.mp4", "f.MOV"):
         Path("mixed", name).write_bytes(b"")
     assert [path.name for path in find_images("mixed")] == ["a.jfif"]
     assert "mixed: skipped 2 images of formats that are not read (b.SVG, c.dng)" in caplog.text
+    assert "2 videos in mixed are skipped; use a pattern for its videos" in caplog.text
     find_images("mixed", recursive=True)
     assert "skipped 3 images of formats that are not read (b.SVG, c.dng, d.jxl)" in caplog.text
     Path("mixed/a.jfif").unlink()
     with pytest.raises(DataError, match=r"no image .* in the folder; there are 2 images of formats that"):
         find_images("mixed")
-
-
-def test_videos_beside_images_are_counted(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    Path("mixed").mkdir()
-    for name in ("a.jpg", "b.mp4", "c.MOV"):
-        Path("mixed", name).write_bytes(b"")
-    assert [path.name for path in find_images("mixed")] == ["a.jpg"]
-    assert "2 videos in mixed are skipped; use a pattern for its videos" in caplog.text
+    with pytest.raises(DataError, match=r"3 images of formats.*\*\.mp4'$"):  # no advice that was followed already
+        find_images("mixed", recursive=True)

@@ -1,10 +1,10 @@
 """The window on a display of its own, where there is a server for one; what it says where there is none."""
 
-import builtins
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -17,6 +17,7 @@ from PIL import Image, ImageGrab
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.window import Window
 
+pytestmark = pytest.mark.timeout(30)
 GREEN = Image.new("RGB", (320, 200), (0, 200, 0))
 
 
@@ -46,35 +47,31 @@ def window(display: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Window]:
 
 
 def press(window: Window, key: str) -> Callable[[], None]:
-    """Press a key until the window is gone: before it has the focus, which a busy display gives late, a key is lost."""
+    """Press a key until it is stopped: before the window has the focus, which a busy display gives late, it is lost."""
+    due = [""]
 
     def act() -> None:
         window._root.focus_force()
         window._root.event_generate(key)
-        window._root.after(100, act)
+        due[0] = window._root.after(50, act)
 
-    return act
-
-
-@pytest.mark.timeout(30)
-@pytest.mark.parametrize(
-    ("key", "goes_on"),
-    [("<space>", True), ("<Right>", True), ("<Return>", True), ("<q>", False), ("<Escape>", False)],
-)
-def test_keys(window: Window, key: str, goes_on: bool) -> None:
-    window._root.after(300, press(window, key))
-    assert window.show(GREEN, title="one") is goes_on
+    due[0] = window._root.after(50, act)
+    return lambda: window._root.after_cancel(due[0])
 
 
-@pytest.mark.timeout(30)
-def test_closing_the_window_ends(window: Window) -> None:
-    window._root.after(
-        200, lambda: window._root.tk.call(*window._root.tk.splitlist(window._root.protocol("WM_DELETE_WINDOW")))
-    )
+def close_window(window: Window) -> Callable[[], None]:
+    return lambda: window._root.tk.call(*window._root.tk.splitlist(window._root.protocol("WM_DELETE_WINDOW")))
+
+
+def test_keys_and_closing_the_window(window: Window) -> None:
+    for key, goes_on in (("<space>", True), ("<Right>", True), ("<Return>", True), ("<q>", False), ("<Escape>", False)):
+        stop = press(window, key)
+        assert window.show(GREEN, title="one") is goes_on
+        stop()
+    window._root.after(100, close_window(window))
     assert window.show(GREEN, title="one") is False
 
 
-@pytest.mark.timeout(30)
 def test_the_image_is_seen(window: Window, display: str) -> None:
     seen: list[np.ndarray] = []
 
@@ -92,28 +89,25 @@ def test_the_image_is_seen(window: Window, display: str) -> None:
     assert red.any(axis=1).sum() == 180
 
 
-@pytest.mark.timeout(30)
 def test_a_video_plays_at_its_pace_by_itself(window: Window) -> None:
     window.show(GREEN, title="first", fps=20)
     start = time.monotonic()
     assert all(window.show(GREEN, title=f"frame {index}", fps=20) for index in range(10))
     assert time.monotonic() - start >= 0.45
-    window._root.after(100, press(window, "<q>"))
+    press(window, "<q>")
     assert not all(window.show(GREEN, title=f"frame {index}", fps=20) for index in range(200))
 
 
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("fps", [None, 0.1])
 def test_ctrl_c_ends_it(window: Window, fps: float | None) -> None:
     window.show(GREEN, title="a frame before", fps=100)
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         window.show(GREEN, title="one", fps=fps)
     timer.join()
 
 
-@pytest.mark.timeout(30)
 def test_a_closed_window_leaves_nothing_that_a_thread_could_collect(
     display: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,22 +119,12 @@ def test_a_closed_window_leaves_nothing_that_a_thread_could_collect(
     assert application() is None
 
 
-def test_without_a_display_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_display_or_tkinter_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tkinter")
     monkeypatch.setenv("DISPLAY", ":987")
     with pytest.raises(ConfigurationError, match=r"show=true: there is no display .*leave show out") as caught:
         Window()
     assert "\n" not in str(caught.value)
-
-
-def test_without_tkinter_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: object, **settings: object) -> object:
-        if name == "tkinter":
-            raise ImportError("No module named 'tkinter'")
-        return real(name, *args, **settings)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "tkinter", None)
     with pytest.raises(ConfigurationError, match=r"show=true: this Python has no tkinter .*python3-tk"):
         Window()

@@ -10,6 +10,7 @@ import threading
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
@@ -38,34 +39,30 @@ def demo(config: DictConfig) -> None:
         raise ConfigurationError("the demo needs gradio: pip install 'ssd-lightning[demo]'")
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("max_upload_mb", config.max_upload_mb, 0, above_low=True)
-    if config.space is not None:
-        write_space(config)
-        return
-    address, port = find_address(config.host, config.port)  # before the detector is loaded, since this is faster
+    # Before the detector is loaded, since this is faster.
+    address = find_address(config.host, config.port) if config.space is None else None
+    checkpoint = Path(config.checkpoint)
     with tempfile.TemporaryDirectory(prefix="ssd-demo-") as scratch:
+        detector = Detector.load(checkpoint, choose_device(config.device if address else "cpu"))
+        folder = None if config.examples is None else Path(config.examples).expanduser()
+        page: dict[str, Any] = {
+            "name": model_name(checkpoint),
+            "examples": find_examples(folder, checkpoint, detector.class_names, scratch=Path(scratch)),
+            "score_threshold": config.score_threshold,
+        }
+        if address is None:
+            space = Path(config.space)
+            save_space(detector, space, **page)
+            print(f"{space} is ready: hf upload USER/NAME {space} --repo-type space")
+            if ".dev" in __version__:
+                print(
+                    f"{space / 'requirements.txt'} names {__version__}, which is not released; name its wheel instead"
+                )
+            return
         # Uploads live in a folder that goes with the command. Nothing is asked of other machines, not even by a proxy.
         os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED="False", no_proxy="*")
-        serve(config, address, port, Path(scratch))
+        serve(config, detector, page, *address)
     print("the demo has ended")
-
-
-def write_space(config: DictConfig) -> None:
-    """Write the page as a folder for a Space of Hugging Face."""
-    checkpoint, folder = Path(config.checkpoint), Path(config.space)
-    detector = Detector.load(checkpoint)
-    given = None if config.examples is None else Path(config.examples).expanduser()
-    with tempfile.TemporaryDirectory(prefix="ssd-demo-") as scratch:
-        examples = find_examples(given, checkpoint, detector.class_names, scratch=Path(scratch))
-        save_space(
-            detector,
-            folder,
-            name=model_name(checkpoint),
-            examples=examples,
-            score_threshold=config.score_threshold,
-        )
-    print(f"{folder} is ready: hf upload USER/NAME {folder} --repo-type space")
-    if ".dev" in __version__:
-        print(f"{folder / 'requirements.txt'} names {__version__}, which is not released; name its wheel instead")
 
 
 def find_address(host: str, port: int) -> tuple[str, int]:
@@ -76,47 +73,34 @@ def find_address(host: str, port: int) -> tuple[str, int]:
     """
     require_number("port", port, 0, 65535, whole=True)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ConfigurationError(f"host={host}: this is not an address of this machine ({error.strerror})") from error
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # otherwise a port stays blocked for a minute
-        try:
-            listener.bind(address)
-            listener.listen()
-        except OSError as error:
-            raise ConfigurationError(
-                f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
-            ) from error
-        bound = listener.getsockname()
-        return str(bound[0]), int(bound[1])
+    try:
+        with socket.create_server(address, family=family) as listener:
+            bound = listener.getsockname()
+    except OSError as error:
+        raise ConfigurationError(
+            f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
+        ) from error
+    return str(bound[0]), int(bound[1])
 
 
-def serve(config: DictConfig, address: str, port: int, scratch: Path) -> None:
-    """Load the detector and serve it until the process is stopped."""
+def serve(config: DictConfig, detector: Detector, page: dict[str, Any], address: str, port: int) -> None:
+    """Serve a detector until the process is stopped. `page` has the arguments of `build_page`."""
     # gradio reads its environment when it is imported.
     from ssd_lightning.inference.app import build_page
     from ssd_lightning.inference.app_server import served
 
-    detector = Detector.load(config.checkpoint, choose_device(config.device))
     detector(np.zeros((*detector.image_size, 3), np.uint8))  # warm-up: the first image is the slowest
-    checkpoint = Path(config.checkpoint)
-    folder = None if config.examples is None else Path(config.examples).expanduser()
-    name = model_name(checkpoint)
-    page = build_page(
-        detector,
-        name=name,
-        examples=find_examples(folder, checkpoint, detector.class_names, scratch=scratch),
-        score_threshold=config.score_threshold,
-    )
     is_local = ipaddress.ip_address(address).is_loopback
     hosts = ("127.0.0.1", "localhost", "::1", str(config.host).lower()) if is_local else ()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # gradio asks its own server whether it runs
     if not is_local:
         log.warning("host=%s: everybody who can reach this machine can use the demo", config.host)
     max_bytes = round(config.max_upload_mb * 1e6)
-    with served(page, host=address, port=port, max_bytes=max_bytes, hosts=hosts) as url:
-        print(f"{name} at {url} (Ctrl-C ends it)", flush=True)
+    with served(build_page(detector, **page), host=address, port=port, max_bytes=max_bytes, hosts=hosts) as url:
+        print(f"{page['name']} at {url} (Ctrl-C ends it)", flush=True)
         if config.open_browser:
             webbrowser.open(url)
         with contextlib.suppress(KeyboardInterrupt):  # the usual end

@@ -23,7 +23,7 @@ from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 from ssd_lightning.inference.export.graph import DETECTNET
 from ssd_lightning.inference.export.quantization import quantize_int8
-from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.inference.runtime.description import companions
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
@@ -69,11 +69,21 @@ def export(config: DictConfig) -> None:
             raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
-    if config.format in GRAPHS and contents_of(config)["nms"]:
-        use_hard_nms(checkpoint)
+    method = checkpoint.postprocess.soft_nms
+    if method is not None and config.format in GRAPHS and contents_of(config)["nms"]:  # a graph cannot contain it
+        checkpoint.use_postprocess(soft_nms=None)  # of the verification too
+        log.warning(
+            "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "
+            "nms=false leaves it to the program that reads the file",
+            method,
+        )
     if config.layout and isinstance(checkpoint.resize, Letterbox):
         raise ConfigurationError("layout=detectnet: detectNet stretches images, but this detector letterboxes them")
-    data = open_data(config, checkpoint)
+    data = None
+    if config.get("data") is not None:
+        data = evaluate.open_data(config, checkpoint)
+        # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
+        require_objects(data.dataset(config.split), config.split)
     make_parent(output)
     write(config, checkpoint, data, unverified)
     failures = verify_file(config, checkpoint, data, unverified)
@@ -97,18 +107,6 @@ def contents_of(config: DictConfig) -> dict[str, Any]:
     return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
 
 
-def use_hard_nms(checkpoint: Detector) -> None:
-    """Replace soft-NMS, which a graph cannot contain, by NMS, with a warning. The verification uses NMS too."""
-    method = checkpoint.postprocess.soft_nms
-    if method is not None:
-        checkpoint.use_postprocess(soft_nms=None)
-        log.warning(
-            "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "
-            "nms=false leaves it to the program that reads the file",
-            method,
-        )
-
-
 def make_parent(output: Path) -> None:
     """Create the parent folder of a file."""
     try:
@@ -126,61 +124,49 @@ def check_settings(config: DictConfig) -> None:
     require_number("tolerance", config.tolerance, 0)
     require_number("max_map_loss", config.max_map_loss, 0, 1)
     require_number("images", config.images, 1, whole=True)
+    require_choice("backend", config.backend, get_args(Backend))
+    only_onnx = {"quantize": config.quantize, "layout": config.layout}
+    for name, value in {**only_onnx, "backend": None if config.backend == "onnx" else config.backend}.items():
+        if value is not None and config.format != "onnx":
+            raise ConfigurationError(f"{name}={value} needs format=onnx, not format={config.format}")
     if config.quantize is not None:
         require_choice("quantize", config.quantize, ("null", "int8"))
         require_number("calibration_images", config.calibration_images, 1, whole=True)
-        if config.format != "onnx":
-            raise ConfigurationError(f"quantize={config.quantize} needs format=onnx, not format={config.format}")
         if config.get("data") is None:
             raise ConfigurationError(
                 "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
                 "data.root=FOLDER"
             )
-    require_choice("backend", config.backend, get_args(Backend))
     if config.layout is not None:
         require_choice("layout", config.layout, ("null", "detectnet"))
-        if config.format != "onnx":
-            raise ConfigurationError(f"layout={config.layout} needs format=onnx, not format={config.format}")
         if labels_file(Path(config.output)).exists():
             raise ConfigurationError(f"{labels_file(Path(config.output))} exists; it is not replaced")
-    if config.backend != "onnx" and config.format != "onnx":
-        raise ConfigurationError(f"backend={config.backend} verifies format=onnx, not format={config.format}")
     require_choice("split", config.split, STAGES)
-
-
-def open_data(config: DictConfig, checkpoint: Detector) -> DetectionData | None:
-    """Open the data `data=`, if any, with the checkpoint's classes."""
-    if config.get("data") is None:
-        return None
-    data = evaluate.open_data(config, checkpoint)
-    # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
-    require_objects(data.dataset(config.split), config.split)
-    return data
 
 
 def write(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> None:
     """Write the file that will be verified."""
-    contents = contents_of(config)
-    if config.format == "safetensors":
-        write_safetensors(checkpoint, path)
-    elif config.format == "torchscript":
-        write_torchscript(checkpoint, path, **contents)
-    elif config.format == "tflite":
-        write_tflite(checkpoint, path)
-    elif config.format == "ncnn":
-        write_ncnn(checkpoint, path)
-    elif config.quantize is None:
-        write_onnx(checkpoint, path, **contents)
-    else:
-        assert data is not None
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "float32.onnx"
-            description = write_onnx(checkpoint, source, **contents)
-            dataset = data.dataset("train")
-            step = max(1, len(dataset) // config.calibration_images)
-            chosen = range(0, len(dataset), step)[: config.calibration_images]
-            images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
-            quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
+    match config.format:
+        case "safetensors":
+            write_safetensors(checkpoint, path)
+        case "tflite":
+            write_tflite(checkpoint, path)
+        case "ncnn":
+            write_ncnn(checkpoint, path)
+        case "torchscript":
+            write_torchscript(checkpoint, path, **contents_of(config))
+        case _ if config.quantize is None:
+            write_onnx(checkpoint, path, **contents_of(config))
+        case _:
+            assert data is not None
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder) / "float32.onnx"
+                description = write_onnx(checkpoint, source, **contents_of(config))
+                dataset = data.dataset("train")
+                step = max(1, len(dataset) // config.calibration_images)
+                chosen = range(0, len(dataset), step)[: config.calibration_images]
+                images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
+                quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
 
 
 def publish(unverified: Path, output: Path) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 from rich.progress import track
@@ -21,7 +20,7 @@ from ssd_lightning.inference.export.verify_export import (
     verification_table,
     verify_export,
 )
-from ssd_lightning.inference.runtime.description_file import companions
+from ssd_lightning.inference.runtime.description import companions
 from ssd_lightning.timing import seconds_of, time_pairs
 from ssd_lightning.visualization.tables import print_table
 
@@ -33,11 +32,18 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
         The values that exceed their limit.
     """
     exported = Detector.load(path, backend=config.backend)
-    batches, images = material(config, checkpoint, data)
+    batches: Iterable[Batch]
+    if data is None:
+        source, images = "drawn images", drawn_images(config.images, checkpoint.image_size)
+        batches = in_batches(images, checkpoint.image_size, size=5, resize=checkpoint.resize)
+    else:
+        source, records = f"images of the {config.split} split", data.dataset(config.split).annotations
+        some = islice(records, 0, None, math.ceil(len(records) / config.images))
+        images = [read_image(record.image_path, record.size_px) for record in some]
+        batches = track(data.evaluation_loader(config.split), description="both", transient=True)
     verification = verify_export(checkpoint, exported, batches, images)
     tolerance = None if config.quantize else float(config.tolerance)
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
-    source = "drawn images" if data is None else f"images of the {config.split} split"
     print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
     print_table(
         verification_table(
@@ -54,19 +60,6 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
     if verification.parity.detections + verification.parity.others == 0:
         print("Nothing was detected on either side, which shows little; give images with data=, or lower thresholds.")
     return verification.failures(tolerance=tolerance, max_map_loss=config.max_map_loss)
-
-
-def material(
-    config: DictConfig, checkpoint: Detector, data: DetectionData | None
-) -> tuple[Iterable[Batch], list[np.ndarray]]:
-    """Return batches of the network's size for the verification, and some images as stored on disk."""
-    if data is None:
-        drawn = drawn_images(config.images, checkpoint.image_size)
-        return in_batches(drawn, checkpoint.image_size, size=5, resize=checkpoint.resize), drawn
-    records = data.dataset(config.split).annotations
-    some = islice(records, 0, None, math.ceil(len(records) / config.images))
-    loader = data.evaluation_loader(config.split)
-    return track(loader, description="both", transient=True), [read_image(r.image_path, r.size_px) for r in some]
 
 
 def time_both(checkpoint: Detector, exported: Detector) -> dict[int, Seconds]:

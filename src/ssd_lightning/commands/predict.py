@@ -1,8 +1,10 @@
 """Detect objects in images, videos or a camera stream, and save the results."""
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +15,26 @@ from ssd_lightning.data.tiles import check_tiles
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import DataError, UserError, one_line
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.frames import SourceReader
-from ssd_lightning.inference.loop import Tally, detect_in
+from ssd_lightning.inference.frames import SourceImage, SourceReader
 from ssd_lightning.inference.names import output_names
-from ssd_lightning.inference.progress import progress_bar
-from ssd_lightning.inference.results import labels_of
+from ssd_lightning.inference.progress import Bar
+from ssd_lightning.inference.results import ImageDetections, labels_of
 from ssd_lightning.inference.sources import Source, find_sources
 from ssd_lightning.inference.window import Window
-from ssd_lightning.inference.writers import OUTPUTS, LazyWriter, Writer, open_writers, refuse_replacing
+from ssd_lightning.inference.writers import OUTPUTS, Writers, refuse_replacing
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.visualization.tables import counted
 
 log = logging.getLogger(__name__)
 
 
-def predict(config: DictConfig) -> dict[str, Any]:
+def predict(config: DictConfig) -> None:
     """Detect in all images and frames of a source.
 
     Unreadable inputs are reported and skipped, unless `on_error=raise`.
 
     Args:
         config: the composed `conf/predict.yaml`.
-
-    Returns:
-        Number of `images`, `frames` and `detections`, and the list of `skipped` inputs.
 
     Raises:
         UserError: the checkpoint or a setting is not usable, or nothing can be read.
@@ -53,23 +51,16 @@ def predict(config: DictConfig) -> dict[str, Any]:
         detector = detector.with_tiles(config.tiles, config.overlap, whole_image=config.whole_image)
     labels_of(_as_list(config.classes), detector.class_names)
     skipped: list[str] = []
-    with ExitStack() as stack:
-        window = None
-        if config.show:
-            window = Window()
-            stack.callback(window.close)
-        tally = _run(config, detector, sources, skipped, window)
+    with closing(Window()) if config.show else nullcontext() as window:
+        seen, found = _run(config, detector, sources, skipped, window)
     if skipped and len(sources) > 1:
         log.warning("skipped %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
-    if not tally.total and skipped:
+    if not seen and skipped:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
-    _print_summary(tally, Path(config.output), _as_list(config.save))
-    return {
-        "images": tally.images,
-        "frames": tally.frames,
-        "detections": tally.detections.total(),
-        "skipped": skipped,
-    }
+    inputs = " and ".join(counted(count, kind) for kind, count in seen.items()) or "nothing"
+    classes = ", ".join(f"{count} {one_line(name)}" for name, count in found.most_common(10))
+    where = f": {', '.join(_as_list(config.save))} in {Path(config.output)}" if config.save and seen else ""
+    print(f"{counted(found.total(), 'detection')}{f' ({classes})' if classes else ''} in {inputs}{where}")
 
 
 def check_settings(config: DictConfig) -> None:
@@ -94,15 +85,14 @@ def check_settings(config: DictConfig) -> None:
 
 
 def _run(
-    config: DictConfig,
-    detector: Detector,
-    sources: Sequence[Source],
-    skipped: list[str],
-    window: Window | None,
-) -> Tally:
-    """Read, detect, write and show. Adds unreadable inputs to `skipped`."""
+    config: DictConfig, detector: Detector, sources: Sequence[Source], skipped: list[str], window: Window | None
+) -> tuple[Counter[str], Counter[str]]:
+    """Read, detect, write and show. Adds unreadable inputs to `skipped`.
+
+    Returns:
+        The number of inputs by kind, `image` or `frame`, and the number of detections by class.
+    """
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
-    limits = config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6)
     classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
     header = {
@@ -110,38 +100,43 @@ def _run(
         "classes": list(detector.class_names),
         "score_threshold": config.score_threshold,
     }
-    tally = Tally()
+    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def note(error: DataError) -> None:
         skipped.append(str(error))
         if config.on_error == "raise":
             raise error
 
-    def writers() -> list[Writer]:
-        return open_writers(
-            outputs, folder, names=names, header=header, class_names=detector.class_names, skipped=skipped
-        )
-
     is_new = bool(outputs) and not folder.exists()
     try:
         refuse_replacing(outputs, folder, sources=sources, names=names)
         if outputs:  # may fail, so do it before the work
             folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            writer = LazyWriter(writers)
-            stack.callback(writer.close)  # also on an early end, so that the files are complete
-            bar = stack.enter_context(progress_bar(len(sources)))
-            detect_in(
-                SourceReader(*limits, bar.opened_video).read(sources, on_bad=note),
-                lambda images: detector(images, batch_size=config.batch_size),  # of images, or of their tiles
-                # A viewer should not wait until a batch is full.
-                batch_size=1 if window is not None or has_camera else config.batch_size,
-                select=lambda found: found.select(config.score_threshold, classes),
-                writers=[writer],
-                tally=tally,
-                window=window,
-                on_image=bar.step,
+        all_writers = Writers(
+            outputs=outputs,
+            folder=folder,
+            names=names,
+            header=header,
+            class_names=detector.class_names,
+            skipped=skipped,
+        )
+        # Writers are closed also on an early end, so that the files are complete.
+        with closing(all_writers) as writers, Bar(len(sources)) as bar:
+            reader = SourceReader(
+                config.frame_stride, config.max_frames, round(config.max_download_mb * 1e6), bar.opened_video
             )
+            # A viewer should not wait until a batch is full.
+            at_once = 1 if window is not None or has_camera else config.batch_size
+            images = reader.read(sources, on_bad=note)
+            for source_image, all_found in detect_in(images, detector, at_once, config.batch_size):
+                found = all_found.select(config.score_threshold, classes)
+                writers.write(source_image, found)
+                seen["image" if source_image.frame is None else "frame"] += 1
+                counts.update(found.names)
+                bar.step()
+                if window is not None and not _show(window, source_image, found):
+                    break
     except KeyboardInterrupt:
         if not has_camera:  # a camera stream ends only this way
             raise
@@ -150,10 +145,31 @@ def _run(
     except OSError as error:  # reading errors have their own message
         raise DataError(f"output={folder}: cannot write there: {error}") from error
     finally:
-        if is_new and not tally.total:
+        if is_new and not seen:
             with suppress(OSError):  # fails if it is not empty
                 folder.rmdir()
-    return tally
+    return seen, counts
+
+
+def detect_in(
+    source_images: Iterable[SourceImage], detector: Detector, at_once: int, batch_size: int
+) -> Iterator[tuple[SourceImage, ImageDetections]]:
+    """Yield each image or frame with its detections. At most `at_once` inputs, and the next one, are in memory.
+
+    The network gets `batch_size` images, or tiles of images, in one pass.
+    """
+    remaining = iter(source_images)
+    while batch := list(islice(remaining, at_once)):
+        yield from zip(batch, detector([one.image for one in batch], batch_size=batch_size), strict=True)
+
+
+def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> bool:
+    drawn, name = found.draw(score_threshold=0), str(source_image.source)
+    if source_image.frame is None:
+        return window.show(drawn, title=f"{name}: {len(found)} found - space: next, q: quit")
+    # A camera has its own pace. A video of unknown rate is shown as fast as possible.
+    fps = source_image.fps if source_image.time_s is not None and source_image.fps else 1000.0
+    return window.show(drawn, title=f"{name}: frame {source_image.frame} - q: quit", fps=fps)
 
 
 def _as_list(given: Any) -> list[str]:
@@ -161,11 +177,3 @@ def _as_list(given: Any) -> list[str]:
     if given is None:
         return []
     return [given] if isinstance(given, str) else [str(item) for item in given]
-
-
-def _print_summary(tally: Tally, folder: Path, outputs: Sequence[str]) -> None:
-    seen = [counted(count, what) for count, what in ((tally.images, "image"), (tally.frames, "frame")) if count]
-    classes = ", ".join(f"{count} {one_line(name)}" for name, count in tally.detections.most_common(10))
-    found = counted(tally.detections.total(), "detection") + (f" ({classes})" if classes else "")
-    where = f": {', '.join(outputs)} in {folder}" if outputs and tally.total else ""
-    print(f"{found} in {' and '.join(seen) or 'nothing'}{where}")

@@ -22,7 +22,6 @@ from ssd_lightning.errors import DataError, UserError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
 from ssd_lightning.visualization.tables import counted
 
@@ -87,14 +86,7 @@ def detections_of(
     found = look.output
     if isinstance(found, SSDOutput):
         [found] = replace(detector.postprocess, iou_threshold=iou_threshold)(found)
-    [found] = undo_detections([found], [look.placement])
-    detections = ImageDetections(
-        image=look.image,
-        boxes_xyxy_px=boxes_to_pixels(found["boxes"], look.image.shape[:2]).cpu().numpy(),
-        scores=found["scores"].cpu().numpy(),
-        labels=found["labels"].cpu().numpy(),
-        class_names=detector.class_names,
-    )
+    [detections] = detector.in_pixels([look.image], undo_detections([found], [look.placement]))
     return detections.select(score_threshold, classes or None)
 
 

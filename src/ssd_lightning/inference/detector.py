@@ -148,7 +148,9 @@ class Detector:
                 detected = self._detect_batch(pixels)
             else:
                 detected = detect_in_tiles(pixels, self.tiling, self._detect_batch, self.postprocess, batch_size)
-            found += [replace(one, source=_source(source)) for one, source in zip(detected, part, strict=True)]
+            for one, source in zip(detected, part, strict=True):
+                path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+                found.append(replace(one, source=path))
         return found[0] if is_one else found
 
     def _detect_batch(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
@@ -158,7 +160,10 @@ class Detector:
         for place, image in zip(batch.numpy(), images, strict=True):
             place[...], placement = self.resize.apply(image, self.image_size)
             placements.append(placement)
-        found = self.detect(batch.permute(0, 3, 1, 2), placements)
+        return self.in_pixels(images, self.detect(batch.permute(0, 3, 1, 2), placements))
+
+    def in_pixels(self, images: Sequence[np.ndarray], found: Sequence[Detections]) -> list[ImageDetections]:
+        """Express the normalised detections of images, uint8 `[H, W, 3]` RGB, in their pixels."""
         # Copy all detections from the device at once, because the host waits for every copy.
         counts = [len(detections["scores"]) for detections in found]
         boxes, scores, labels = (
@@ -297,7 +302,3 @@ class Detector:
         saved = read_detector(path)
         saved["net"].to(device)
         return cls(**saved, precision=precision)
-
-
-def _source(given: ImageInput) -> str | None:
-    return os.fspath(given) if isinstance(given, str | os.PathLike) else None

@@ -31,13 +31,13 @@ def find_examples(folder: Path | None, checkpoint: Path, class_names: Sequence[s
         DataError: the folder contains no image.
     """
     if folder is not None:
-        examples = _readable(_images_in(folder)) if folder.is_dir() else []
+        examples = _images_in(folder) if folder.is_dir() else []
         if not examples:
             kinds = ", ".join(BROWSER_MEDIA_TYPES)
             raise DataError(f"examples={folder}: no image ({kinds}) in the folder, or no such folder")
         return examples
     data = data_of_run(checkpoint)
-    examples = _readable(_test_images(data)) if data is not None else []
+    examples = _test_images(data) if data is not None else []
     if not examples and tuple(class_names) == tuple(TOY_CLASSES):
         for index in range(6):
             pixels, _ = draw_toy_image(seed=1, split="test", index=index, size_px=(384, 384))
@@ -62,12 +62,11 @@ def data_of_run(checkpoint: Path) -> Path | None:
 
 def _test_images(root: Path) -> list[Path]:
     """Choose images of a data set, preferably from its test split."""
-    in_voc_layout = root / "JPEGImages"
     try:
-        names = (root / "ImageSets" / "Main" / "test.txt").read_text().split()
+        names = (root / "ImageSets" / "Main" / "test.txt").read_text().split()[:MOST_LOOKED_AT]
     except (OSError, ValueError):
         names = []
-    named = [path for name in names[:MOST_LOOKED_AT] if (path := in_voc_layout / f"{name}.jpg").is_file()]
+    named = [path for name in names if (path := root / "JPEGImages" / f"{name}.jpg").is_file()]
     return _spread(named) or _images_in(root)
 
 
@@ -77,14 +76,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _spread(paths: list[Path]) -> list[Path]:
-    """Take a few paths at equal distances, because neighbours often look alike."""
-    step = max(1, len(paths) // MOST_EXAMPLES)
-    return paths[::step][:MOST_EXAMPLES]
-
-
-def _readable(paths: Sequence[Path]) -> list[Path]:
+    """Take a few readable images at equal distances, because neighbours often look alike."""
     readable = []
-    for path in paths:
+    for path in paths[:: max(1, len(paths) // MOST_EXAMPLES)][:MOST_EXAMPLES]:
         try:
             read_image(path)
         except DataError as error:

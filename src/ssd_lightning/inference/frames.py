@@ -34,7 +34,7 @@ class SourceImage:
     fps: float | None = None
     """Frames per second of the video after `frame_stride`, if known."""
     time_s: float | None = None
-    """Seconds since the start of the video, if known."""
+    """Seconds since the start of the video. None for cameras, and if the rate is unknown."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ class SourceReader:
         bounds = [number for number in (stated, self.max_frames) if number is not None]
         self.on_video(min(bounds) if bounds else None)
         fps = video.fps / self.frame_stride if video.fps else None
-        for frame in video.frames(frame_stride=self.frame_stride, most=self.max_frames):
-            yield SourceImage(source, frame.image, frame=frame.number, fps=fps, time_s=frame.time_s)
+        for number, image in video.frames(frame_stride=self.frame_stride, most=self.max_frames):
+            time_s = number / video.fps if isinstance(address, Path) and video.fps else None
+            yield SourceImage(source, image, frame=number, fps=fps, time_s=time_s)
 
     def _from_web(self, source: Source) -> Iterator[SourceImage]:
         url = source.address

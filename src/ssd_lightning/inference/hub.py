@@ -47,53 +47,42 @@ def save_folder(
     Raises:
         WeightsError: the detector is an exported file.
     """
+    network = detector.network
     folder.mkdir(parents=True, exist_ok=True)
-    spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
+    spec = detector_spec(network, detector.class_names, detector.postprocess, detector.resize)
     write_safetensors(detector, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     if image is not None:
         image.convert("RGB").save(folder / IMAGE, quality=90)
-    card = model_card(
-        detector, title=title, scores=scores or {}, scored_on=scored_on, licence=licence, has_image=image is not None
-    )
-    (folder / CARD).write_text(card, encoding="utf-8")
-
-
-def model_card(
-    detector: Detector, *, title: str, scores: Mapping[str, float], scored_on: str, licence: str, has_image: bool
-) -> str:
-    """Write the model card, in Markdown with Hugging Face's header."""
     height, width = detector.image_size
-    network = type(detector.network).__name__
-    backbone = type(detector.network.extractor.backbone).__name__
+    backbone = type(network.extractor.backbone).__name__
     classes = ", ".join(json.dumps(name, ensure_ascii=False) for name in detector.class_names)
-    rows = [f"| {name} | {value:.4g} |" for name, value in scores.items()]
+    rows = [f"| {name} | {value:.4g} |" for name, value in (scores or {}).items()]
     table = [f"Scores{f' on {scored_on}' if scored_on else ''}:", "", "| score | value |", "|---|---|", *rows, ""]
-    return "\n".join(
-        [
-            "---",
-            f"license: {licence}",
-            "library_name: ssd-lightning",
-            "pipeline_tag: object-detection",
-            "tags: [object-detection, ssd]",
-            "---",
-            "",
-            f"# {title}",
-            "",
-            *([f"![An image with detections]({IMAGE})", ""] if has_image else []),
-            f"A single-shot detector ({network} on {backbone}) for images of {height} x {width} pixels (height x",
-            f"width), which finds {len(detector.class_names)} classes: {classes}.",
-            "",
-            *(table if rows else []),
-            "```python",
-            "from ssd_lightning import Detector",
-            "",
-            'detector = Detector.from_pretrained("NAME_OF_THIS_REPOSITORY")',
-            'detections = detector("image.jpg")  # .boxes_xyxy_px, .scores, .names, .draw()',
-            "```",
-            "",
-        ]
-    )
+    card = [
+        "---",
+        f"license: {licence}",
+        "library_name: ssd-lightning",
+        "pipeline_tag: object-detection",
+        "tags: [object-detection, ssd]",
+        "---",
+        "",
+        f"# {title}",
+        "",
+        *([f"![An image with detections]({IMAGE})", ""] if image is not None else []),
+        f"A single-shot detector ({type(network).__name__} on {backbone}) for images of {height} x {width} pixels",
+        f"(height x width), which finds {len(detector.class_names)} classes: {classes}.",
+        "",
+        *(table if rows else []),
+        "```python",
+        "from ssd_lightning import Detector",
+        "",
+        'detector = Detector.from_pretrained("NAME_OF_THIS_REPOSITORY")',
+        'detections = detector("image.jpg")  # .boxes_xyxy_px, .scores, .names, .draw()',
+        "```",
+        "",
+    ]
+    (folder / CARD).write_text("\n".join(card), encoding="utf-8")
 
 
 SPACE_APP = """from pathlib import Path
@@ -145,15 +134,7 @@ def save_space(
 def push_folder(
     folder: Path, repository: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
 ) -> str:
-    """Create a model repository if it is missing, and upload a folder to it.
-
-    Returns:
-        Web address of the commit.
-
-    Raises:
-        ConfigurationError: huggingface_hub is not installed.
-        WeightsError: the upload failed.
-    """
+    """Create a model repository if it is missing, and upload a folder to it. See `Detector.push_to_hub`."""
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     api = hub.HfApi(endpoint=endpoint, token=token)
     try:
@@ -164,17 +145,7 @@ def push_folder(
 
 
 def fetch_weights(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
-    """Download the weights of a repository, or find them in the local cache.
-
-    Args:
-        repository: `USER/NAME`, or a folder that `save_folder` wrote.
-        revision: branch, tag or commit.
-        endpoint: web address of the server; None for Hugging Face.
-
-    Raises:
-        ConfigurationError: huggingface_hub is not installed.
-        WeightsError: there is no such repository, file or network.
-    """
+    """Download the weights of a repository, or find them in the local cache. See `Detector.from_pretrained`."""
     if Path(repository).is_dir():
         return Path(repository) / WEIGHTS
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")

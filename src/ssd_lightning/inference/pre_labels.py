@@ -28,13 +28,8 @@ SPLITS = {"voc": "trainval", "coco": "train"}
 class PreLabels:
     """A folder in the layout of VOC or COCO, with copies of the images and the frames.
 
-    An image with an EXIF rotation is stored upright, because not all annotation tools apply the rotation.
-
-    Args:
-        root: folder of the data set. It is created if necessary.
-        layout: `voc` or `coco`. COCO annotations get a `score`, as in COCO results.
-        names: source -> base name of its images, without suffix.
-        class_names: names of the classes 1..C.
+    An image with an EXIF rotation is stored upright, because not all annotation tools apply the rotation. COCO
+    annotations get a `score`, as in COCO results. `names` has the base name of each source's images, without suffix.
 
     Raises:
         DataError: a class name cannot be written in this layout.

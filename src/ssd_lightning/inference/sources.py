@@ -81,51 +81,41 @@ def find_images(source: str, *, recursive: bool = False) -> list[Path]:
     path = Path(os.path.expanduser(source))
     try:
         if path.is_dir():
-            found = _of_folder(path, recursive)
-            wanted = f"no image ({', '.join(IMAGE_SUFFIXES)}) in the folder" + ("" if found else _hint(path))
-        elif path.is_file():
+            return sorted(_of_folder(path, recursive))
+        if path.is_file():
             return [path]
-        else:
-            found = [name for name in _matches(path) if name.is_file()]
-            wanted = "neither a file nor a folder, and nothing matches the pattern"
-    except (OSError, ValueError) as error:  # no permission, or an invalid file name
+        if found := sorted(name for name in _matches(path) if name.is_file()):
+            return found
+        raise ValueError("neither a file nor a folder, and nothing matches the pattern")
+    except (OSError, ValueError) as error:  # also no permission, or an invalid file name
         raise DataError(f"source={source}: {error}") from error
-    if not found:
-        raise DataError(f"source={source}: {wanted}")
-    return sorted(found)
 
 
 def _of_folder(folder: Path, recursive: bool) -> list[Path]:
-    files = [entry for entry in folder.iterdir() if not entry.is_dir()]
+    """List the images of a folder and log what is skipped. A ValueError with hints if there are none."""
+    entries = list(folder.iterdir())
+    files = [entry for entry in entries if not entry.is_dir()]
     if recursive:
         files = []
         for below, folders, names in os.walk(folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             files += [Path(below, name) for name in names]
     images = [file for file in files if is_image_name(file)]
-    if images and (unreadable := describe_unreadable(files)):
-        log.warning("%s: skipped %s; convert them to .jpg or .png", folder, unreadable)
+    unreadable = describe_unreadable(files)
     videos = sum(file.suffix.lower() in VIDEO_SUFFIXES for file in files)
-    if videos and images:
-        log.warning(
-            "only the images of a folder are used: %d videos in %s are skipped%s", videos, folder, VIDEO_HINT % folder
+    of_videos = f"; use a pattern for its videos, such as source='{folder}/*.mp4'"
+    if not images:
+        raise ValueError(
+            f"no image ({', '.join(IMAGE_SUFFIXES)}) in the folder"
+            + (f"; there are {unreadable}" if unreadable else "")
+            + (of_videos if videos else "")
+            + ("" if recursive or len(files) == len(entries) else "; recursive=true uses its subfolders")
         )
+    if unreadable:
+        log.warning("%s: skipped %s; convert them to .jpg or .png", folder, unreadable)
+    if videos:
+        log.warning("only the images of a folder are used: %d videos in %s are skipped%s", videos, folder, of_videos)
     return images
-
-
-VIDEO_HINT = "; use a pattern for its videos, such as source='%s/*.mp4'"
-
-
-def _hint(folder: Path) -> str:
-    """Return hints for a folder without images."""
-    entries = list(folder.iterdir())
-    unreadable = describe_unreadable(entries)
-    hints = [f"; there are {unreadable}"] if unreadable else []
-    if any(entry.suffix.lower() in VIDEO_SUFFIXES for entry in entries):
-        hints.append(VIDEO_HINT % folder)
-    if any(entry.is_dir() for entry in entries):
-        hints.append("; recursive=true uses its subfolders")
-    return "".join(hints)
 
 
 def _matches(pattern: Path) -> list[Path]:
@@ -135,9 +125,5 @@ def _matches(pattern: Path) -> list[Path]:
     place = pattern.parts.index("**")
     rest = pattern.parts[place + 1 :] or ("*",)
     folders = glob.glob(str(Path(*pattern.parts[:place]))) if place else ["."]
-    below = [Path(folder).glob(str(Path("**", *rest))) for folder in folders]
-    return [path for found in below for path in found if not _is_hidden(path, place)]
-
-
-def _is_hidden(path: Path, parts_before: int) -> bool:
-    return any(part.startswith(".") and part != ".." for part in path.parts[parts_before:])
+    found = [path for folder in folders for path in Path(folder).glob(str(Path("**", *rest)))]
+    return [path for path in found if not any(part[0] == "." and part != ".." for part in path.parts[place:])]

@@ -3,8 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from ssd_lightning.errors import DataError
 USUAL_FPS = 25.0
 """Used if no plausible frame rate is known."""
 MOST_FPS = 1000.0
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame of a video or camera."""
-
-    image: np.ndarray
-    """uint8 `[H, W, 3]`, RGB, upright."""
-    number: int
-    """Index among all frames of the video, from 0."""
-    time_s: float | None
-    """Seconds since the start of the video. None for cameras and if the rate is unknown."""
 
 
 class Video:
@@ -50,32 +37,30 @@ class Video:
         self.stated_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
         """Number of frames stated by the file, which may be wrong. None for cameras and if it is missing."""
 
-    def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[Frame]:
+    def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Decode every `frame_stride`-th frame, at most `most`, one by one. The video is closed at the end.
+
+        Yields:
+            Index among all frames of the video, from 0, and the frame: uint8 `[H, W, 3]`, RGB, upright.
 
         Raises:
             DataError: no frame can be decoded.
         """
         given = number = 0
-        is_file = isinstance(self.address, Path)
-        with closing(self):
-            while most is None or given < most:
-                if not self._capture.grab():
-                    break
+        try:
+            while (most is None or given < most) and self._capture.grab():
                 if number % frame_stride == 0:
                     was_decoded, bgr = self._capture.retrieve()
                     if not was_decoded or bgr is None or bgr.ndim != 3:
                         break
-                    time_s = number / self.fps if is_file and self.fps else None
-                    yield Frame(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), number, time_s)
+                    yield number, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
                     given += 1
                 number += 1
+        finally:
+            self._capture.release()
         if given == 0 and most != 0:
-            raise DataError(f"{_called(self.address)}: it can be opened, but no frame can be read")
-
-    def close(self) -> None:
-        """Release the file or camera."""
-        self._capture.release()
+            called = f"camera {self.address}" if isinstance(self.address, int) else self.address
+            raise DataError(f"{called}: it can be opened, but no frame can be read")
 
 
 class VideoFile:
@@ -97,8 +82,13 @@ class VideoFile:
         height, width = image.shape[:2]
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if self._writer is None:
-            self._size_px = image.shape[:2]
-            self._writer = self._open()
+            self._size_px = height, width = image.shape[:2]
+            with _silence():
+                code = cv2.VideoWriter.fourcc(*"mp4v")
+                path = _as_opencv_can(self.path)
+                self._writer = cv2.VideoWriter(path, cv2.CAP_FFMPEG, code, self._fps, (width, height))
+            if not self._writer.isOpened():
+                raise DataError(f"{self.path}: cannot write a video of {width} x {height} px (width x height) there")
         if image.shape[:2] != self._size_px:  # the writer would drop it silently
             image = cv2.resize(image, self._size_px[::-1], interpolation=cv2.INTER_AREA)
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -107,15 +97,6 @@ class VideoFile:
         """Finish the file. Players cannot open an unfinished file."""
         if self._writer is not None:
             self._writer.release()
-
-    def _open(self) -> Any:
-        height, width = self._size_px
-        with _silence():
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            writer = cv2.VideoWriter(_as_opencv_can(self.path), cv2.CAP_FFMPEG, code, self._fps, (width, height))
-        if not writer.isOpened():
-            raise DataError(f"{self.path}: cannot write a video of {width} x {height} px (width x height) there")
-        return writer
 
 
 def _open(address: Path | int) -> Any:
@@ -148,10 +129,6 @@ def _as_opencv_can(path: Path) -> str:
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise DataError(f"{path}: OpenCV cannot open a video whose name is not UTF-8; rename it")
     return text
-
-
-def _called(address: Path | int) -> str:
-    return f"camera {address}" if isinstance(address, int) else str(address)
 
 
 @contextmanager

@@ -3,9 +3,13 @@
 All writers write image by image and keep no images in memory.
 """
 
+import csv
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -15,8 +19,7 @@ from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import SourceImage
 from ssd_lightning.inference.names import drawn_name
 from ssd_lightning.inference.pre_labels import PreLabels
-from ssd_lightning.inference.predictions import PredictionsCsv, PredictionsJson
-from ssd_lightning.inference.results import ImageDetections
+from ssd_lightning.inference.results import PIXEL_DECIMALS, SCORE_DECIMALS, ImageDetections
 from ssd_lightning.inference.sources import Source
 from ssd_lightning.inference.video import VideoFile
 
@@ -25,6 +28,7 @@ OUTPUTS: tuple[str, ...] = get_args(Output)
 DATA_SETS = ("coco", "voc")
 """Outputs that are a folder with images."""
 JPEG_QUALITY = 92
+COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax", "ymax", "frame", "time_s")
 
 
 class Writer(Protocol):
@@ -37,58 +41,49 @@ class Writer(Protocol):
         """Finish the files."""
 
 
-def open_writers(
-    outputs: Sequence[str],
-    folder: Path,
-    *,
-    names: Mapping[Source, str],
-    header: Mapping[str, Any],
-    class_names: Sequence[str],
-    skipped: Sequence[str],
-) -> list[Writer]:
-    """Open the requested writers, see `OUTPUTS`, in an existing folder.
+@dataclass(kw_only=True)
+class Writers:
+    """All outputs of a run. They are opened at the first image: a run without readable images leaves no files."""
 
-    Args:
-        outputs: names from `OUTPUTS`.
-        folder: existing output folder.
-        names: source -> base name of its files, without suffix.
-        header: entries at the start of `predictions.json`.
-        class_names: names of the classes 1..C.
-        skipped: list that is filled later, with a message for each source that could not be read.
-    """
-    writers: list[Writer] = []
-    for output in outputs:
+    outputs: Sequence[str]
+    """Names from `OUTPUTS`."""
+    folder: Path
+    """An existing folder."""
+    names: Mapping[Source, str]
+    """Source -> base name of its files, without suffix."""
+    header: Mapping[str, Any]
+    """Entries at the start of `predictions.json`."""
+    class_names: Sequence[str]
+    """Names of the classes 1..C."""
+    skipped: Sequence[str]
+    """List that is filled later, with a message for each source that could not be read."""
+    _opened: list[Writer] = field(default_factory=list)
+
+    def _open(self, output: str) -> Writer:
         match output:
             case "images":
-                writers.append(Annotated(folder, names))
+                return Annotated(self.folder, self.names)
             case "json":
-                drawn = names if "images" in outputs else None
-                writers.append(PredictionsJson(folder / "predictions.json", header, drawn, skipped))
+                drawn = self.names if "images" in self.outputs else None
+                return PredictionsJson(self.folder / "predictions.json", self.header, drawn, self.skipped)
             case "csv":
-                writers.append(PredictionsCsv(folder / "predictions.csv"))
-            case "coco" | "voc":
-                writers.append(PreLabels(folder / output, output, names, class_names))
-    return writers
-
-
-class LazyWriter:
-    """Opens writers at the first image, so that a run without readable images leaves no files."""
-
-    def __init__(self, open_all: Callable[[], list[Writer]]) -> None:
-        self._open_all = open_all
-        self._writers: list[Writer] | None = None
+                return PredictionsCsv(self.folder / "predictions.csv")
+            case _:
+                return PreLabels(
+                    self.folder / output, "voc" if output == "voc" else "coco", self.names, self.class_names
+                )
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
-        """Write with all writers."""
-        if self._writers is None:
-            self._writers = self._open_all()
-        for writer in self._writers:
+        """Write the detections of one image or frame to all outputs."""
+        for output in self.outputs[len(self._opened) :]:
+            self._opened.append(self._open(output))
+        for writer in self._opened:
             writer.write(source_image, found)
 
     def close(self) -> None:
         """Finish all files, even if one of them fails."""
         with ExitStack() as stack:
-            for writer in self._writers or ():
+            for writer in self._opened:
                 stack.callback(writer.close)
 
 
@@ -106,9 +101,9 @@ def refuse_replacing(
                 f"{folder / output} exists, and may hold labels that were corrected by hand; choose another output= or "
                 "remove it first"
             )
-    local = [source for source in sources if source.kind in ("image", "video")]
     if "images" in outputs:
-        originals = {_identity(Path(source.address)) for source in local} - {None}
+        local = [source.address for source in sources if source.kind in ("image", "video")]
+        originals = {_identity(Path(address)) for address in local} - {None}
         for source in sources:
             for is_video in (False, True):
                 name = drawn_name(names[source], is_video=is_video)
@@ -153,3 +148,76 @@ class Annotated:
         if self._video is not None:
             self._video.close()
         self._video = None
+
+
+class _Report:
+    """A text file that gets its final name when it is complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # The name of an image may be invalid UTF-8. Its bytes are written unchanged.
+        part = path.with_name(f"{path.name}.part")
+        self._file = part.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+
+    def close(self) -> None:
+        """Rename the file."""
+        self._file.close()
+        os.replace(self._file.name, self.path)
+
+
+class PredictionsJson(_Report):
+    """Writes `predictions.json` image by image. `drawn` has the names of annotated copies; None if there are none."""
+
+    def __init__(
+        self, path: Path, header: Mapping[str, Any], drawn: Mapping[Source, str] | None, skipped: Sequence[str]
+    ) -> None:
+        super().__init__(path)
+        self.drawn = drawn
+        self.skipped = skipped
+        self._file.write(json.dumps(header, indent=2).removesuffix("\n}") + ',\n  "images": [')
+        self._separator = "\n"
+
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
+        """Add one image or frame."""
+        is_video = source_image.frame is not None
+        stem = None if self.drawn is None else self.drawn[source_image.source]
+        record = {
+            "file": str(source_image.source),
+            "drawn": None if stem is None else drawn_name(stem, is_video=is_video),
+            **({"frame": source_image.frame, "time_s": _rounded(source_image.time_s)} if is_video else {}),
+            **found.as_record(),
+        }
+        self._file.write(self._separator + textwrap.indent(json.dumps(record, indent=2), "    "))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        """Add the skipped sources, and rename the file."""
+        skipped = textwrap.indent(json.dumps(list(self.skipped), indent=2), "  ").lstrip()
+        self._file.write(f'\n  ],\n  "skipped": {skipped}\n}}\n')
+        super().close()
+
+
+class PredictionsCsv(_Report):
+    """Writes `predictions.csv` with one row per detection. An image without detections has a row without label.
+
+    `data=csv_folder` reads these columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(COLUMNS)
+
+    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
+        """Add the rows of one image or frame."""
+        height, width = found.image.shape[:2]
+        start, end = [str(source_image.source), width, height], [source_image.frame, _rounded(source_image.time_s)]
+        if not len(found):
+            self._rows.writerow([*start, *[""] * 6, *end])
+        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes_xyxy_px.tolist(), strict=True):
+            edges = [round(edge, PIXEL_DECIMALS) for edge in box]
+            self._rows.writerow([*start, name, round(score, SCORE_DECIMALS), *edges, *end])
+
+
+def _rounded(time_s: float | None) -> float | None:
+    return None if time_s is None else round(time_s, 3)

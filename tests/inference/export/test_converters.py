@@ -4,38 +4,27 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from helpers.commands import refused, run_command
 from helpers.docs_commands import REPOSITORY
-from helpers.exported_networks import check_same, check_threads, composed_detector, noise, tiny_detector
+from helpers.exported_networks import check_same, check_threads, tiny_detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
-from ssd_lightning.inference.export.converters import INSTALL_ONNX2TF, MOBILE, SAMPLE_IMAGES, write_ncnn, write_tflite
-from ssd_lightning.inference.export.graph import ExportGraph, describe_export
-from ssd_lightning.inference.export.graph_nms import graph_nms
+from ssd_lightning.inference.export.converters import INSTALL_ONNX2TF, SAMPLE_IMAGES, write_ncnn, write_tflite
+from ssd_lightning.inference.export.graph import describe_export
 from ssd_lightning.inference.runtime.description import ExportDescription
 
 TINY_FILES = Path(__file__).parents[1] / "runtime" / "tiny_files"
 """`tiny_detector(neck="fpnlite")` as safetensors, and as onnx2tf 1.29.24 converted it."""
-RECIPES = (
-    "finetune",
-    "ssd300_vgg16_voc0712_paper",
-    "fpnlite320_mobilenet_v2_coco",
-    "ssdlite320_mobilenet_v3_coco",
-    "toy_tiny",
-)
 
 
-@pytest.mark.parametrize("neck", [pytest.param("none", marks=pytest.mark.slow), "fpnlite"])
-def test_ncnn_sees_the_same(neck: str, tmp_path: Path) -> None:
-    detector = tiny_detector(neck=neck)
+def test_ncnn_sees_the_same(tmp_path: Path) -> None:
+    detector = tiny_detector(neck="fpnlite")
     write_ncnn(detector, tmp_path / "a.param")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.param", "a.param.json"]
     check_same(detector, tmp_path / "a.param")
@@ -44,40 +33,6 @@ def test_ncnn_sees_the_same(neck: str, tmp_path: Path) -> None:
 def test_litert_sees_the_same() -> None:
     check_same(Detector.load(TINY_FILES / "tiny.safetensors"), TINY_FILES / "tiny.tflite")
     check_threads(Detector.load(TINY_FILES / "tiny.tflite"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", RECIPES)
-@pytest.mark.parametrize(
-    ("write", "suffix"),
-    [
-        (write_ncnn, ".param"),
-        pytest.param(
-            write_tflite,
-            ".tflite",
-            marks=pytest.mark.skipif(shutil.which("onnx2tf") is None, reason="onnx2tf is not on the PATH"),
-        ),
-    ],
-)
-def test_networks_of_the_recipes(
-    write: Callable[[Detector, Path], None],
-    suffix: str,
-    experiment: str,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
-    if suffix == ".param" and "vgg16" in experiment:
-        request.applymarker(pytest.mark.xfail(reason="pnnx loses the axis of `L2Norm`'s sum", strict=True))
-    detector = composed_detector(f"experiment={experiment}")
-    write(detector, tmp_path / f"a{suffix}")
-    net = Detector.load(tmp_path / f"a{suffix}").net
-    graph = ExportGraph(detector.network, describe_export(detector, **MOBILE), graph_nms)
-    images = noise(1, detector.image_size)
-    with torch.inference_mode():
-        found, expected = net.run(net.description.as_input(images)), graph(images.float())
-    torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-5)
-    assert found[1][..., 1:].max() > 0.2
 
 
 @pytest.fixture
@@ -123,12 +78,11 @@ def test_tflite_is_verified_and_lies_beside_its_description(
     assert len(list((tmp_path / "new").iterdir())) == 2
 
 
-def test_a_wrong_file_keeps_the_name_unverified(
+def test_a_file_that_is_not_what_it_should_be_keeps_the_name_unverified(
     converter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tiny_detector(neck="fpnlite", class_names=("a", "b", "c")).save("other.ckpt")
-    checkpoint = Detector.load("other.ckpt")
+    checkpoint = Detector.load(TINY_FILES / "tiny.safetensors")
     for tensor in checkpoint.network.head.parameters():
         tensor.data.mul_(0.5)
     checkpoint.save("changed.ckpt")
@@ -136,14 +90,13 @@ def test_a_wrong_file_keeps_the_name_unverified(
     with pytest.raises(SystemExit) as end:
         run_command(tmp_path, *given)
     assert end.value.code == 1
-    assert "tiny.unverified.tflite is not verified" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.glob("tiny.*")) == [
-        "tiny.unverified.tflite",
-        "tiny.unverified.tflite.json",
-    ]
-    assert "tiny.unverified.tflite exists" in refused(capsys, tmp_path, *given)
-    (tmp_path / "tiny.unverified.tflite").unlink()
-    assert "tiny.unverified.tflite.json exists" in refused(capsys, tmp_path, *given)
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: tiny.unverified.tflite is not verified and keeps that name: ")
+    assert "boxes differ by" in said
+    for name in ("tiny.unverified.tflite", "tiny.unverified.tflite.json"):
+        assert f"{name} exists" in refused(capsys, tmp_path, *given)
+        (tmp_path / name).unlink()
+    assert not list(tmp_path.glob("tiny.*"))
 
 
 @pytest.mark.parametrize(("write", "program"), [(write_tflite, "onnx2tf"), (write_ncnn, "pnnx")])
@@ -169,24 +122,17 @@ def test_a_missing_runtime_is_named(suffix: str, package: str, tmp_path: Path, m
         Detector.load(tmp_path / f"a{suffix}")
 
 
-@pytest.mark.parametrize("change", ["no description", "list", "other program", "no file", "text", "cut"])
 @pytest.mark.parametrize("suffix", [".tflite", ".param"])
-def test_damaged_files_are_named(suffix: str, change: str, tmp_path: Path) -> None:
-    path = tmp_path / f"a{suffix}"
-    shutil.copyfile(TINY_FILES / "tiny.tflite.json", tmp_path / f"a{suffix}.json")
-    shutil.copyfile(TINY_FILES / "tiny.tflite", path)
-    match change:
-        case "no description":
-            (tmp_path / f"a{suffix}.json").unlink()
-        case "list":
-            (tmp_path / f"a{suffix}.json").write_text("[1]")
-        case "other program":
-            (tmp_path / f"a{suffix}.json").write_text('{"images": 3}')
-        case "no file":
-            path.unlink()
-        case "text":
-            path.write_text("no network")
-        case "cut":
-            path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(WeightsError, match=r"/a\."):
-        Detector.load(path)
+def test_damaged_files_are_named(suffix: str, tmp_path: Path) -> None:
+    whole = {f"a{suffix}": TINY_FILES / "tiny.tflite", f"a{suffix}.json": TINY_FILES / "tiny.tflite.json"}
+    cut = whole[f"a{suffix}"].read_bytes()[:5000]
+    damages = {f"a{suffix}": (None, b"no network", cut), f"a{suffix}.json": (None, b"[1]", b'{"a": 3}')}
+    for damaged, contents in damages.items():
+        for content in contents:
+            for name, source in whole.items():
+                shutil.copyfile(source, tmp_path / name)
+            (tmp_path / damaged).unlink()
+            if content is not None:
+                (tmp_path / damaged).write_bytes(content)
+            with pytest.raises(WeightsError, match=r"/a\."):
+                Detector.load(tmp_path / f"a{suffix}")

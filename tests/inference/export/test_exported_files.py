@@ -2,9 +2,10 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -29,96 +30,95 @@ from ssd_lightning.inference.export.files import write_onnx, write_safetensors
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export
 from ssd_lightning.inference.export.graph_nms import graph_nms
 from ssd_lightning.inference.runtime.exported_files import Backend
+from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import load_pretrained
 
-SUFFIXES = (".onnx", ".torchscript")
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
+    "no nms": {"nms": False},
+    "prepared": {"preprocessing": False},
     "few": {"score_threshold": 0.3, "max_detections": 5, "top_k": 3},
     "class_agnostic": {"class_agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
     "fpn": {"neck": "fpn"},
     "fpnlite": {"neck": "fpnlite"},
+    "soft_nms outside": {"soft_nms": "linear", "nms": False},
 }
 
 
-@pytest.mark.parametrize(
-    ("suffix", "preprocessing", "nms"),
-    [
-        pytest.param(".onnx", False, False, marks=pytest.mark.slow),
-        (".torchscript", True, False),
-        (".torchscript", False, True),
-    ],
-)
-def test_every_combination_sees_the_same(suffix: str, preprocessing: bool, nms: bool, tmp_path: Path) -> None:
-    detector = tiny_detector()
-    path = exported(detector, tmp_path, suffix, preprocessing=preprocessing, nms=nms)
+@pytest.mark.parametrize("name", TINY)
+def test_torchscript_sees_the_same(name: str, tmp_path: Path) -> None:
+    inside = {key: value for key, value in TINY[name].items() if key in ("nms", "preprocessing")}
+    detector = tiny_detector(**{key: value for key, value in TINY[name].items() if key not in inside})
+    path = exported(detector, tmp_path, ".torchscript", **inside)
     check_same(detector, path)
-    if suffix == ".onnx":
-        check_same(detector, path, backend="openvino")
-        check_same(detector, path, backend="opencv")
     assert Detector.load(path).detect(noise(0, detector.image_size)) == []
 
 
 @pytest.mark.parametrize("backend", get_args(Backend))
-def test_onnx_with_all_inside_sees_the_same(backend: Backend, faithful: Path) -> None:
+def test_onnx_sees_the_same(backend: Backend, faithful: Path) -> None:
     check_same(tiny_detector(), faithful, backend=backend)
     loaded = Detector.load(faithful, backend=backend)
     assert loaded.detect(noise(0, loaded.image_size)) == []
     check_threads(loaded)
 
 
-@pytest.mark.parametrize("backend", ["openvino", "opencv"])
-def test_other_runtimes_run_nothing_but_onnx(backend: Backend, tmp_path: Path) -> None:
+def test_other_runtimes_run_nothing_but_onnx_and_a_missing_one_is_named(
+    faithful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "best.ckpt"
     path.touch()
-    with pytest.raises(ConfigurationError, match=str(path)):
-        Detector.load(path, backend=backend)
-
-
-def test_a_missing_openvino_is_named(faithful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for backend in ("openvino", "opencv"):
+        with pytest.raises(ConfigurationError, match=str(path)):
+            Detector.load(path, backend=backend)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigurationError, match=re.escape("ssd-lightning[openvino]")):
         Detector.load(faithful, backend="openvino")
 
 
-@pytest.mark.parametrize(
-    ("name", "suffix"),
-    [
-        *((name, ".torchscript") for name in TINY),
-        pytest.param("fpnlite", ".onnx", marks=pytest.mark.slow),
-    ],
-)
-def test_settings_and_a_neck(name: str, suffix: str, tmp_path: Path) -> None:
-    detector = tiny_detector(**TINY[name])
-    check_same(detector, exported(detector, tmp_path, suffix))
+NETWORKS = {
+    ".onnx .torchscript": (
+        "backbone=vgg16 backbone.weights=null",
+        "model=ssdlite320 backbone=mobilenet_v3_large backbone.weights=null",
+        "backbone=resnet34 backbone.weights=null neck=fpn",
+        "model=lufficc_efficientnet_b3",
+        "backbone=squeezenet backbone.weights=null",
+        "model=qfgaohao_mobilenet_v1",
+        "model=fpnlite320 backbone.weights=null",
+        "model=fpnlite320 backbone=resnet50 backbone.weights=null",
+    ),
+    ".param .tflite": (
+        "experiment=finetune",
+        "experiment=ssd300_vgg16_voc0712_paper",
+        "experiment=fpnlite320_mobilenet_v2_coco",
+        "experiment=ssdlite320_mobilenet_v3_coco",
+        "experiment=toy_tiny",
+    ),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
-    "overrides",
-    [
-        ["backbone=vgg16", "backbone.weights=null"],
-        ["model=ssdlite320", "backbone=mobilenet_v3_large", "backbone.weights=null"],
-        ["backbone=resnet34", "backbone.weights=null", "neck=fpn"],
-        ["model=lufficc_efficientnet_b3"],
-        ["backbone=squeezenet", "backbone.weights=null"],
-        ["model=qfgaohao_mobilenet_v1"],
-        ["model=fpnlite320", "backbone.weights=null"],
-        ["model=fpnlite320", "backbone=resnet50", "backbone.weights=null"],
-    ],
-    ids=lambda overrides: overrides[0],
+    ("suffix", "overrides"),
+    [(suffix, one) for suffixes, all_of in NETWORKS.items() for suffix in suffixes.split() for one in all_of],
 )
-def test_networks_of_the_configurations(overrides: list[str], suffix: str, tmp_path: Path) -> None:
+def test_networks_of_the_configurations(
+    suffix: str, overrides: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Before NMS: random weights of deep networks see the same everywhere, and any of equal boxes may stay."""
-    detector = composed_detector(*overrides)
-    path = exported(detector, tmp_path, suffix, nms=False)
-    net = Detector.load(path).net
+    if suffix == ".param" and "vgg16" in overrides:
+        request.applymarker(pytest.mark.xfail(reason="pnnx loses the axis of `L2Norm`'s sum", strict=True))
+    if suffix == ".tflite" and shutil.which("onnx2tf") is None:
+        pytest.skip("onnx2tf is not on the PATH")
+    detector = composed_detector(*overrides.split())
+    net = Detector.load(exported(detector, tmp_path, suffix, nms=False)).net
     graph = ExportGraph(detector.network, net.description, graph_nms)
-    for batch in (1, 2):
-        inputs = net.description.as_input(noise(batch, detector.image_size, seed=batch))
+    for batch in {1, net.description.layout.batch or 2}:
+        images = noise(batch, detector.image_size, seed=batch)
+        inputs = net.description.as_input(images)
         with torch.inference_mode():
             found = net.run(inputs)
-            torch.testing.assert_close(tuple(found), graph(inputs), rtol=1e-4, atol=1e-5)
+            expected = graph(inputs if net.description.preprocessing else net.description.normalization(images.float()))
+            torch.testing.assert_close(tuple(found), expected, rtol=1e-4, atol=1e-5)
         assert found[1][..., 1:].max() > 0.2
 
 
@@ -139,19 +139,14 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
     assert [(end.name, end.type, end.shape) for end in session.get_inputs()] == [
         ("images", "tensor(uint8)", ["batch", "height", "width", 3])
     ]
-    assert [(end.name, end.shape) for end in session.get_outputs()] == [
-        ("boxes", ["batch", 200, 4]),
-        ("scores", ["batch", 200]),
-        ("labels", ["batch", 200]),
-        ("num_detections", ["batch"]),
-    ]
+    assert {end.name: end.shape for end in session.get_outputs()} == {
+        "boxes": ["batch", 200, 4], "scores": ["batch", 200], "labels": ["batch", 200], "num_detections": ["batch"],
+    }  # fmt: skip
     told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
-    assert told["ssd_lightning"] == __version__
-    assert told["class_names"] == list(CLASS_NAMES)
-    assert told["image_size"] == [32, 48]
-    assert told["colour_order"] == "BGR"
-    assert told["postprocess"]["iou_threshold"] == 0.45
-    assert told["postprocess"]["max_detections"] == 200
+    assert {name: told[name] for name in ("ssd_lightning", "class_names", "image_size", "colour_order")} == {
+        "ssd_lightning": __version__, "class_names": list(CLASS_NAMES), "image_size": [32, 48], "colour_order": "BGR",
+    }  # fmt: skip
+    assert PostProcess(**told["postprocess"]) == tiny_detector().postprocess
     assert told["inputs"].keys() == {"images"}
     assert list(told["outputs"]) == [end.name for end in session.get_outputs()]
     model = onnx.load(faithful)
@@ -160,21 +155,21 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
 
 
 def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
-    """A user without this package: numpy, onnxruntime and the file."""
+    """A user without this package: numpy, torch and the file."""
     detector = tiny_detector()
-    session = onnxruntime.InferenceSession(exported(detector, tmp_path, ".onnx", preprocessing=False))
-    told = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    path = exported(detector, tmp_path, ".torchscript", preprocessing=False)
+    extra = {METADATA_FILE: ""}
+    with quiet_jit():
+        script = torch.jit.load(path, _extra_files=extra)
+    told = {name: json.loads(text) for name, text in json.loads(extra[METADATA_FILE]).items()}
     image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
     resized = cv2.resize(image, told["image_size"][::-1])
     colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
     colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
-    images = colours.transpose(2, 0, 1)[None].astype(np.float32)
-    boxes, scores, labels, (count,) = session.run(None, {"images": images})
+    boxes, scores, labels, [count] = script(torch.from_numpy(colours.transpose(2, 0, 1)[None].astype(np.float32)))
     (expected,) = detector.detect(torch.from_numpy(resized).permute(2, 0, 1)[None])
-    assert count == len(expected["scores"])
-    np.testing.assert_allclose(scores[0, :count], expected["scores"], atol=1e-5)
-    np.testing.assert_allclose(boxes[0, :count], expected["boxes"], atol=1e-5)
-    assert labels[0, :count].tolist() == expected["labels"].tolist()
+    found = {"boxes": boxes[0, :count], "scores": scores[0, :count], "labels": labels[0, :count]}
+    torch.testing.assert_close(found, dict(expected), rtol=0, atol=1e-5)
     assert not boxes[0, count:].any()
     assert not labels[0, count:].any()
 
@@ -190,13 +185,6 @@ def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int])
     assert difference < (1 if size_px != (32, 48) else 1e-5)
 
 
-def test_soft_nms_stays_outside(tmp_path: Path) -> None:
-    detector = tiny_detector(soft_nms="linear")
-    with pytest.raises(ConfigurationError, match=r"postprocess\.soft_nms is 'linear'.*nms=false"):
-        exported(detector, tmp_path, ".torchscript")
-    check_same(detector, exported(detector, tmp_path, ".torchscript", nms=False))
-
-
 def test_exporting_leaves_the_detector_as_it_was(tmp_path: Path) -> None:
     detector = tiny_detector()
     before = detector.detect(noise(2, detector.image_size))
@@ -205,6 +193,8 @@ def test_exporting_leaves_the_detector_as_it_was(tmp_path: Path) -> None:
     exported(detector, tmp_path, ".torchscript")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(detector.detect(noise(2, detector.image_size)), before, rtol=0, atol=0)
+    with pytest.raises(ConfigurationError, match=r"postprocess\.soft_nms is 'linear'.*nms=false"):
+        exported(tiny_detector(soft_nms="linear"), tmp_path, ".torchscript")
 
 
 def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
@@ -221,28 +211,28 @@ def test_safetensors_hold_the_very_detector(tmp_path: Path) -> None:
     assert not load_pretrained(loaded.network, path).reinitialised  # its names are the network's own
 
 
-def test_an_exported_file_is_no_checkpoint(tmp_path: Path) -> None:
-    loaded = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript"))
+def test_an_exported_file_is_no_checkpoint(scripted: Path, tmp_path: Path) -> None:
+    loaded = Detector.load(scripted)
     for use in (
         lambda: loaded.save(tmp_path / "a.ckpt"),
         lambda: write_onnx(loaded, tmp_path / "b.onnx", preprocessing=True, nms=True),
     ):
         with pytest.raises(WeightsError, match=r"detector\.torchscript is an exported network"):
             use()
-    assert not list(tmp_path.glob("[ab].*"))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigurationError, match="precision is 'bfloat16'"):
-        Detector.load(tmp_path / "detector.torchscript", precision="bfloat16")
+        Detector.load(scripted, precision="bfloat16")
     with pytest.raises(ValueError, match="made for"):
         loaded.detect(noise(1, (32, 32)))
 
 
-@pytest.mark.parametrize("nms", [False, True])
-def test_settings_of_nms_can_be_changed_if_it_is_outside(nms: bool, tmp_path: Path) -> None:
-    loaded = Detector.load(exported(tiny_detector(), tmp_path, ".torchscript", nms=nms))
-    loaded.use_postprocess()
-    if nms:
-        with pytest.raises(ConfigurationError, match=r"iou_threshold cannot be .*\.torchscript has its NMS"):
-            loaded.use_postprocess(iou_threshold=0.3)
-    else:
-        loaded.use_postprocess(iou_threshold=0.3)
-        assert loaded.postprocess.iou_threshold == 0.3
+def test_settings_of_nms_can_be_changed_if_it_is_outside(scripted: Path, tmp_path: Path) -> None:
+    inside, outside = (
+        Detector.load(p) for p in (scripted, exported(tiny_detector(), tmp_path, ".torchscript", nms=False))
+    )
+    for loaded in (inside, outside):
+        loaded.use_postprocess()
+    outside.use_postprocess(iou_threshold=0.3)
+    assert outside.postprocess.iou_threshold == 0.3
+    with pytest.raises(ConfigurationError, match=r"iou_threshold cannot be .*\.torchscript has its NMS"):
+        inside.use_postprocess(iou_threshold=0.3)

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -12,8 +13,9 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from safetensors.torch import save_file
 
-from helpers.exported_networks import exported, noise, tiny_detector
+from helpers.exported_networks import noise, tiny_detector
 from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
@@ -22,11 +24,13 @@ from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE
 
 
 @pytest.fixture(scope="module")
-def good(faithful: Path) -> Path:
+def good(faithful: Path, scripted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one good file of each kind."""
-    exported(tiny_detector(), faithful.parent, ".torchscript")
-    write_safetensors(tiny_detector(), faithful.parent / "detector.safetensors")
-    return faithful.parent
+    folder = tmp_path_factory.mktemp("good")
+    for path in (faithful, scripted):
+        shutil.copy(path, folder)
+    write_safetensors(tiny_detector(), folder / "detector.safetensors")
+    return folder
 
 
 def detect(path: Path) -> object:
@@ -43,44 +47,35 @@ def refused(path: Path, read: Callable[[Path], object] = detect) -> str:
     return message
 
 
+Edit = Callable[[onnx.ModelProto], object]
+Change = Callable[..., str]
+
+
 @pytest.fixture
-def change(
-    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[onnx.ModelProto], object]], str]:
+def change(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
     """Change the good ONNX file and give the message with which it is refused, before any session is made."""
 
-    def run(edit: Callable[[onnx.ModelProto], object], *, reaches_session: bool = False) -> str:
+    def run(edit: Edit, *, reaches_session: bool = False) -> str:
         model = onnx.load(good / "detector.onnx")
         edit(model)
         path = tmp_path / "bad.onnx"
         path.write_bytes(model.SerializeToString())
-        if not reaches_session:
-            monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
-        return refused(path)
+        with monkeypatch.context() as patch:
+            if not reaches_session:
+                patch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
+            return refused(path)
 
     return run
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript", ".safetensors"])
-def test_files_that_are_none(suffix: str, tmp_path: Path, good: Path) -> None:
-    path = tmp_path / f"bad{suffix}"
-    refused(path)
-    whole = (good / f"detector{suffix}").read_bytes()
-    for content in (
-        b"",
-        b"\0" * 1000,
-        b"<html>404</html>",
-        b"PK\x03\x04 and no more",
-        whole[: len(whole) // 2],
-        whole[:-9],
-    ):
-        path.write_bytes(content)
-        refused(path)
-
-
-@pytest.mark.parametrize("suffix", [".onnx", ".torchscript", ".safetensors"])
 def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path, good: Path) -> None:
     path, whole, rng = tmp_path / f"damaged{suffix}", (good / f"detector{suffix}").read_bytes(), random.Random(0)
+    refused(path)  # it is missing
+    parts = (whole[: len(whole) // 2], whole[:-9])
+    for content in (b"", b"\0" * 1000, b"<html>404</html>", b"PK\x03\x04 and no more", *parts):
+        path.write_bytes(content)
+        refused(path)
     for _ in range(12):
         damaged = bytearray(whole)
         for _ in range(rng.randrange(1, 5)):
@@ -91,11 +86,6 @@ def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path,
         except UserError as error:
             assert path.name in str(error)  # noqa: PT017  not all damage is seen
             assert "\n" not in str(error)  # noqa: PT017
-
-
-def test_another_projects_onnx(change: Callable) -> None:
-    message = change(lambda model: [model.metadata_props.pop() for _ in list(model.metadata_props)])
-    assert "was not written by this package's export" in message
 
 
 @pytest.fixture(scope="module")
@@ -134,59 +124,69 @@ def test_wrong_metadata(key: str, value: str, metadata: dict[str, str]) -> None:
     refused(Path("bad.onnx"), partial(ExportDescription.from_metadata, {**metadata, key: value}))
 
 
-def test_metadata_that_miss_something(change: Callable) -> None:
-    def edit(model: onnx.ModelProto) -> None:
-        del model.metadata_props[[entry.key for entry in model.metadata_props].index("image_size")]
-
-    assert "'image_size' is missing" in change(edit)
+def lies(model: onnx.ModelProto, key: str, value: object) -> None:
+    [entry] = (entry for entry in model.metadata_props if entry.key == key)
+    entry.value = json.dumps(value)
 
 
-@pytest.mark.parametrize("location", ["../../etc/passwd", "weights.bin"])
-def test_weights_in_other_files(location: str, change: Callable) -> None:
-    def edit(model: onnx.ModelProto) -> None:
-        tensor = model.graph.initializer[0]
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-
-    assert f"in another file, '{location}'" in change(edit)
+def loses(model: onnx.ModelProto, *keys: str) -> None:
+    kept = [entry for entry in model.metadata_props if keys and entry.key not in keys]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
 
 
-def test_weights_in_other_files_within_a_constant(change: Callable) -> None:
-    def edit(model: onnx.ModelProto) -> None:
-        tensor = TensorProto(name="hidden", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
-        tensor.external_data.add(key="location", value="../secret")
-        model.graph.node.append(helper.make_node("Constant", [], ["hidden"], value=tensor))
-
-    assert "'../secret'" in change(edit)
+def keeps_outside(model: onnx.ModelProto, location: str) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
 
 
-def test_operators_of_others_functions_and_loops(change: Callable) -> None:
-    foreign = helper.make_node("Run", [], ["x"], domain="evil.ops")
-    assert "'evil.ops::Run'; it is not run" in change(lambda model: model.graph.node.append(foreign))
-    body = helper.make_graph([], "body", [], [])
-    loop = helper.make_node("Loop", ["", ""], ["y"], body=body)
-    assert "branch or loop, Loop" in change(lambda model: model.graph.node.append(loop))
-    function = helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid("", 18)])
-    assert "defines its own functions, 'Own'" in change(lambda model: model.functions.append(function))
+def hides_outside(model: onnx.ModelProto, location: str) -> None:
+    tensor = TensorProto(name="hidden", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    model.graph.node.append(helper.make_node("Constant", [], ["hidden"], value=tensor))
 
 
-def test_ends_that_are_not_those_of_the_metadata(change: Callable) -> None:
-    def lie(key: str, value: object) -> Callable[[onnx.ModelProto], None]:
-        def edit(model: onnx.ModelProto) -> None:
-            (entry,) = (entry for entry in model.metadata_props if entry.key == key)
-            entry.value = json.dumps(value)
-
-        return edit
-
-    assert "has the inputs" in change(lie("preprocessing", False), reaches_session=True)
-    assert "has the outputs" in change(lie("nms", False), reaches_session=True)
-    assert "labels or counts out of range" in change(lie("class_names", ["one"]), reaches_session=True)
+def has_node(model: onnx.ModelProto, *arguments: object, **settings: object) -> None:
+    model.graph.node.append(helper.make_node(*arguments, **settings))
 
 
-def test_a_session_that_does_not_start(change: Callable) -> None:
-    node = helper.make_node("NoSuchOperator", [], ["x"])
-    assert "onnxruntime rejects it" in change(lambda model: model.graph.node.append(node), reaches_session=True)
+def has_function(model: onnx.ModelProto) -> None:
+    model.functions.append(helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid("", 18)]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer"),
+    [
+        (loses, "was not written by this package's export"),
+        (lambda model: loses(model, "image_size"), "'image_size' is missing"),
+        (partial(keeps_outside, location="../../etc/passwd"), "in another file, '../../etc/passwd'"),
+        (partial(keeps_outside, location="weights.bin"), "in another file, 'weights.bin'"),
+        (partial(hides_outside, location="../secret"), "'../secret'"),
+        (lambda model: has_node(model, "Run", [], ["x"], domain="evil.ops"), "'evil.ops::Run'; it is not run"),
+        (
+            lambda model: has_node(model, "Loop", ["", ""], ["y"], body=helper.make_graph([], "body", [], [])),
+            "branch or loop, Loop",
+        ),
+        (has_function, "defines its own functions, 'Own'"),
+    ],
+)
+def test_an_onnx_file_of_others_or_with_more_than_a_network(edit: Edit, answer: str, change: Change) -> None:
+    assert answer in change(edit)
+
+
+@pytest.mark.parametrize(
+    ("edit", "answer"),
+    [
+        (lambda model: lies(model, "preprocessing", False), "has the inputs"),
+        (lambda model: lies(model, "nms", False), "has the outputs"),
+        (lambda model: lies(model, "class_names", ["one"]), "labels or counts out of range"),
+        (lambda model: has_node(model, "NoSuchOperator", [], ["x"]), "onnxruntime rejects it"),
+    ],
+)
+def test_an_onnx_file_that_is_not_as_its_metadata_tell(edit: Edit, answer: str, change: Change) -> None:
+    assert answer in change(edit, reaches_session=True)
 
 
 def rewritten(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **added: bytes) -> Path:
@@ -251,25 +251,19 @@ def test_pt_is_looked_into(good: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["{", '"a"', "{}", '{"network": {"_target_": "os.system"}, "class_names": [], "postprocess": {}}']
+    ("metadata", "answer"),
+    [
+        (None, "does not describe a detector"),
+        *(({"detector": spec}, "") for spec in ("{", '"a"', "{}")),
+        ({"detector": '{"network": {"_target_": "os.system"}, "class_names": [], "postprocess": {}}'}, "os.system"),
+    ],
 )
-def test_safetensors_with_a_wrong_description(spec: str, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata={"detector": spec})
-    refused(tmp_path / "bad.safetensors")
+def test_safetensors_with_a_wrong_description(metadata: dict[str, str] | None, answer: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata=metadata)
+    assert answer in refused(tmp_path / "bad.safetensors")
 
 
-def test_safetensors_of_weights_alone(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors")
-    assert "does not describe a detector" in refused(tmp_path / "bad.safetensors")
-
-
-def test_without_onnxruntime_one_sentence(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+def test_without_onnxruntime_one_sentence(faithful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'ssd-lightning\[export\]'"):
-        Detector.load(good / "detector.onnx")
+        Detector.load(faithful)

@@ -16,9 +16,8 @@ import numpy as np
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_onnx
-from ssd_lightning.inference.runtime.description import Layout
-from ssd_lightning.inference.runtime.description_file import write_description
-from ssd_lightning.inference.runtime.ncnn_network import INPUT
+from ssd_lightning.inference.runtime.description import Layout, write_description
+from ssd_lightning.inference.runtime.mobile_networks import NCNN_INPUT
 from ssd_lightning.ops.normalization import IDENTITY
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,9 @@ def write_ncnn(detector: Detector, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # From TorchScript, pnnx 20261020 writes without a warning a network that gives other scores.
-        description = write_onnx(detector, folder / "detector.onnx", **{**MOBILE, "layout": Layout(INPUT, batch=1)})
+        description = write_onnx(
+            detector, folder / "detector.onnx", **{**MOBILE, "layout": Layout(NCNN_INPUT, batch=1)}
+        )
         shape = f"inputshape=[1,3,{description.image_size[0]},{description.image_size[1]}]"
         _convert([converter, "detector.onnx", shape, "fp16=0"], folder, folder / "detector.ncnn.param")
         for suffix in (".param", ".bin"):
@@ -71,18 +72,20 @@ def write_ncnn(detector: Detector, path: Path) -> None:
 
 def _find(program: str, install: str) -> str:
     """Return the path of a converter: beside this Python, or on the PATH."""
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(program, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    found = shutil.which(program, path=_path_with(Path(sys.executable).parent))
     if found is None:
         raise ConfigurationError(f"the program {program} is needed: {install}")
     return found
 
 
+def _path_with(folder: Path) -> str:
+    return os.pathsep.join([str(folder), os.environ.get("PATH", "")])
+
+
 def _convert(command: Sequence[str], folder: Path, result: Path) -> None:
     """Run a converter in a folder. It must not find this project's packages, but the programs beside it."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    beside = str(Path(command[0]).resolve().parent)
-    environment["PATH"] = os.pathsep.join([beside, environment.get("PATH", "")])
+    environment["PATH"] = _path_with(Path(command[0]).resolve().parent)
     program = Path(command[0]).name
     try:
         done = subprocess.run(  # noqa: S603  the program that `_find` found
@@ -99,7 +102,7 @@ def _convert(command: Sequence[str], folder: Path, result: Path) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ConfigurationError(f"{program} failed: {error}") from error
     if done.returncode or not result.is_file():
-        output = f"{done.stdout}\n{done.stderr}".strip().splitlines()
+        output = [line for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()] or ["nothing"]
         log.error("%s printed:\n  %s", program, "\n  ".join(output[-40:]))
-        last = next((line.strip() for line in reversed(output) if line.strip()), "nothing")
+        last = output[-1].strip()
         raise ConfigurationError(f"{program} failed with exit code {done.returncode}; it printed last: {last:.300}")

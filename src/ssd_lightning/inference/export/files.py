@@ -36,7 +36,7 @@ def write_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescrip
     description = describe_export(detector, **contents)
     for package in ("onnx", "onnxruntime", "onnxscript"):
         require_package(package, "format=onnx", PACKAGES)
-    with _contiguous(detector), _without_talk():
+    with _contiguous(detector), quiet_exporters():
         program = torch.onnx.export(
             ExportGraph(detector.network, description, nms_node).eval(),
             (example_input(description, detector.device),),
@@ -96,16 +96,13 @@ def _contiguous(detector: Detector) -> Iterator[None]:
 
 
 @contextmanager
-def _without_talk() -> Iterator[None]:
-    """Silence the exporters' internal messages."""
-    names = ("torch.onnx", "onnxscript", "onnx_ir")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
+def quiet_exporters() -> Iterator[None]:
+    """Silence the warnings of exporters, which are about their own code or advise what is done here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(before)

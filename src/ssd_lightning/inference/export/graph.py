@@ -74,10 +74,7 @@ def describe_export(
 class ExportGraph(nn.Module):
     """Maps images to boxes, using only tensors. See `ExportDescription` for inputs and outputs.
 
-    Args:
-        net: the network, in evaluation mode.
-        description: what the graph contains.
-        nms: the form of `graph_nms.graph_nms` that the exporter supports.
+    `nms` is the form of `graph_nms.graph_nms` that the exporter supports.
     """
 
     def __init__(self, net: SSD, description: ExportDescription, nms: GraphNMS) -> None:

@@ -12,66 +12,49 @@ CLOSE = 0.02
 Otherwise they are unmatched."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parity:
-    """Differences over some images.
+    """Differences over some images."""
 
-    Attributes:
-        images: number of compared images.
-        detections: number of detections of the first detector.
-        others: number of detections of the second detector.
-        unmatched: number of detections of either detector without a match.
-        boxes: largest difference of an edge among matched detections, normalised.
-        boxes_px: largest difference of an edge in pixels.
-        scores: largest difference of a score among matched detections.
-    """
-
+    close: float = CLOSE
+    """See `CLOSE`."""
     images: int = 0
+    """Number of compared images."""
     detections: int = 0
+    """Number of detections of the first detector."""
     others: int = 0
+    """Number of detections of the second detector."""
     unmatched: int = 0
+    """Number of detections of either detector without a match."""
     boxes: float = 0.0
+    """Largest difference of an edge among matched detections, normalised."""
     boxes_px: float = 0.0
+    """Largest difference of an edge in pixels."""
     scores: float = 0.0
+    """Largest difference of a score among matched detections."""
 
-    def __add__(self, other: "Parity") -> "Parity":
-        return Parity(
-            self.images + other.images,
-            self.detections + other.detections,
-            self.others + other.others,
-            self.unmatched + other.unmatched,
-            max(self.boxes, other.boxes),
-            max(self.boxes_px, other.boxes_px),
-            max(self.scores, other.scores),
-        )
+    def update(self, ours: Detections, theirs: Detections, size_px: tuple[int, int]) -> None:
+        """Compare the detections of one image of `size_px` (height, width)."""
+        boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs()  # [M, N, 4]
+        scores = (ours["scores"][:, None] - theirs["scores"]).abs()  # [M, N]
+        same_class = ours["labels"][:, None] == theirs["labels"]
+        cost = torch.maximum(boxes.amax(dim=2), scores).where(same_class, torch.inf)
+        first, second = _pairs(cost, self.close)
+        matched = boxes[first, second]  # [P, 4]
+        sides_px = matched.new_tensor(size_px[::-1]).repeat(2)
+        self.images += 1
+        self.detections += len(ours["scores"])
+        self.others += len(theirs["scores"])
+        self.unmatched += len(ours["scores"]) + len(theirs["scores"]) - 2 * len(first)
+        if first:
+            self.boxes = max(self.boxes, float(matched.max()))
+            self.boxes_px = max(self.boxes_px, float((matched * sides_px).max()))
+            self.scores = max(self.scores, float(scores[first, second].max()))
 
     @property
     def unmatched_share(self) -> float:
         """Unmatched share of all detections of both."""
         return self.unmatched / max(1, self.detections + self.others)
-
-
-def compare_detections(ours: Detections, theirs: Detections, size_px: tuple[int, int], close: float = CLOSE) -> Parity:
-    """Compare the detections of one image.
-
-    Differences in pixels are those of an image of `size_px` (height, width); see `CLOSE` for `close`.
-    """
-    boxes = (ours["boxes"][:, None] - theirs["boxes"]).abs()  # [M, N, 4]
-    scores = (ours["scores"][:, None] - theirs["scores"]).abs()  # [M, N]
-    same_class = ours["labels"][:, None] == theirs["labels"]
-    first, second = _pairs(torch.maximum(boxes.amax(dim=2), scores).where(same_class, torch.inf), close)
-    matched = boxes[first, second]  # [P, 4]
-    height, width = size_px
-    sides_px = matched.new_tensor([width, height, width, height])
-    return Parity(
-        images=1,
-        detections=len(ours["scores"]),
-        others=len(theirs["scores"]),
-        unmatched=len(ours["scores"]) + len(theirs["scores"]) - 2 * len(first),
-        boxes=_largest(matched),
-        boxes_px=_largest(matched * sides_px),
-        scores=_largest(scores[first, second]),
-    )
 
 
 def _pairs(cost: Tensor, most: float) -> tuple[list[int], list[int]]:
@@ -85,7 +68,3 @@ def _pairs(cost: Tensor, most: float) -> tuple[list[int], list[int]]:
             pairs[row] = column
             taken.add(column)
     return list(pairs), list(pairs.values())
-
-
-def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0

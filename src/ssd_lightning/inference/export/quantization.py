@@ -1,15 +1,15 @@
 """Static int8 quantisation with onnxruntime."""
 
-import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.export.files import set_metadata
+from ssd_lightning.inference.export.files import quiet_exporters, set_metadata
 from ssd_lightning.inference.runtime.description import ExportDescription
 
 ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
@@ -33,40 +33,22 @@ def quantize_int8(source: Path, target: Path, description: ExportDescription, in
 
     if not inputs:
         raise ConfigurationError("quantize=int8 needs images to calibrate with; there are none")
-    logging.getLogger().addFilter(_drop_advice)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            folded, rounded = Path(folder) / "folded.onnx", Path(folder) / "rounded.onnx"
-            quant_pre_process(source, folded, skip_symbolic_shape=True)  # batch norms become part of convolutions
-            quantize_static(
-                folded,
-                rounded,
-                _Calibration(description.layout.input_name, inputs),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(ROUNDED),
-                per_channel=True,
-                reduce_range=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-            model = onnx.load_model(rounded)
-    finally:
-        logging.getLogger().removeFilter(_drop_advice)
+    batches = iter([{description.layout.input_name: values} for values in inputs])
+    with tempfile.TemporaryDirectory() as folder, quiet_exporters():
+        folded, rounded = Path(folder) / "folded.onnx", Path(folder) / "rounded.onnx"
+        quant_pre_process(source, folded, skip_symbolic_shape=True)  # batch norms become part of convolutions
+        quantize_static(
+            folded,
+            rounded,
+            SimpleNamespace(get_next=lambda: next(batches, None)),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(ROUNDED),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        model = onnx.load_model(rounded)
     set_metadata(model, replace(description, quantization="int8"))
     target.write_bytes(model.SerializeToString())
-
-
-class _Calibration:
-    """Reader of calibration inputs for onnxruntime. Returns the next input, or None."""
-
-    def __init__(self, name: str, inputs: Sequence[np.ndarray]) -> None:
-        self._inputs = iter([{name: values} for values in inputs])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._inputs, None)
-
-
-def _drop_advice(record: logging.LogRecord) -> bool:
-    """Skip onnxruntime's advice to do what is done here."""
-    return "pre-processing before quantization" not in record.getMessage()

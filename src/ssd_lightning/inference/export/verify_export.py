@@ -11,11 +11,11 @@ from torch import Tensor
 from ssd_lightning.data.resize import ResizeMode, placements_of, undo_detections, undo_targets
 from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export.parity import Parity, compare_detections
+from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
-from ssd_lightning.types import Detections, Target
+from ssd_lightning.types import Target
 from ssd_lightning.visualization.tables import TextTable, quantity, score_text, spread
 
 MOST_UNMATCHED = 0.005
@@ -69,27 +69,20 @@ class Verification:
             for what, largest in (("boxes", self.parity.boxes), ("scores", self.parity.scores)):
                 if not largest <= tolerance:
                     found.append(f"{what} differ by {largest:.2g}, more than tolerance={tolerance:g}")
-            found += _lonely(self.parity, "", MOST_UNMATCHED)
-        if tolerance is not None and self.whole is not None:
-            found += _lonely(self.whole, " in images that the file resizes", RESIZE_MOST_UNMATCHED)
+            where = " in images that the file resizes"
+            for parity, at, most in ((self.parity, "", MOST_UNMATCHED), (self.whole, where, RESIZE_MOST_UNMATCHED)):
+                if parity is not None and parity.unmatched_share > most:
+                    number = f"{parity.unmatched} of the {parity.detections + parity.others} detections{at}"
+                    found.append(f"{number} have no partner on the other side, more than {most:.1%}")
         if self.map_loss > max_map_loss:
             found.append(f"mAP is lower by {self.map_loss:.4f}, more than max_map_loss={max_map_loss:g}")
         return found
 
 
-def _lonely(parity: Parity, where: str, most: float) -> list[str]:
-    if parity.unmatched_share <= most:
-        return []
-    both = parity.detections + parity.others
-    return [
-        f"{parity.unmatched} of the {both} detections{where} have no partner on the other side, more than {most:.1%}"
-    ]
-
-
 def verify_export(
     checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
 ) -> Verification:
-    """Run the detectors of the checkpoint and of the exported file on the same images.
+    """Run the detectors of the checkpoint and of the exported file, both on the CPU, on the same images.
 
     Batches with targets also measure mean average precision. `images`, uint8 `[H, W, 3]` RGB of any size, are for a
     file that resizes.
@@ -97,13 +90,13 @@ def verify_export(
     parity, counted = Parity(), 0
     metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
     for batch, targets in batches:
-        before, after = (_on_cpu(detector.detect(batch)) for detector in (checkpoint, exported))
-        for ours, theirs in zip(before, after, strict=True):
-            parity += compare_detections(ours, theirs, checkpoint.image_size)
+        both = [detector.detect(batch) for detector in (checkpoint, exported)]
+        for ours, theirs in zip(*both, strict=True):
+            parity.update(ours, theirs, checkpoint.image_size)
         if targets is not None:
             counted += len(batch)
             placements, undone = placements_of(targets), undo_targets(targets)
-            for of_side, detections in zip(metrics, (before, after), strict=True):
+            for of_side, detections in zip(metrics, both, strict=True):
                 for metric in of_side:
                     metric.update(undo_detections(detections, placements), undone)
     scores: dict[str, tuple[float, float]] = {}
@@ -111,30 +104,18 @@ def verify_export(
         first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
         scores = {name: (float(first[key]), float(second[key])) for name, key in MEANS.items()}
     whole = None
-    if isinstance(exported.net, ExportedNetwork) and exported.net.description.resizes:
-        whole = sum((_compare_whole(checkpoint, exported.net, image) for image in images), Parity())
+    if isinstance(net := exported.net, ExportedNetwork) and net.description.resizes:
+        whole = Parity(close=RESIZE_CLOSE)
+        for image in images:
+            fitted, _ = checkpoint.resize.apply(image, checkpoint.image_size)
+            [ours] = checkpoint.detect(torch.from_numpy(fitted).permute(2, 0, 1)[None])
+            with torch.inference_mode():
+                [theirs] = net.detect_inputs(torch.from_numpy(image)[None], net.description.postprocess)
+            whole.update(ours, theirs, (image.shape[0], image.shape[1]))
     return Verification(parity, whole, scores)
 
 
 MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "map"}
-
-
-@torch.inference_mode()
-def _compare_whole(checkpoint: Detector, net: ExportedNetwork, image: np.ndarray) -> Parity:
-    fitted, _ = checkpoint.resize.apply(image, checkpoint.image_size)
-    resized = torch.from_numpy(fitted).permute(2, 0, 1)[None]
-    inputs = torch.from_numpy(image)[None].to(net.device)
-    (ours,), (theirs,) = checkpoint.detect(resized), net.detect_inputs(inputs, net.description.postprocess)
-    size_px = (image.shape[0], image.shape[1])
-    ours, theirs = _on_cpu([ours, theirs])
-    return compare_detections(ours, theirs, size_px, close=RESIZE_CLOSE)
-
-
-def _on_cpu(detections: Sequence[Detections]) -> list[Detections]:
-    return [
-        Detections(boxes=found["boxes"].cpu(), scores=found["scores"].cpu(), labels=found["labels"].cpu())
-        for found in detections
-    ]
 
 
 def drawn_images(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
@@ -165,9 +146,22 @@ def verification_table(
     There is no limit for boxes and scores if `tolerance` is None. `seconds` has those of a batch by its size,
     `bytes_of` the sizes of the checkpoint's weights and of the file.
     """
-    rows = [*_parity_rows(verification.parity, "", tolerance, tolerance and MOST_UNMATCHED)]
-    if verification.whole is not None and verification.whole.images:
-        rows += _parity_rows(verification.whole, "resized: ", None, tolerance and RESIZE_MOST_UNMATCHED)
+    rows: list[tuple[str, ...]] = []
+    sides = (
+        ("", verification.parity, tolerance, MOST_UNMATCHED),
+        ("resized: ", verification.whole, None, RESIZE_MOST_UNMATCHED),
+    )
+    for prefix, parity, most, most_unmatched in sides:
+        if parity is None or (prefix and not parity.images):
+            continue
+        limit = "" if tolerance is None else f"{most_unmatched:.1%}"
+        largest = "" if most is None else f"{most:g}"
+        counts = (str(parity.detections), str(parity.others))
+        rows += [
+            (f"{prefix}detections", *counts, f"{parity.unmatched} without partner", limit),
+            (f"{prefix}boxes", "", "", f"{parity.boxes:.2g} ({parity.boxes_px:.2g} px)", largest),
+            (f"{prefix}scores", "", "", f"{parity.scores:.2g}", largest),
+        ]
     for name, (before, after) in verification.scores.items():
         rows.append((name, score_text(before), score_text(after), f"{after - before:+.4f}", f"{-max_map_loss:g}"))
     for batch, (before_s, after_s) in seconds.items():
@@ -177,16 +171,3 @@ def verification_table(
     size = tuple(f"{count / 2**20:.1f} MiB" for count in bytes_of)
     rows.append(("weights / file", *size, f"{bytes_of[1] / bytes_of[0]:.2f} of the size", ""))
     return TextTable(("", "checkpoint", "file", "difference", "limit"), tuple(rows))
-
-
-def _parity_rows(
-    parity: Parity, prefix: str, tolerance: float | None, most_unmatched: float | None
-) -> list[tuple[str, ...]]:
-    limit = "" if most_unmatched is None else f"{most_unmatched:.1%}"
-    most = "" if tolerance is None else f"{tolerance:g}"
-    counts = (str(parity.detections), str(parity.others))
-    return [
-        (f"{prefix}detections", *counts, f"{parity.unmatched} without partner", limit),
-        (f"{prefix}boxes", "", "", f"{parity.boxes:.2g} ({parity.boxes_px:.2g} px)", most),
-        (f"{prefix}scores", "", "", f"{parity.scores:.2g}", most),
-    ]

@@ -1,7 +1,11 @@
-"""The description that is stored in an exported file, so that it can be used without this package."""
+"""The description of an exported file, so that it can be used without this package.
+
+It is stored in the file, or as JSON beside it for formats that have no place for it.
+"""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from torch import Tensor
 
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch, as_resize_mode, plain_mode
 from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.models.files import require_file
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import Normalization
 
@@ -158,21 +163,12 @@ class ExportDescription:
                 "not run"
             )
         try:
-            values = {name: json.loads(text) for name, text in metadata.items() if name in _CHECKS}
+            values = {name: json.loads(text) for name, text in {**_OF_OLDER, **metadata}.items() if name in _CHECKS}
             for name, check in _CHECKS.items():
                 if name not in values or not check(values[name]):
                     shown = f"{values[name]!r:.100}" if name in values else "missing"
                     raise WeightsError(f"its metadata entry '{name}' is {shown}")
             postprocess = PostProcess.from_settings(values["postprocess"])
-            # Older files have neither entry.
-            resize = as_resize_mode(json.loads(metadata.get("resize", "null")))
-            layout = Layout(**json.loads(metadata.get("layout", "{}")))
-            if (
-                not isinstance(layout.input_name, str)
-                or layout.batch not in (None, 1)
-                or not isinstance(layout.channels_last, bool)
-            ):
-                raise WeightsError(f"its metadata entry 'layout' is {metadata['layout']:.100}")
         except UserError as error:
             raise WeightsError(f"{path}: {error}") from error
         except (ValueError, TypeError, RecursionError) as error:
@@ -188,32 +184,73 @@ class ExportDescription:
             nms=values["nms"],
             postprocess=postprocess,
             quantization=values["quantization"],
-            resize=resize,
-            layout=layout,
+            resize=as_resize_mode(values["resize"]),
+            layout=Layout(**values["layout"]),
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+def _is_list_of(kinds: tuple[type, ...], value: Any, length: int | None = None) -> bool:
+    has_length = isinstance(value, list) and length in (None, len(value))
+    return has_length and all(type(item) in kinds for item in value)
 
 
-def _is_list_of(kind: type, value: Any, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(type(item) is kind for item in value)
+def _is_colour(value: Any) -> bool:
+    return _is_list_of((int, float), value, 3) and all(abs(number) < math.inf for number in value)
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[Any], object]] = {
     MARKER: lambda value: isinstance(value, str),
-    "class_names": lambda value: (
-        isinstance(value, list) and 0 < len(value) <= MOST_CLASSES and _is_list_of(str, value, len(value))
-    ),
-    "image_size": lambda value: _is_list_of(int, value, 2) and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS,
-    "colour_mean": lambda value: isinstance(value, list) and len(value) == 3 and all(map(_is_number, value)),
-    "colour_std": lambda value: (
-        isinstance(value, list) and len(value) == 3 and all(_is_number(std) and std > 0 for std in value)
-    ),
+    "class_names": lambda value: _is_list_of((str,), value) and 0 < len(value) <= MOST_CLASSES,
+    "image_size": lambda value: _is_list_of((int,), value, 2) and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS,
+    "colour_mean": _is_colour,
+    "colour_std": lambda value: _is_colour(value) and min(value) > 0,
     "colour_order": lambda value: value in ("RGB", "BGR"),
     "preprocessing": lambda value: isinstance(value, bool),
     "nms": lambda value: isinstance(value, bool),
     "postprocess": lambda value: isinstance(value, dict),
     "quantization": lambda value: value is None or isinstance(value, str),
+    "resize": as_resize_mode,  # which has its own error
+    "layout": lambda value: (
+        isinstance(value, dict)
+        and value.keys() <= Layout.__dataclass_fields__.keys()
+        and isinstance(value.get("input_name", ""), str)
+        and value.get("batch") in (None, 1)
+        and isinstance(value.get("channels_last", False), bool)
+    ),
 }
+_OF_OLDER = {"resize": "null", "layout": "{}"}
+"""Entries that older files do not have."""
+
+
+def description_file(path: Path) -> Path:
+    """Return the path of the description: `detector.tflite.json` for `detector.tflite`."""
+    return path.with_name(f"{path.name}.json")
+
+
+def companions(path: Path) -> list[Path]:
+    """Return the other files of the network `path`: its description last, and ncnn's weights before it."""
+    weights = [path.with_suffix(".bin")] if path.suffix == ".param" else []
+    return [*weights, description_file(path)] if path.suffix in (".tflite", ".param") else []
+
+
+def write_description(path: Path, description: ExportDescription) -> None:
+    """Write the description of the network `path` beside it."""
+    values = {name: json.loads(text) for name, text in description.as_metadata().items()}
+    description_file(path).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_description(path: Path) -> ExportDescription:
+    """Read the description of the network `path`.
+
+    Raises:
+        WeightsError: a file is missing, or the description is damaged or of another program.
+    """
+    for needed in (path, *companions(path)):
+        require_file(needed)
+    file = description_file(path)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        metadata = {name: json.dumps(value) for name, value in values.items()}
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{file} is damaged: {str(error)[:200]}") from error
+    return ExportDescription.from_metadata(metadata, file)

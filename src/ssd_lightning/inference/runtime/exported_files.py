@@ -8,8 +8,7 @@ import torch
 
 from ssd_lightning.checks import require_choice
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.inference.runtime.litert_network import LiteRTNetwork
-from ssd_lightning.inference.runtime.ncnn_network import NcnnNetwork
+from ssd_lightning.inference.runtime.mobile_networks import LiteRTNetwork, NcnnNetwork
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.inference.runtime.onnx_network import OnnxNetwork, OpenCVNetwork, OpenVinoNetwork
 from ssd_lightning.inference.runtime.torchscript_network import TorchScriptNetwork, is_torchscript

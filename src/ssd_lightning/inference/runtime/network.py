@@ -1,7 +1,8 @@
 """Base class of exported networks for `Detector`."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -10,9 +11,21 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import PREDICTIONS, ExportDescription
+from ssd_lightning.models.files import first_line
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.types import Detections, SSDOutput
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Turn errors of a runtime or a parser, which have any type, into a WeightsError that begins with `what`."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{what}: {first_line(error)[:200]}") from error
 
 
 class ExportedNetwork(nn.Module):
@@ -57,16 +70,17 @@ class ExportedNetwork(nn.Module):
 
     def detect_inputs(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in a batch in the file's own input format. See `detect`."""
-        parts = inputs.split(self.description.layout.batch or len(inputs))
-        return [found for part in parts for found in self._detect_at_once(part, postprocess)]
-
-    def _detect_at_once(self, inputs: Tensor, postprocess: PostProcess) -> list[Detections]:
-        outputs = self.checked(self.run(inputs), len(inputs))
-        if self.description.nms:
-            return _unpadded(*outputs)
-        return [
-            found for boxes, scores in zip(*outputs, strict=True) for found in postprocess(_as_output(boxes, scores))
-        ]
+        found: list[Detections] = []
+        for part in inputs.split(self.description.layout.batch or len(inputs)):
+            outputs = self.checked(self.run(part), len(part))
+            if self.description.nms:
+                *padded, counts = outputs
+                for boxes, scores, labels, count in zip(*padded, counts.tolist(), strict=True):
+                    found.append(Detections(boxes=boxes[:count], scores=scores[:count], labels=labels[:count]))
+            else:
+                for boxes, scores in zip(*outputs, strict=True):
+                    found += postprocess(_as_output(boxes, scores))
+        return found
 
     def raw_output(self, image: Tensor) -> SSDOutput:
         """Run a file without NMS on one image `[1, 3, H, W]`, see `detect`."""
@@ -97,20 +111,9 @@ class ExportedNetwork(nn.Module):
                 raise WeightsError(f"{self.path}: its output {name} has type {output.dtype}")
         if rest:
             labels, count = rest
-            if not _within(labels, self.num_classes) or not _within(count, rows):
+            if ((labels < 0) | (labels > self.num_classes)).any() or ((count < 0) | (count > rows)).any():
                 raise WeightsError(f"{self.path}: its output has labels or counts out of range")
         return outputs
-
-
-def _within(numbers: Tensor, most: int) -> bool:
-    return bool(((numbers >= 0) & (numbers <= most)).all())
-
-
-def _unpadded(boxes: Tensor, scores: Tensor, labels: Tensor, num_detections: Tensor) -> list[Detections]:
-    return [
-        Detections(boxes=boxes[image, :count], scores=scores[image, :count], labels=labels[image, :count])
-        for image, count in enumerate(num_detections.tolist())
-    ]
 
 
 def _as_output(boxes: Tensor, scores: Tensor) -> SSDOutput:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork
+from ssd_lightning.inference.runtime.network import ExportedNetwork, errors_of
 from ssd_lightning.models.files import require_file
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,8 @@ class OnnxNetwork(_OnnxFile):
             providers.insert(0, "CUDAExecutionProvider")
         elif device.type != "cpu":
             log.warning("%s runs on the CPU: this onnxruntime has no provider for %s", self.path, device)
-        try:
+        with errors_of(f"{self.path}: onnxruntime rejects it"):
             self._session = onnxruntime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # its exceptions share no base class
-            raise WeightsError(f"{self.path}: onnxruntime rejects it: {str(error)[:200]}") from error
         kind = "uint8" if self.description.preprocessing else "float"
         wanted = [(self.description.layout.input_name, f"tensor({kind})")]
         self._require("inputs", [(end.name, end.type) for end in self._session.get_inputs()], wanted)
@@ -79,10 +77,8 @@ class OnnxNetwork(_OnnxFile):
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
-        try:
+        with errors_of(f"{self.path} failed in onnxruntime"):
             outputs = self._session.run(None, {self.description.layout.input_name: inputs.numpy()})
-        except Exception as error:  # its exceptions share no base class
-            raise WeightsError(f"{self.path} failed in onnxruntime: {str(error)[:200]}") from error
         return [torch.from_numpy(np.asarray(output)) for output in outputs]
 
 
@@ -92,42 +88,32 @@ class OpenVinoNetwork(_OnnxFile):
     def _load(self, content: bytes, device: torch.device) -> None:
         openvino = require_package("openvino", f"{self.path}: backend=openvino", "'ssd-lightning[openvino]'")
         settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-        try:
+        with errors_of(f"{self.path}: OpenVINO rejects it"):
             core = openvino.Core()
             self._model = core.compile_model(core.read_model(content, b""), "CPU", settings)
-        except RuntimeError as error:
-            raise WeightsError(f"{self.path}: OpenVINO rejects it: {str(error)[:200]}") from error
         self._require("inputs", [end.any_name for end in self._model.inputs], [self.description.layout.input_name])
         self._require("outputs", [end.any_name for end in self._model.outputs], [*self.description.output_names])
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
-        try:
-            with self.turn:
-                results = self._model({self.description.layout.input_name: inputs.numpy()})
-                return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
-        except RuntimeError as error:
-            raise WeightsError(f"{self.path} failed in OpenVINO: {str(error)[:200]}") from error
+        with errors_of(f"{self.path} failed in OpenVINO"), self.turn:
+            results = self._model({self.description.layout.input_name: inputs.numpy()})
+            return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
 
 
 class OpenCVNetwork(_OnnxFile):
     """An ONNX file in the dnn module of OpenCV, on the CPU. See `_OnnxFile`."""
 
     def _load(self, content: bytes, device: torch.device) -> None:
-        try:
+        with errors_of(f"{self.path}: OpenCV {cv2.__version__} rejects it"):
             self._net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
-        except cv2.error as error:
-            raise WeightsError(f"{self.path}: OpenCV {cv2.__version__} rejects it: {str(error)[:200]}") from error
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
-        try:
-            with self.turn:
-                self._net.setInput(inputs.numpy(), self.description.layout.input_name)
-                outputs = self._net.forward(list(self.description.output_names))
-                return [torch.from_numpy(np.array(output)) for output in outputs]
-        except cv2.error as error:
-            raise WeightsError(f"{self.path} failed in OpenCV {cv2.__version__}: {str(error)[:200]}") from error
+        with errors_of(f"{self.path} failed in OpenCV {cv2.__version__}"), self.turn:
+            self._net.setInput(inputs.numpy(), self.description.layout.input_name)
+            outputs = self._net.forward(list(self.description.output_names))
+            return [torch.from_numpy(np.array(output)) for output in outputs]
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
@@ -141,10 +127,8 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     """
     onnx = require_package("onnx", path, PACKAGES)
     content = require_file(path).read_bytes()
-    try:
+    with errors_of(f"{path} is damaged or not an ONNX file"):
         model = onnx.ModelProto.FromString(content)
-    except Exception as error:  # protobuf's implementations raise different types
-        raise WeightsError(f"{path} is damaged or not an ONNX file: {str(error)[:200]}") from error
     if not model.graph.node:
         raise WeightsError(f"{path} is not an ONNX file: it has no network")
     if model.functions:
@@ -154,18 +138,14 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
             raise WeightsError(f"{path} needs the operator '{node.domain:.50}::{node.op_type:.50}'; it is not run")
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise WeightsError(f"{path} has a branch or loop, {node.op_type:.50}; it is not run")
-    for tensor in _tensors(model):
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    sparse = [*model.graph.sparse_initializer, *(one.sparse_tensor for one in attributes)]
+    sparse += [tensor for one in attributes for tensor in one.sparse_tensors]
+    tensors = [*model.graph.initializer, *(one.t for one in attributes)]
+    tensors += [tensor for one in attributes for tensor in one.tensors]
+    tensors += [tensor for one in sparse for tensor in (one.values, one.indices)]
+    for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise WeightsError(f"{path} keeps '{tensor.name:.50}' in another file, {place!r:.100}; it is not read")
     return content, {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    yield from model.graph.initializer
-    for sparse in model.graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for attribute in (attribute for node in model.graph.node for attribute in node.attribute):
-        yield from (attribute.t, *attribute.tensors)
-        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-            yield from (sparse.values, sparse.indices)

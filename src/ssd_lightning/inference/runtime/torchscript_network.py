@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork
-from ssd_lightning.models.files import first_line, require_file
+from ssd_lightning.inference.runtime.network import ExportedNetwork, errors_of
+from ssd_lightning.models.files import require_file
 
 METADATA_FILE = "ssd_lightning.json"
 """One of the archive's `extra` files, with the texts of `ExportDescription.as_metadata`."""
@@ -40,18 +40,13 @@ class TorchScriptNetwork(ExportedNetwork):
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         content, metadata = read_torchscript(path)
         super().__init__(path, ExportDescription.from_metadata(metadata, path), torch.device(device))
-        try:
-            with quiet_jit():
-                self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
-        except Exception as error:  # damaged files raise many types
-            raise WeightsError(f"{path} is damaged or not a TorchScript file: {first_line(error)[:200]}") from error
+        with errors_of(f"{path} is damaged or not a TorchScript file"), quiet_jit():
+            self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
 
     def run(self, inputs: Tensor) -> Sequence[Tensor]:
         """Run the network on the file's input."""
-        try:
+        with errors_of(f"{self.path} failed in TorchScript"):
             outputs = self.script(inputs)
-        except Exception as error:
-            raise WeightsError(f"{self.path} failed in TorchScript: {first_line(error)[:200]}") from error
         if not isinstance(outputs, (tuple, list)) or not all(isinstance(output, Tensor) for output in outputs):
             raise WeightsError(f"{self.path} gave a {type(outputs).__name__} instead of tensors")
         return outputs
@@ -78,23 +73,21 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
     """Read an archive without compiling or running its code: its bytes and its metadata."""
     content = require_file(path).read_bytes()
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            packed = sum(p.file_size for p in archive.infolist() if p.compress_type != zipfile.ZIP_STORED)
-            if packed > MOST_PACKED_BYTES:  # torch compresses only code; a zip bomb could fill the memory
-                raise WeightsError(f"{path} is not a TorchScript file: it has {packed:,} bytes in compressed parts")
-            names = archive.namelist()
-            if len(set(names)) != len(names):
-                raise WeightsError(f"{path} is not a TorchScript file: two of its parts have the same name")
-            metadata_names = [name for name in names if name.endswith(f"/extra/{METADATA_FILE}")]
-            metadata = json.loads(archive.read(metadata_names[0])[:MOST_METADATA_BYTES]) if metadata_names else {}
-            refuse_foreign_code(
-                {name: archive.read(name) for name in names if "/data/" not in name and "/constants/" not in name}, path
-            )
-    except WeightsError:
-        raise
-    except Exception as error:  # zipfile raises many types for damaged files
-        raise WeightsError(f"{path} is damaged or not a TorchScript file: {first_line(error)[:200]}") from error
+    with (
+        errors_of(f"{path} is damaged or not a TorchScript file"),
+        zipfile.ZipFile(io.BytesIO(content)) as archive,
+    ):
+        packed = sum(p.file_size for p in archive.infolist() if p.compress_type != zipfile.ZIP_STORED)
+        if packed > MOST_PACKED_BYTES:  # torch compresses only code; a zip bomb could fill the memory
+            raise WeightsError(f"{path} is not a TorchScript file: it has {packed:,} bytes in compressed parts")
+        names = archive.namelist()
+        if len(set(names)) != len(names):
+            raise WeightsError(f"{path} is not a TorchScript file: two of its parts have the same name")
+        metadata_names = [name for name in names if name.endswith(f"/extra/{METADATA_FILE}")]
+        metadata = json.loads(archive.read(metadata_names[0])[:MOST_METADATA_BYTES]) if metadata_names else {}
+        refuse_foreign_code(
+            {name: archive.read(name) for name in names if "/data/" not in name and "/constants/" not in name}, path
+        )
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise WeightsError(f"{path}: its metadata are not a mapping of names to texts")
     return content, metadata
