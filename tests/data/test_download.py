@@ -99,15 +99,14 @@ class Server(ThreadingHTTPServer):
         """The client may hang up."""
 
     def archive(self, *behaviours: str) -> Archive:
-        ports = {"closed": 1}
+        ports = [1 if name == "closed" else self.server_port for name in behaviours]
+        places = zip(ports, behaviours, strict=True)
         return replace(
             ARCHIVES["2007_test"],
             filename=TAR_NAME,
             size_bytes=len(self.content),
             checksum=f"md5:{hashlib.md5(self.content).hexdigest()}",
-            urls=tuple(
-                f"http://127.0.0.1:{ports.get(name, self.server_port)}/{name}/{TAR_NAME}" for name in behaviours
-            ),
+            urls=tuple(f"http://127.0.0.1:{port}/{name}/{TAR_NAME}" for port, name in places),
         )
 
 

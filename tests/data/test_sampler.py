@@ -54,29 +54,20 @@ def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(size, world_size):
         assert [sorted(step) for step in spread] == [sorted(step) for step in steps]
 
 
-def test_the_epoch_comes_with_the_index_and_changes_the_order():
-    sampler = EpochSampler(size=50, seed=3, pad=True)
-    orders = []
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        samples = list(sampler)
-        assert {key.epoch for key in samples} == {epoch}
-        orders.append(tuple(key.image for key in samples))
-    assert len(set(orders)) == 4
-    assert tuple(range(50)) not in orders
+def test_the_order_follows_from_seed_and_epoch_alone_and_the_epoch_comes_with_the_index():
+    def epochs(seed: int, *numbers: int) -> list[list[SampleKey]]:
+        sampler, found = EpochSampler(size=50, seed=seed, pad=True), []
+        for epoch in numbers:
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+            assert {key.epoch for key in found[-1]} == {epoch}
+            assert list(sampler) == found[-1]
+        return found
 
-
-def test_the_order_follows_from_seed_and_epoch_alone():
-    fresh = EpochSampler(size=50, seed=3, pad=True)
-    fresh.set_epoch(5)
-    used = EpochSampler(size=50, seed=3, pad=True)
-    for epoch in (2, 5):
-        used.set_epoch(epoch)
-        samples = list(used)
-    assert samples == list(fresh) == list(fresh)
-    other_seed = EpochSampler(size=50, seed=4, pad=True)
-    other_seed.set_epoch(5)
-    assert list(other_seed) != samples
+    found = epochs(3, 0, 1, 2)
+    orders = {tuple(key.image for key in keys) for keys in (*found, *epochs(4, 2))} | {tuple(range(50))}
+    assert len(orders) == 5
+    assert epochs(3, 2) == found[2:]
 
 
 def test_without_shuffling_the_order_is_that_of_the_data_set():
@@ -112,6 +103,9 @@ def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
     assert list(sampler) == [SampleKey(0, 1), SampleKey(0, 3)]
 
 
+REFUSED = [[1, 1, 1], [1, 0.5, 1, 1], [1, np.nan, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("settings", "value"),
     [
@@ -120,6 +114,7 @@ def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
         ({"size": 4, "rank": -1, "world_size": 2}, "-1"),
         ({"size": 4, "rank": 1}, "rank=1"),
         ({"size": 4, "world_size": 3}, "world_size=3"),
+        *[({"size": 4, "repeats": np.array(wrong)}, "4 samples need as many repeat factors") for wrong in REFUSED],
     ],
 )
 def test_impossible_settings_are_refused(settings, value):
@@ -127,24 +122,21 @@ def test_impossible_settings_are_refused(settings, value):
         EpochSampler(**settings, pad=True)
 
 
-@pytest.mark.parametrize("samples_seen", [-1, 5])
-def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
-    with pytest.raises(ConfigurationError, match=str(samples_seen)):
-        EpochSampler(size=4, pad=True).resume(epoch=0, samples_seen=samples_seen)
+@pytest.mark.parametrize(("ranks", "samples_seen"), [(1, -1), (1, 9), (2, 3)])
+def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_seen):
+    sampler, of_each = EpochSampler(size=8, rank=0, world_size=ranks, pad=True), 8 // ranks
+    match = f"cannot skip {samples_seen} samples of an epoch of {of_each} on each of {ranks} ranks"
+    with pytest.raises(ConfigurationError, match=match):
+        sampler.resume(epoch=0, samples_seen=samples_seen)
 
 
-def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
-    with pytest.raises(ConfigurationError, match="cannot skip 3 samples of an epoch of 4 on each of 2 ranks"):
-        EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)
+SCALES = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
 
 
 def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[SampleKey]]:
-    sizes = multiscale_sizes([32, 128], (64, 64))
     keys = []
     for rank in range(world_size):
-        sampler = EpochSampler(
-            size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=MultiScale(sizes, seed=5)
-        )
+        sampler = EpochSampler(size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=SCALES)
         if resume_after:
             sampler.resume(epoch=3, samples_seen=resume_after)
         sampler.set_epoch(3)
@@ -194,9 +186,8 @@ def test_repeat_factors_are_those_of_lvis():
         shares = [sum(label in other for other in LABELS) / count for label in labels]
         assert found == pytest.approx(max([max(1, (threshold / share) ** 0.5) for share in shares], default=1))
     assert factors[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
-    assert (
-        repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
-    )  # the rarest class has just that share
+    # The rarest class has just that share.
+    assert repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
 
 
 def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():
@@ -238,17 +229,10 @@ def test_repeated_samples_go_on_in_mid_epoch():
     assert list(resumed) == list(whole)[5:]
 
 
-@pytest.mark.parametrize("repeats", [np.ones(3), np.array([1, 0.5, 1, 1]), np.array([1, np.nan, 1, 1])])
-def test_factors_that_cannot_be_are_refused(repeats):
-    with pytest.raises(ConfigurationError, match="4 samples need as many repeat factors"):
-        EpochSampler(size=4, pad=True, repeats=repeats)
-
-
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_repeated_samples_have_the_size_of_their_step(world_size):
-    sizes = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
     settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 4, "repeats": FACTORS, "epoch": 3}
-    plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": sizes}))
+    plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": SCALES}))
     for without, keys in zip(plain, scaled, strict=True):
         assert [key._replace(image_size=None) for key in keys] == without
-        assert [key.image_size for key in keys] == [sizes.size_at(3, p * world_size // 4) for p in range(len(keys))]
+        assert [key.image_size for key in keys] == [SCALES.size_at(3, p * world_size // 4) for p in range(len(keys))]
