@@ -144,11 +144,8 @@ def test_boxes_that_reach_out_of_their_image_are_clipped_to_it():
 
 
 @pytest.mark.parametrize("mode", [Stretch(), Letterbox(), Letterbox(fill=(0, 1, 2))])
-def test_modes_are_read_back_from_plain_values(mode):
+def test_modes_have_names_and_plain_values(mode):
     assert as_resize_mode(plain_mode(mode)) == as_resize_mode(mode) == mode
-
-
-def test_modes_have_names():
     assert as_resize_mode("letterbox") == Letterbox()
     assert as_resize_mode("stretch") == as_resize_mode(None) == Stretch()
 

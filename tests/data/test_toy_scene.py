@@ -12,7 +12,7 @@ SIZE_PX = (192, 192)
 
 @pytest.fixture(scope="module")
 def images() -> list[tuple[np.ndarray, list[ToyObject]]]:
-    return [draw_toy_image(seed=7, split="train", index=i, size_px=SIZE_PX) for i in range(120)]
+    return [draw_toy_image(seed=7, split="train", index=i, size_px=SIZE_PX) for i in range(100)]
 
 
 @pytest.fixture(scope="module")
