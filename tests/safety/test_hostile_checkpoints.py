@@ -143,7 +143,6 @@ def test_sizes_and_types_that_cannot_be(good, tmp_path: Path, name: str) -> None
         {"postprocess": {"unknown": 1}},
         {"postprocess": {"top_k": -1}},
         {"postprocess": {"score_threshold": "high"}},
-        {"postprocess": [1]},
         {"postprocess": None},
         {"postprocess": {3: 4}},
     ],
@@ -158,12 +157,12 @@ def test_a_small_file_with_a_huge_network(good, tmp_path: Path) -> None:
 
     def change(content: dict[str, Any]) -> None:
         spec, weights = content["detector"], content["state_dict"]
-        spec["network"].update(num_classes=10**6)
-        spec["class_names"] = ["a"] * 10**6
+        spec["network"].update(num_classes=10**5)
+        spec["class_names"] = ["a"] * 10**5
         for name, tensor in weights.items():
             if ".cls" in name or "class" in name:
                 cells = tensor.shape[0] // 4
-                weights[name] = torch.zeros(1).expand(cells * (10**6 + 1), *tensor.shape[1:])
+                weights[name] = torch.zeros(1).expand(cells * (10**5 + 1), *tensor.shape[1:])
 
     path = tmp_path / "bad.ckpt"
     with pytest.raises(WeightsError, match=r"bad\.ckpt"):

@@ -73,7 +73,7 @@ def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     good = png(2, 1, bytes(3))
     packer = zlib.compressobj(1)
-    data = b"key\0\0" + b"".join(packer.compress(bytes(10**6)) for _ in range(200)) + packer.flush()
+    data = b"key\0\0" + b"".join(packer.compress(bytes(10**6)) for _ in range(120)) + packer.flush()
     text = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
     path.write_bytes(good[:33] + text + good[33:])
     before = peak_mib()
@@ -149,7 +149,7 @@ def test_a_document_type_elsewhere_is_not_fetched(tmp_path: Path) -> None:
 
 def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_text(f"<annotation>{'<a>' * 100_000}{'</a>' * 100_000}</annotation>")
+    path.write_text(f"<annotation>{'<a>' * 30_000}{'</a>' * 30_000}</annotation>")
     assert parse_annotation(path).tag == "annotation"
     attributes = " ".join(f"a{number}='1'" for number in range(10_000))
     path.write_text(f"<annotation {attributes}/>")
