@@ -8,8 +8,8 @@ import pytest
 
 from helpers.slow_augmentation import choose_window, step_by_step
 from ssd_lightning.data.augmentation import INTERPOLATIONS, Drawn, SSDAugmentation
-from ssd_lightning.data.random_iou_crop import RandomIoUCrop, sample_windows, window_iou
-from ssd_lightning.data.windows import boxes_in_view, view_through
+from ssd_lightning.data.random_iou_crop import RandomIoUCrop, sample_windows
+from ssd_lightning.data.windows import boxes_in_view, view_through, window_iou
 
 MEAN = (123, 117, 104)
 BOXES = np.array([[0.053, 0.107, 0.351, 0.803], [0.4, 0.501, 0.957, 0.953], [0.503, 0.057, 0.751, 0.401]])

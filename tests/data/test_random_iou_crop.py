@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop, sample_windows, window_iou
-from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows
+from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop, sample_windows
+from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows, window_iou
 
 NO_BOXES = np.zeros((0, 4))
 

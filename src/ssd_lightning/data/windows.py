@@ -42,6 +42,20 @@ def centres_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return ((centres >= windows[..., :2]) & (centres <= windows[..., 2:])).all(-1)
 
 
+def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Intersection over union of every window `[..., 4]` with every box `[N, 4]`: `[..., N]`."""
+    windows = windows[..., None, :]  # [..., 1, 4]
+    sides = np.minimum(boxes[:, 2:], windows[..., 2:]) - np.maximum(boxes[:, :2], windows[..., :2])
+    sides = np.maximum(sides, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    return intersection / (areas(boxes) + areas(windows) - intersection)
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas of boxes `[..., 4]`: `[...]`."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
 def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
     """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform position (section 3.6).
 
