@@ -157,30 +157,26 @@ def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, images):
 
 
 def test_the_next_run_and_another_process_find_the_file(images, tmp_path):
-    folder = tmp_path / "cache"
-    first = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
-    second = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
+    def opened(count: int = 4) -> ImageCache:
+        return ImageCaches(kind="disk", folder=tmp_path / "cache").open(images[:count], SIZES[:count])
+
+    first, second = opened(), opened()
     sent = pickle.loads(pickle.dumps(first))
-    fill_slot(first, 0, images[0])
-    fill_slot(second, 1, images[1])
-    fill_slot(sent, 3, images[3])
-    third = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
-    for each in (first, second, sent, third):
-        for index in (0, 1, 3):
+    for index, one in enumerate((first, second, sent)):
+        fill_slot(one, index, images[index])
+    for each in (first, second, sent, opened()):
+        for index in range(3):
             np.testing.assert_array_equal(each.get(index, refuse), read_image(images[index]))
-    assert len(list(folder.iterdir())) == 1
-    other = ImageCaches(kind="disk", folder=folder).open(images[:3], SIZES[:3])
     with pytest.raises(AssertionError, match="read again"):
-        other.get(0, refuse)
-    assert len(list(folder.iterdir())) == 2
+        opened(3).get(0, refuse)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_in_memory_a_process_that_was_not_forked_reads_files(images, tmp_path, caplog):
     cache = ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
     sent = pickle.loads(pickle.dumps(cache))
     assert "shared with forked processes only" in caplog.text
-    for _ in range(2):
-        np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
+    np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
     with pytest.raises(AssertionError, match="read again"):
         cache.get(0, refuse)
 
@@ -192,11 +188,9 @@ def test_a_full_disk_ends_the_keeping_with_one_warning(images, tmp_path, monkeyp
     cache = ImageCaches(kind="disk", folder=tmp_path / "cache").open(images, SIZES)
     fill_slot(cache, 3, images[3])
     monkeypatch.setattr(os, "pwrite", no_room)
-    for _ in range(2):
-        for index in range(3):
-            np.testing.assert_array_equal(
-                cache.get(index, lambda path=images[index]: read_image(path)), read_image(images[index])
-            )
+    for index in (0, 1, 2, 0):
+        kept = cache.get(index, lambda path=images[index]: read_image(path))
+        np.testing.assert_array_equal(kept, read_image(images[index]))
     assert caplog.text.count("No space left on device") == 1
     np.testing.assert_array_equal(cache.get(3, refuse), read_image(images[3]))
 
@@ -262,19 +256,18 @@ def test_no_cache_and_no_images(images, tmp_path):
 
 
 def test_a_cache_that_cannot_be_made_says_what_can_be_done(images, tmp_path, monkeypatch):
-    def refuse_to_open(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
+    def refuse_with(*error: object):
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(*error)
 
-    def no_memory(*_: object, **__: object) -> None:
-        raise OSError(12, "Cannot allocate memory")
+        return fail
 
-    monkeypatch.setattr(os, "open", refuse_to_open)
-    with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
-        ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
-    monkeypatch.undo()
-    monkeypatch.setattr("mmap.mmap", no_memory)
+    monkeypatch.setattr("mmap.mmap", refuse_with(12, "Cannot allocate memory"))
     with pytest.raises(DataError, match=r"^data\.cache=ram cannot be created: Cannot allocate memory$"):
         ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
+    monkeypatch.setattr(os, "open", refuse_with(13, "Permission denied"))
+    with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
+        ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
 
 
 @pytest.mark.parametrize(("kind", "folder"), [("disk", None), ("ram", 5)])
@@ -340,15 +333,12 @@ def test_the_smallest_crop_of_a_reduced_image_has_the_inputs_pixels():
 
 def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, images):
     data = module(image_size=(3, 2), reduced_decoding=True, cache="ram")
-    dataset = data.train_dataloader().dataset
+    dataset, whole = data.train_dataloader().dataset, module(image_size=(3, 2)).train_dataloader().dataset
     assert dataset.sizes_as_read_px == [(20, 30), (31, 17), (1, 1), (16, 12)]  # only 64 x 48 is 4 x 15 and 4 x 10
-    whole = module(image_size=(3, 2)).train_dataloader().dataset
-    for _ in range(2):
-        for index in range(4):
-            (image, target), (full, full_target) = dataset[index], whole[index]
-            assert image.shape == full.shape
-            assert target["size_px"] == full_target["size_px"]
-            torch.testing.assert_close(target["boxes"], full_target["boxes"])
+    for index in (0, 1, 2, 3, 3):
+        (image, target), (full, full_target) = dataset[index], whole[index]
+        assert (image.shape, target["size_px"]) == (full.shape, full_target["size_px"])
+        torch.testing.assert_close(target["boxes"], full_target["boxes"])
     assert dataset.cache.get(3, refuse).shape == (16, 12, 3)
 
 
@@ -361,19 +351,10 @@ def test_prefetching_is_the_loaders(module):
 
 
 def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
-    config = compose_config(
-        "train",
-        [
-            "data=voc_folder",
-            "data.root=nowhere",
-            "data.cache=disk",
-            f"data.cache_folder={tmp_path}",
-            "data.prefetch_factor=4",
-            "data.num_workers=1",
-            "data.reduced_decoding=true",
-            "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]",
-        ],
-    )
+    words = "data=voc_folder data.root=nowhere data.cache=disk data.prefetch_factor=4 data.num_workers=1"
+    grey = "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]"
+    more = [f"data.cache_folder={tmp_path}", "data.reduced_decoding=true", grey]
+    config = compose_config("train", [*words.split(), *more])
     data = instantiate(config.data.module, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
     assert (data._loading.prefetch_factor, data._reduced_decoding) == (4, True)
