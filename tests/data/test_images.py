@@ -109,11 +109,8 @@ def test_every_way_to_read_a_file_gives_the_pixels_that_its_content_has(tmp_path
     misnamed = {"png_named.jpg": "PNG", "jpeg_named.png": "JPEG", "without": "PNG"}
     assert image_format(path) == (misnamed.get(name) or FORMAT_OF_SUFFIX[path.suffix.lower()])
     write_as_png(path, tmp_path / "written.png", size_px)  # conversion
-    none = np.zeros(0, dtype=int)
-    records = [
-        ImageAnnotation("", file, size_px, np.zeros((0, 4), np.float32), none, none.astype(bool))
-        for file in (path, tmp_path / "written.png")
-    ]
+    none = np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool)
+    records = [ImageAnnotation("", file, size_px, *none) for file in (path, tmp_path / "written.png")]
     facts = inspect_images(records).values()  # doctor
     assert len({each.digest for each in facts}) == 1
     assert [each.problem for each in facts] == [None, None]

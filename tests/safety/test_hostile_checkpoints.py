@@ -46,12 +46,9 @@ class CallsOnLoading:
 def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tuple[Callable[..., Any], str]) -> None:
     trace = tmp_path / "was_here"
     function, argument = call
+    code = {key: CallsOnLoading(function, argument.format(trace))}
     with pytest.raises(WeightsError, match=r"bad\.ckpt holds more than plain tensors"):
-        load_changed(
-            good,
-            tmp_path / "bad.ckpt",
-            lambda content: content.update({key: CallsOnLoading(function, argument.format(trace))}),
-        )
+        load_changed(good, tmp_path / "bad.ckpt", lambda content: content.update(code))
     assert not trace.exists()
 
 
@@ -67,29 +64,20 @@ def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, pro
 @pytest.mark.parametrize("target", ["os.system", "ssd_lightning.train.main"])
 @pytest.mark.parametrize("place", ["backbone", "levels"])
 def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
+    hostile = {place: {"_target_": target, "command": f"touch {tmp_path}/was_here"}}
     with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is not a network class"):
-        load_changed(
-            good,
-            tmp_path / "bad.ckpt",
-            lambda content: content["detector"]["network"].update(
-                {place: {"_target_": target, "command": f"touch {tmp_path}/was_here"}}
-            ),
-        )
+        load_changed(good, tmp_path / "bad.ckpt", lambda content: content["detector"]["network"].update(hostile))
     assert not (tmp_path / "was_here").exists()
 
 
-def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "bad.ckpt"])
+def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch, weights: str) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("it was fetched"))
-    vgg = "ssd_lightning.models.backbones.vgg.VGG16"
-    for weights in ("IMAGENET1K_V1", str(tmp_path / "bad.ckpt")):
-        with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
-            load_changed(
-                good,
-                tmp_path / "bad.ckpt",
-                lambda content, weights=weights: content["detector"]["network"].update(
-                    backbone={"_target_": vgg, "weights": weights}
-                ),
-            )
+    hostile = {"_target_": "ssd_lightning.models.backbones.vgg.VGG16", "weights": weights}
+    with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
+        load_changed(
+            good, tmp_path / "bad.ckpt", lambda content: content["detector"]["network"].update(backbone=hostile)
+        )
 
 
 HUGE = 10**9

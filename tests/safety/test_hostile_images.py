@@ -1,5 +1,6 @@
 """Images and annotations made to harm: refused by their header, no hang, one line that names the file."""
 
+import io
 import os
 import resource
 import struct
@@ -25,8 +26,6 @@ def png(width: int, height: int, rows: bytes) -> bytes:
 
 def jpeg_of_size(width: int, height: int) -> bytes:
     """A small JPEG whose header says another size: to a decoder, an image that was cut off."""
-    import io
-
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(stream, "JPEG")
     data = bytearray(stream.getvalue())
@@ -82,27 +81,19 @@ def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
     assert peak_mib() < before + 100
 
 
-def pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "folder": Path.mkdir,
+}
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("make", [pipe, device, loop, folder])
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("read", [read_image, image_size_px, parse_annotation])
 def test_what_is_no_file_is_refused_at_once(
-    tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
+    tmp_path: Path, make: Callable[[Path], object], read: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "odd.jpg"
     make(path)
