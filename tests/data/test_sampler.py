@@ -7,19 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
 
+from helpers.datasets import sampler_of
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler, SampleKey, repeat_factors
 from ssd_lightning.errors import ConfigurationError
 
 
-def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[SampleKey]]:
+def all_ranks(world_size: int, epoch: int = 0, resume_after: int = 0, **settings) -> list[list[SampleKey]]:
     result = []
     for rank in range(world_size):
-        sampler = EpochSampler(rank=rank, world_size=world_size, **settings)
+        sampler = sampler_of(rank, world_size, **settings)
+        if resume_after:
+            sampler.resume(epoch=epoch, samples_seen=resume_after)
         sampler.set_epoch(epoch)
         result.append(list(sampler))
-        assert len(sampler) == len(result[-1])
+        assert resume_after or len(sampler) == len(result[-1])
     return result
 
 
@@ -78,8 +81,7 @@ def test_without_shuffling_the_order_is_that_of_the_data_set():
 
 @pytest.mark.parametrize("samples_seen", [0, 8, 20])
 def test_resuming_skips_what_all_ranks_have_seen_of_that_epoch_only(samples_seen):
-    uninterrupted = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
-    resumed = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
+    uninterrupted, resumed = (sampler_of(1, 2, size=20, seed=1, pad=True) for _ in range(2))
     uninterrupted.set_epoch(3)
     expected = list(uninterrupted)[samples_seen // 2 :]
     resumed.resume(epoch=3, samples_seen=samples_seen)
@@ -110,10 +112,6 @@ REFUSED = [[1, 1, 1], [1, 0.5, 1, 1], [1, np.nan, 1, 1]]
     ("settings", "value"),
     [
         ({"size": -1}, "-1"),
-        ({"size": 4, "rank": 2, "world_size": 2}, "2"),
-        ({"size": 4, "rank": -1, "world_size": 2}, "-1"),
-        ({"size": 4, "rank": 1}, "rank=1"),
-        ({"size": 4, "world_size": 3}, "world_size=3"),
         *[({"size": 4, "repeats": np.array(wrong)}, "4 samples need as many repeat factors") for wrong in REFUSED],
     ],
 )
@@ -124,32 +122,22 @@ def test_impossible_settings_are_refused(settings, value):
 
 @pytest.mark.parametrize(("ranks", "samples_seen"), [(1, -1), (1, 9), (2, 3)])
 def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_seen):
-    sampler, of_each = EpochSampler(size=8, rank=0, world_size=ranks, pad=True), 8 // ranks
+    sampler, of_each = sampler_of(0, ranks, size=8, pad=True), 8 // ranks
     match = f"cannot skip {samples_seen} samples of an epoch of {of_each} on each of {ranks} ranks"
     with pytest.raises(ConfigurationError, match=match):
         sampler.resume(epoch=0, samples_seen=samples_seen)
 
 
 SCALES = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
-
-
-def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[SampleKey]]:
-    keys = []
-    for rank in range(world_size):
-        sampler = EpochSampler(size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=SCALES)
-        if resume_after:
-            sampler.resume(epoch=3, samples_seen=resume_after)
-        sampler.set_epoch(3)
-        keys.append(list(sampler))
-    return keys
+SCALED = {"size": 100, "pad": True, "batch_size": 12, "multiscale": SCALES, "epoch": 3}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
-    (alone,) = scaled_ranks(1)
+    (alone,) = all_ranks(1, **SCALED)
     assert len({key.image_size for key in alone}) >= 3  # of four, in eight steps
     share = 12 // world_size
-    for rank in scaled_ranks(world_size):
+    for rank in all_ranks(world_size, **SCALED):
         for step in range(8):
             wanted = {key.image_size for key in alone[12 * step : 12 * (step + 1)]}
             assert len(wanted) == 1
@@ -159,8 +147,8 @@ def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
 @pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 18), (2, 12), (2, 18), (2, 60)])
 def test_a_run_that_goes_on_has_the_sizes_that_were_left(world_size, samples_seen):
     """Also where it was cut between the batches that share a step."""
-    whole = scaled_ranks(world_size)
-    rest = scaled_ranks(world_size, resume_after=samples_seen)
+    whole = all_ranks(world_size, **SCALED)
+    rest = all_ranks(world_size, resume_after=samples_seen, **SCALED)
     assert rest == [rank[samples_seen // world_size :] for rank in whole]
 
 

@@ -33,6 +33,10 @@ def load_changed(good: dict[str, Any], path: Path, change: Callable[[dict[str, A
     return Detector.load(path)
 
 
+def load_with(good: dict[str, Any], path: Path, **parts: Any) -> Detector:
+    return load_changed(good, path, lambda content: content["detector"]["network"].update(parts))
+
+
 class CallsOnLoading:
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -64,9 +68,9 @@ def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, pro
 @pytest.mark.parametrize("target", ["os.system", "ssd_lightning.train.main"])
 @pytest.mark.parametrize("place", ["backbone", "levels"])
 def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
-    hostile = {place: {"_target_": target, "command": f"touch {tmp_path}/was_here"}}
+    hostile = {"_target_": target, "command": f"touch {tmp_path}/was_here"}
     with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is not a network class"):
-        load_changed(good, tmp_path / "bad.ckpt", lambda content: content["detector"]["network"].update(hostile))
+        load_with(good, tmp_path / "bad.ckpt", **{place: hostile})
     assert not (tmp_path / "was_here").exists()
 
 
@@ -75,9 +79,7 @@ def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("it was fetched"))
     hostile = {"_target_": "ssd_lightning.models.backbones.vgg.VGG16", "weights": weights}
     with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
-        load_changed(
-            good, tmp_path / "bad.ckpt", lambda content: content["detector"]["network"].update(backbone=hostile)
-        )
+        load_with(good, tmp_path / "bad.ckpt", backbone=hostile)
 
 
 HUGE = 10**9
