@@ -139,8 +139,6 @@ class ImageCache:
     @property
     def empty_bytes(self) -> int:
         """Bytes that the empty slots will need."""
-        if self._storage is None:
-            return 0
         return int(np.diff(self._offsets)[~self._stamps.any(axis=1)].sum())
 
     def __getstate__(self) -> dict[str, Any]:
