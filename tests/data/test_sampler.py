@@ -38,23 +38,43 @@ def test_evaluation_covers_every_sample_once_and_training_gives_every_rank_as_ma
     assert not size or max(counts.values()) - min(counts.values()) <= 1
 
 
-@pytest.mark.parametrize("size", [5, 47, 100])
+SCALES = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
+FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
+EPOCHS = {
+    "plain": {"size": 47, "batch_size": 12},
+    "scaled": {"size": 100, "batch_size": 12, "multiscale": SCALES},
+    "repeated": {"size": 8, "batch_size": 6, "repeats": FACTORS},
+    "both": {"size": 8, "batch_size": 6, "repeats": FACTORS, "multiscale": SCALES},
+}
+STATE = {"seed": 2, "epoch": 3, "pad": True}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(size, world_size):
-    batch_size = 24
-    (alone,) = all_ranks(1, size=size, pad=True, batch_size=batch_size)
-    ranks = all_ranks(world_size, size=size, pad=True, batch_size=batch_size)
-    share = batch_size // world_size
-    steps = [alone[start : start + batch_size] for start in range(0, len(alone), batch_size)]
-    spread = [
-        [sample for rank in ranks for sample in rank[start : start + share]] for start in range(0, len(ranks[0]), share)
-    ]
-    if size < batch_size:  # one step, in which samples repeat until all ranks have equally many
-        assert set(spread[0]) == set(alone)
-        assert len(spread) == len(steps) == 1
-    else:
-        assert len(steps) == size // batch_size
-        assert [sorted(step) for step in spread] == [sorted(step) for step in steps]
+def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(name, world_size):
+    settings = EPOCHS[name]
+    (alone,), ranks = (all_ranks(count, **settings, **STATE) for count in (1, world_size))
+    assert [ranks[place % world_size][place // world_size] for place in range(len(alone))] == alone
+    samples, batch_size = int(np.sum(settings.get("repeats", np.ones(settings["size"])))), settings["batch_size"]
+    assert len(alone) == sum(map(len, ranks)) == samples // batch_size * batch_size
+    of_steps = [SCALES.size_at(3, place // batch_size) for place in range(len(alone))]
+    assert [key.image_size for key in alone] == (of_steps if "multiscale" in settings else [None] * len(alone))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_set_that_is_smaller_than_a_batch_has_one_step_and_repeats_until_ranks_have_equally_many(world_size):
+    ranks = all_ranks(world_size, size=5, pad=True, batch_size=24)
+    assert {len(rank) for rank in ranks} == {-(-5 // world_size)}
+    assert {key.image for rank in ranks for key in rank} == set(range(5))
+
+
+@pytest.mark.parametrize("name", EPOCHS)
+@pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 5), (2, 6), (2, 10), (3, 9)])
+def test_a_run_that_goes_on_has_the_samples_and_sizes_that_were_left(name, world_size, samples_seen):
+    """Also where it was cut between the batches that share a step."""
+    whole = all_ranks(world_size, **EPOCHS[name], **STATE)
+    rest = all_ranks(world_size, resume_after=samples_seen, **EPOCHS[name], **STATE)
+    assert rest == [rank[samples_seen // world_size :] for rank in whole]
 
 
 def test_the_order_follows_from_seed_and_epoch_alone_and_the_epoch_comes_with_the_index():
@@ -128,34 +148,9 @@ def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_
         sampler.resume(epoch=0, samples_seen=samples_seen)
 
 
-SCALES = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
-SCALED = {"size": 100, "pad": True, "batch_size": 12, "multiscale": SCALES, "epoch": 3}
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
-    (alone,) = all_ranks(1, **SCALED)
-    assert len({key.image_size for key in alone}) >= 3  # of four, in eight steps
-    share = 12 // world_size
-    for rank in all_ranks(world_size, **SCALED):
-        for step in range(8):
-            wanted = {key.image_size for key in alone[12 * step : 12 * (step + 1)]}
-            assert len(wanted) == 1
-            assert {key.image_size for key in rank[share * step : share * (step + 1)]} == wanted
-
-
-@pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 18), (2, 12), (2, 18), (2, 60)])
-def test_a_run_that_goes_on_has_the_sizes_that_were_left(world_size, samples_seen):
-    """Also where it was cut between the batches that share a step."""
-    whole = all_ranks(world_size, **SCALED)
-    rest = all_ranks(world_size, resume_after=samples_seen, **SCALED)
-    assert rest == [rank[samples_seen // world_size :] for rank in whole]
-
-
 # Images of rare classes come more often
 
 LABELS = [np.array(labels, dtype=np.int64) for labels in ([1, 1], [1, 2], [], [1], [3, 2, 1], [1], [1], [1], [1], [])]
-FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
 
 
 def annotated(labels: list[list[int]]) -> AnnotationTable:
@@ -200,27 +195,3 @@ def test_factors_of_one_draw_each_sample_once():
     sampler = EpochSampler(size=50, seed=1, pad=True, repeats=np.ones(50))
     assert sorted(sampler) == [SampleKey(0, image) for image in range(50)]
     assert list(EpochSampler(size=0, pad=True, repeats=np.ones(0))) == []
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_repeated_samples_are_shared_out_as_others_are(world_size):
-    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 6, "repeats": FACTORS, "epoch": 3}
-    (alone,), ranks = all_ranks(1, **settings), all_ranks(world_size, **settings)
-    assert len(alone) == 6 * (int(FACTORS.sum()) // 6)
-    assert [ranks[place % world_size][place // world_size] for place in range(len(alone))] == alone
-
-
-def test_repeated_samples_go_on_in_mid_epoch():
-    whole, resumed = (EpochSampler(size=8, seed=1, pad=True, repeats=FACTORS) for _ in range(2))
-    whole.set_epoch(2)
-    resumed.resume(epoch=2, samples_seen=5)
-    assert list(resumed) == list(whole)[5:]
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_repeated_samples_have_the_size_of_their_step(world_size):
-    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 4, "repeats": FACTORS, "epoch": 3}
-    plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": SCALES}))
-    for without, keys in zip(plain, scaled, strict=True):
-        assert [key._replace(image_size=None) for key in keys] == without
-        assert [key.image_size for key in keys] == [SCALES.size_at(3, p * world_size // 4) for p in range(len(keys))]
