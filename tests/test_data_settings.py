@@ -24,6 +24,11 @@ def composed(command: str, *overrides: str, data: str = "csv_folder", root: str 
     return compose_config(command, [f"data={data}", f"data.root={root}", *overrides])
 
 
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    return data_settings(composed("train", *TRAINED))
+
+
 def used(config: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, *command_line: str) -> dict[str, Any]:
     monkeypatch.setattr(sys, "argv", ["evaluate", *command_line])
     use_data_settings(config, kept, checkpoint="best.ckpt")
@@ -31,9 +36,8 @@ def used(config: Any, kept: Any, monkeypatch: pytest.MonkeyPatch, *command_line:
 
 
 def test_the_same_data_are_opened_as_in_training(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = data_settings(composed("train", *TRAINED))
     config = composed("evaluate", root=f"{Path.cwd()}/photos/")
     with caplog.at_level(logging.INFO):
         now = used(config, kept, monkeypatch)
@@ -48,8 +52,7 @@ def test_the_same_data_are_opened_as_in_training(
 
 
 @pytest.mark.parametrize("root", ["{start}/photos", "../photos", "photos"])  # the last as in a project that was moved
-def test_the_same_data_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
-    kept = data_settings(composed("train", *TRAINED))
+def test_the_same_data_from_another_folder(kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
     start = Path.cwd()
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
@@ -57,8 +60,7 @@ def test_the_same_data_from_another_folder(tmp_path: Path, monkeypatch: pytest.M
     assert used(composed("evaluate", root=root), kept, monkeypatch)["fold"] == 1
 
 
-def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = data_settings(composed("train", *TRAINED))
+def test_the_command_line_wins(kept, monkeypatch: pytest.MonkeyPatch) -> None:
     given = ["data.val_fraction=0.3", "+data.exclude_classes=null"]
     now = used(composed("evaluate", given[0]), kept, monkeypatch, *given)
     assert (now["val_fraction"], now["fold"], now["num_folds"]) == (0.3, None, None)  # a fold would replace the share
@@ -67,9 +69,8 @@ def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("other", [{"root": "elsewhere"}, {"data": "yolo_folder"}])
 def test_other_data_have_the_classes_alone(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, str]
+    kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, str]
 ) -> None:
-    kept = data_settings(composed("train", *TRAINED))
     with caplog.at_level(logging.INFO):
         now = used(composed("evaluate", **other), kept, monkeypatch)
     assert now["merge_classes"] == {"vehicle": ["car", "bus"]}

@@ -27,37 +27,20 @@ print(kept, without, faults)
 """
 
 
-def in_a_process(**environment: str) -> list[str]:
-    run = subprocess.run(
-        [sys.executable, "-c", FAULTS],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | environment,
-    )
-    return run.stdout.split()
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's switch")
 def test_memory_that_was_freed_is_not_asked_for_again() -> None:
-    kept, without, faults = in_a_process()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, env=environment)
+    kept, without, faults = run.stdout.split()
     assert kept == "True"
     assert int(faults) < int(without) / 2
 
 
-def test_what_the_user_said_stands(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[str] = []
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: called.append(name))
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+@pytest.mark.parametrize("variables", [{"MALLOC_ARENA_MAX": "4"}, {}], ids=["the user chose", "another C library"])
+def test_it_is_not_done_otherwise(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    called: list[object] = []
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: called.append(name) or object())
+    others = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    monkeypatch.setattr(os, "environ", {**others, **variables})
     assert not memory.keep_freed_memory(torch.device("cpu"))
-    assert not called
-
-
-def test_other_systems_have_no_such_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OtherLibrary:
-        pass
-
-    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: OtherLibrary())
-    assert not memory.keep_freed_memory(torch.device("cpu"))
+    assert len(called) == (0 if variables else 1)

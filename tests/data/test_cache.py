@@ -62,7 +62,7 @@ def refuse() -> np.ndarray:
     raise AssertionError("the file was read again")
 
 
-def test_a_image_is_read_once(cache, images):
+def test_an_image_is_read_once(cache, images):
     for index in (2, 0, 3, 1):
         expected = read_image(images[index])
         np.testing.assert_array_equal(cache.get(index, lambda path=images[index]: read_image(path)), expected)
@@ -107,8 +107,11 @@ def test_forked_processes_share_it(cache, images):
     assert np.array_equal(cache.get(0, lambda: np.zeros((20, 30, 3), np.uint8)), np.zeros((20, 30, 3)))
 
 
-@pytest.mark.parametrize("writes", [1, 2])
-def test_a_process_that_dies_while_it_replaces_a_image_leaves_an_empty_slot(cache, images, monkeypatch, writes):
+@pytest.mark.parametrize(("kind", "writes"), [("ram", 1), ("disk", 2)])
+def test_a_process_that_dies_while_it_replaces_an_image_leaves_an_empty_slot(
+    images, tmp_path, monkeypatch, kind, writes
+):
+    cache = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
     fill_slot(cache, 0, images[0])
     before, contents = images[0].stat(), images[0].read_bytes()
     write, left = cache._storage.write, writes
@@ -154,30 +157,26 @@ def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, images):
 
 
 def test_the_next_run_and_another_process_find_the_file(images, tmp_path):
-    folder = tmp_path / "cache"
-    first = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
-    second = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
+    def opened(count: int = 4) -> ImageCache:
+        return ImageCaches(kind="disk", folder=tmp_path / "cache").open(images[:count], SIZES[:count])
+
+    first, second = opened(), opened()
     sent = pickle.loads(pickle.dumps(first))
-    fill_slot(first, 0, images[0])
-    fill_slot(second, 1, images[1])
-    fill_slot(sent, 3, images[3])
-    third = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
-    for each in (first, second, sent, third):
-        for index in (0, 1, 3):
+    for index, one in enumerate((first, second, sent)):
+        fill_slot(one, index, images[index])
+    for each in (first, second, sent, opened()):
+        for index in range(3):
             np.testing.assert_array_equal(each.get(index, refuse), read_image(images[index]))
-    assert len(list(folder.iterdir())) == 1
-    other = ImageCaches(kind="disk", folder=folder).open(images[:3], SIZES[:3])
     with pytest.raises(AssertionError, match="read again"):
-        other.get(0, refuse)
-    assert len(list(folder.iterdir())) == 2
+        opened(3).get(0, refuse)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_in_memory_a_process_that_was_not_forked_reads_files(images, tmp_path, caplog):
     cache = ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
     sent = pickle.loads(pickle.dumps(cache))
     assert "shared with forked processes only" in caplog.text
-    for _ in range(2):
-        np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
+    np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
     with pytest.raises(AssertionError, match="read again"):
         cache.get(0, refuse)
 
@@ -189,11 +188,9 @@ def test_a_full_disk_ends_the_keeping_with_one_warning(images, tmp_path, monkeyp
     cache = ImageCaches(kind="disk", folder=tmp_path / "cache").open(images, SIZES)
     fill_slot(cache, 3, images[3])
     monkeypatch.setattr(os, "pwrite", no_room)
-    for _ in range(2):
-        for index in range(3):
-            np.testing.assert_array_equal(
-                cache.get(index, lambda path=images[index]: read_image(path)), read_image(images[index])
-            )
+    for index in (0, 1, 2, 0):
+        kept = cache.get(index, lambda path=images[index]: read_image(path))
+        np.testing.assert_array_equal(kept, read_image(images[index]))
     assert caplog.text.count("No space left on device") == 1
     np.testing.assert_array_equal(cache.get(3, refuse), read_image(images[3]))
 
@@ -201,63 +198,54 @@ def test_a_full_disk_ends_the_keeping_with_one_warning(images, tmp_path, monkeyp
 NEEDED = sum(height * width * 3 for height, width in SIZES) + 4 * 16
 
 
-@pytest.mark.parametrize("kind", ["ram", "disk"])
-@pytest.mark.parametrize(("share", "fits"), [(1.0, True), (0.99, False)])
-def test_what_does_not_fit_is_said_once_and_not_kept(images, tmp_path, monkeypatch, caplog, kind, share, fits):
-    free = int(NEEDED * share / cache_module.USABLE_SHARE) + 1
-    monkeypatch.setattr(cache_module, "free_memory", lambda: free)
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path / "cache": free}[folder]))
-    opened = ImageCaches(kind=kind, folder=tmp_path / "cache").open(images, SIZES)
-    assert (opened is not None) == fits
-    assert len(caplog.records) == (0 if fits else 1)
-    assert fits or f"data.cache={kind}: 4 decoded images need 0.00 GiB" in caplog.text
-
-
-def test_both_numbers_are_reported(images, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache_module, "free_memory", lambda: 5 * 2**30)
-    caches = ImageCaches(kind="ram", folder=tmp_path)
-    sizes = [(16384, 16384)] * 4  # .75 GiB each
-    assert caches.open(images, sizes, processes=2) is None
-    assert "need 6.00 GiB in 2 processes, and 4.00 GiB of memory may be used" in caplog.text
-    assert caches.open(images, sizes) is not None  # 3 GiB; taken when they are filled
-    assert caches.open(images[:2], sizes[:2]) is None
-    assert "need 1.50 GiB, and 1.00 GiB of memory" in caplog.text
+@pytest.fixture
+def free(monkeypatch, tmp_path) -> list[int]:
+    """Free bytes in memory and in the folder of the cache, a list of one."""
+    values = [0]
+    monkeypatch.setattr(cache_module, "free_memory", lambda: values[0])
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda folder: SimpleNamespace(free={tmp_path / "cache": values[0]}[folder])
+    )
+    return values
 
 
 @pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_what_a_cache_has_filled_is_not_counted_twice(images, tmp_path, monkeypatch, kind):
-    free = [int(2 * NEEDED / cache_module.USABLE_SHARE) + 2]
-    monkeypatch.setattr(cache_module, "free_memory", lambda: free[0])
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free[0]))
+def test_a_cache_is_opened_if_its_bytes_are_free_and_not_promised_to_another(images, tmp_path, free, caplog, kind):
     caches = ImageCaches(kind=kind, folder=tmp_path / "cache")
+    free[0] = int(0.99 * NEEDED / cache_module.USABLE_SHARE)
+    assert caches.open(images, SIZES) is None
+    (line,) = caplog.messages
+    assert f"data.cache={kind}: 4 decoded images need 0.00 GiB" in line
+    free[0] = int(NEEDED / cache_module.USABLE_SHARE) + 1
     first = caches.open(images, SIZES)
-    assert first is not None
     assert first.empty_bytes == NEEDED - 4 * 16
     others = images[::-1], SIZES[::-1]
-    free[0] //= 2
-    assert caches.open(*others) is None  # the half that is left is promised
+    assert caches.open(*others) is None
     for index, path in enumerate(images):
         fill_slot(first, index, path)
     assert first.empty_bytes == 0
     assert caches.open(*others) is not None
 
 
-def test_every_process_has_its_promise(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "free_memory", lambda: int(4 * NEEDED / cache_module.USABLE_SHARE) + 1)
+def test_every_process_has_its_promise_and_both_numbers_are_reported(images, free, caplog):
+    free[0] = 5 * 2**30
     caches = ImageCaches(kind="ram", folder=None)
-    assert caches.open(images, SIZES, processes=3) is not None
-    assert caches.open(images, SIZES, processes=2) is None
-    assert caches.open(images, SIZES) is not None
+    sizes = [(16384, 16384)] * 4  # .75 GiB each
+    assert caches.open(images, sizes, processes=2) is None
+    assert "need 6.00 GiB in 2 processes, and 4.00 GiB of memory may be used" in caplog.text
+    assert caches.open(images[:2], sizes[:2], processes=2) is not None
+    assert caches.open(images[:2], sizes[:2]) is None
+    assert "need 1.50 GiB, and 1.00 GiB of memory" in caplog.text
 
 
-def test_what_a_file_holds_already_needs_no_room(images, tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    cache = ImageCaches(kind="disk", folder=folder).open(images, SIZES)
+def test_what_a_file_holds_already_needs_no_room(images, tmp_path, free):
+    free[0] = 2**20
+    cache = ImageCaches(kind="disk", folder=tmp_path / "cache").open(images, SIZES)
     for index, path in enumerate(images):
         fill_slot(cache, index, path)
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
-    assert ImageCaches(kind="disk", folder=folder).open(images, SIZES) is not None
-    assert ImageCaches(kind="disk", folder=folder).open(images[1:], SIZES[1:]) is None
+    free[0] = 0
+    assert ImageCaches(kind="disk", folder=tmp_path / "cache").open(images, SIZES) is not None
+    assert ImageCaches(kind="disk", folder=tmp_path / "cache").open(images[1:], SIZES[1:]) is None
 
 
 def test_no_cache_and_no_images(images, tmp_path):
@@ -268,22 +256,21 @@ def test_no_cache_and_no_images(images, tmp_path):
 
 
 def test_a_cache_that_cannot_be_made_says_what_can_be_done(images, tmp_path, monkeypatch):
-    def refuse_to_open(*_: object) -> int:
-        raise PermissionError(13, "Permission denied")
+    def refuse_with(*error: object):
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(*error)
 
-    def no_memory(*_: object, **__: object) -> None:
-        raise OSError(12, "Cannot allocate memory")
+        return fail
 
-    monkeypatch.setattr(os, "open", refuse_to_open)
-    with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
-        ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
-    monkeypatch.undo()
-    monkeypatch.setattr("mmap.mmap", no_memory)
+    monkeypatch.setattr("mmap.mmap", refuse_with(12, "Cannot allocate memory"))
     with pytest.raises(DataError, match=r"^data\.cache=ram cannot be created: Cannot allocate memory$"):
         ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
+    monkeypatch.setattr(os, "open", refuse_with(13, "Permission denied"))
+    with pytest.raises(DataError, match=r"shelf: data\.cache=disk .*: Permission denied; data\.cache_folder= names "):
+        ImageCaches(kind="disk", folder=tmp_path / "shelf").open(images, SIZES)
 
 
-@pytest.mark.parametrize(("kind", "folder"), [("disk", None), ("disk", 5), ("ram", 5)])
+@pytest.mark.parametrize(("kind", "folder"), [("disk", None), ("ram", 5)])
 def test_a_folder_is_a_path(module, kind, folder):
     with pytest.raises(ConfigurationError, match=rf"data\.cache_folder is {folder}; data\.cache=disk needs the path"):
         module(cache=kind, cache_folder=folder)
@@ -311,8 +298,7 @@ def epoch_of(loader: DataLoader) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("kind", ["ram", "disk"])
-def test_batches_are_the_same_with_and_without_it(module, monkeypatch, kind):
+def test_batches_are_the_same_with_and_without_it(module, monkeypatch):
     plain = epoch_of(module().train_dataloader())
     reads = multiprocessing.get_context("fork").Value("i", 0)
 
@@ -322,8 +308,8 @@ def test_batches_are_the_same_with_and_without_it(module, monkeypatch, kind):
         return read_image(*args, **settings)
 
     monkeypatch.setattr(dataset_module, "read_image", counted)
-    loader = module(cache=kind, num_workers=2).train_dataloader()
-    for _ in range(3):
+    loader = module(cache="ram", num_workers=2).train_dataloader()
+    for _ in range(2):
         epoch = epoch_of(loader)
         assert epoch.keys() == plain.keys()
         assert all(torch.equal(epoch[name], plain[name]) for name in plain)
@@ -332,14 +318,9 @@ def test_batches_are_the_same_with_and_without_it(module, monkeypatch, kind):
 
 def test_the_test_split_is_read_once_and_not_kept(module, caplog):
     data = module(cache="ram")
-    for loader, kept in (
-        (data.train_dataloader(), True),
-        (data.val_dataloader(), True),
-        (data.test_dataloader(), False),
-    ):
-        assert (loader.dataset.cache is not None) == kept
-    first = data.train_dataloader().dataset.cache
-    assert data.train_dataloader().dataset.cache is first
+    loaders = data.train_dataloader(), data.val_dataloader(), data.test_dataloader()
+    assert [loader.dataset.cache is not None for loader in loaders] == [True, True, False]
+    assert data.train_dataloader().dataset.cache is loaders[0].dataset.cache
     assert {record.name for record in caplog.records} == {overlap.__name__}  # of the images that splits share
     assert module().train_dataloader().dataset.cache is None
 
@@ -352,15 +333,12 @@ def test_the_smallest_crop_of_a_reduced_image_has_the_inputs_pixels():
 
 def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, images):
     data = module(image_size=(3, 2), reduced_decoding=True, cache="ram")
-    dataset = data.train_dataloader().dataset
+    dataset, whole = data.train_dataloader().dataset, module(image_size=(3, 2)).train_dataloader().dataset
     assert dataset.sizes_as_read_px == [(20, 30), (31, 17), (1, 1), (16, 12)]  # only 64 x 48 is 4 x 15 and 4 x 10
-    whole = module(image_size=(3, 2)).train_dataloader().dataset
-    for _ in range(2):
-        for index in range(4):
-            (image, target), (full, full_target) = dataset[index], whole[index]
-            assert image.shape == full.shape
-            assert target["size_px"] == full_target["size_px"]
-            torch.testing.assert_close(target["boxes"], full_target["boxes"])
+    for index in (0, 1, 2, 3, 3):
+        (image, target), (full, full_target) = dataset[index], whole[index]
+        assert (image.shape, target["size_px"]) == (full.shape, full_target["size_px"])
+        torch.testing.assert_close(target["boxes"], full_target["boxes"])
     assert dataset.cache.get(3, refuse).shape == (16, 12, 3)
 
 
@@ -373,19 +351,10 @@ def test_prefetching_is_the_loaders(module):
 
 
 def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
-    config = compose_config(
-        "train",
-        [
-            "data=voc_folder",
-            "data.root=nowhere",
-            "data.cache=disk",
-            f"data.cache_folder={tmp_path}",
-            "data.prefetch_factor=4",
-            "data.num_workers=1",
-            "data.reduced_decoding=true",
-            "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]",
-        ],
-    )
+    words = "data=voc_folder data.root=nowhere data.cache=disk data.prefetch_factor=4 data.num_workers=1"
+    grey = "augmentation.extra_transforms=[{_target_:albumentations.ToGray,p:1.0}]"
+    more = [f"data.cache_folder={tmp_path}", "data.reduced_decoding=true", grey]
+    config = compose_config("train", [*words.split(), *more])
     data = instantiate(config.data.module, _convert_="all")
     assert (data._caches.kind, data._caches.folder) == ("disk", tmp_path)
     assert (data._loading.prefetch_factor, data._reduced_decoding) == (4, True)
@@ -394,62 +363,54 @@ def test_the_command_line_reaches_cache_and_further_transforms(tmp_path):
     assert (grey == grey[..., :1]).all()
 
 
-@pytest.fixture
-def memory(tmp_path):
-    """Free memory of a machine with 1000 KiB, with control groups as they are written here."""
-    (tmp_path / "meminfo").write_text("MemTotal:  4000 kB\nMemFree:  10 kB\nMemAvailable:  1000 kB\n")
-    groups = tmp_path / "groups"
-
-    def free(membership: str, **files: str) -> int:
-        (tmp_path / "membership").write_text(membership)
-        for name, text in files.items():
-            path = groups / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return free_memory(machine=tmp_path / "meminfo", membership=tmp_path / "membership", groups=groups)
-
-    return free
+MACHINE = 1000 * 1024
 
 
-def group_v2(path: str, most: object, used: int, read: int = 0) -> dict[str, str]:
+def group(path: str, most: object, used: int, read: int = 0) -> dict[str, str]:
+    """Files of a control group of version 2 with a limit, its usage, and the part of it that is the files' cache."""
     stat = f"anon 5\ninactive_file {read}\nactive_file 7\n"
     values = {"memory.max": f"{most}\n", "memory.current": f"{used}\n", "memory.stat": stat}
     return {f"{path}{name}": text for name, text in values.items()}
 
 
-def test_the_machine_has_what_it_says_is_available(memory):
-    assert memory("") == memory("0::/\n") == memory("0::/not/there\n") == 1000 * 1024
-    assert memory("0::/\n", **group_v2("", "max", 500_000)) == 1000 * 1024
-    assert memory("0::/\n", **group_v2("", 2**40, 500_000)) == 1000 * 1024
+def three_groups(own: int, middle: int, root: int) -> dict[str, str]:
+    return {**group("a/b/", own, 100), **group("a/", middle, 100), **group("", root, 100), **group("a/c/", 120, 100)}
 
 
-@pytest.mark.parametrize(("own", "middle", "root"), [(300, 900, 800), (900, 300, 800), (900, 800, 300), (300,) * 3])
-def test_the_least_of_a_process_groups_limits_counts(memory, own, middle, root):
-    files = {**group_v2("a/b/", own, 100), **group_v2("a/", middle, 100), **group_v2("", root, 100)}
-    assert memory("0::/a/b\n", **files, **group_v2("a/other/", 120, 100)) == 200
+OF_VERSION_1 = {
+    "memory/job/memory.limit_in_bytes": "900",
+    "memory/job/memory.usage_in_bytes": "600",
+    "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
+    "memory/memory.limit_in_bytes": "9223372036854771712",
+    "memory/memory.usage_in_bytes": "600",
+    **group("cpu/job/", 1, 0),
+}
 
 
-def test_a_group_without_a_limit_leaves_those_above_it(memory):
-    files = {**group_v2("a/b/", "max", 100), **group_v2("a/", 700, 200)}
-    assert memory("0::/a/b\n", **files) == 500
-    assert memory("0::/a/b/not_mounted\n") == 500
-
-
-def test_pages_of_read_files_are_free_and_nothing_is_less_than_nothing(memory):
-    assert memory("0::/a\n", **group_v2("a/", 700, 650, read=400)) == 450
-    assert memory("0::/a\n", **group_v2("a/", 700, 900)) == 0
-    without_parts = group_v2("b/", 700, 650)
-    del without_parts["b/memory.stat"]
-    assert memory("0::/b\n", **without_parts) == 50
-
-
-def test_groups_of_version_1(memory):
-    files = {
-        "memory/job/memory.limit_in_bytes": "900",
-        "memory/job/memory.usage_in_bytes": "600",
-        "memory/job/memory.stat": "inactive_file 1\ntotal_inactive_file 50\n",
-        "memory/memory.limit_in_bytes": "9223372036854771712",
-        "memory/memory.usage_in_bytes": "600",
-        **group_v2("cpu/job/", 1, 0),
-    }
-    assert memory("5:cpu,cpuacct:/job\n4:hugetlb,memory:/job/step\n0::/\n", **files) == 350
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("", {}, MACHINE),
+        ("0::/not/there\n", {}, MACHINE),
+        ("0::/\n", group("", "max", 500_000), MACHINE),
+        ("0::/\n", group("", 2**40, 500_000), MACHINE),
+        ("0::/a/b\n", three_groups(300, 900, 800), 200),
+        ("0::/a/b\n", three_groups(900, 300, 800), 200),
+        ("0::/a/b\n", three_groups(900, 800, 300), 200),
+        ("0::/a/b\n", {**group("a/b/", "max", 100), **group("a/", 700, 200)}, 500),
+        ("0::/a/b/not_mounted\n", group("a/", 700, 200), 500),
+        ("0::/a\n", group("a/", 700, 650, read=400), 450),
+        ("0::/a\n", group("a/", 700, 900), 0),
+        ("0::/a\n", {name: text for name, text in group("a/", 700, 650).items() if "stat" not in name}, 50),
+        ("5:cpu,cpuacct:/job\n4:hugetlb,memory:/job/step\n0::/\n", OF_VERSION_1, 350),
+    ],
+)
+def test_free_memory_is_the_least_of_the_machine_and_all_control_groups(tmp_path, membership, files, expected):
+    (tmp_path / "meminfo").write_text("MemTotal:  4000 kB\nMemFree:  10 kB\nMemAvailable:  1000 kB\n")
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    places = {"machine": "meminfo", "membership": "membership", "groups": "groups"}
+    assert free_memory(**{name: tmp_path / place for name, place in places.items()}) == expected

@@ -9,7 +9,6 @@ from hydra.utils import instantiate
 from helpers.datasets import open_voc
 from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.errors import DataError
 from ssd_lightning.training import DetectionDataModule
 
 STAGES = ("train", "val", "test")
@@ -53,16 +52,11 @@ def test_they_are_those_of_bccd_at_half_the_size(datasets: dict[str, DetectionDa
         "test": datasets["test"].annotations,
     }
     for split, records in of_split.items():
-        splits = [{"root": str(root), "split": split}]
-        original = open_voc(splits=splits, on_error="skip")
+        original = open_voc(splits=[{"root": str(root), "split": split}], on_error="skip")
         known = {record.image_id: record for record in original.annotations}
         assert sorted(known) == sorted(record.image_id for record in records)
         for record in records:
             np.testing.assert_allclose(2 * record.boxes_xyxy_px, known[record.image_id].boxes_xyxy_px, atol=1e-3)
             assert record.labels.tolist() == known[record.image_id].labels.tolist()
         told = [str(problem) for problem in original.dropped]
-        assert len(told) == {"trainval": 2, "test": 0}[split]
-        assert all("'RBC' has no area" in text for text in told)
-        if told:
-            with pytest.raises(DataError, match="has no area"):
-                open_voc(splits=splits)
+        assert ["'RBC' has no area" in text for text in told] == [True] * {"trainval": 2, "test": 0}[split]

@@ -44,14 +44,10 @@ def test_transparent_pixels_are_white_whatever_the_form(tmp_path: Path) -> None:
         np.testing.assert_array_equal(as_rgb(form), np.full((6, 9, 3), 255))
 
 
-def test_grey_is_repeated() -> None:
+def test_grey_is_repeated_and_an_array_that_is_right_already_is_not_copied() -> None:
     grey = RGB[..., 0]
-    expected = np.repeat(grey[..., None], 3, axis=2)
     for form in (grey, grey[..., None], torch.from_numpy(grey)[None], Image.fromarray(grey)):
-        np.testing.assert_array_equal(as_rgb(form), expected)
-
-
-def test_an_array_that_is_right_already_is_not_copied() -> None:
+        np.testing.assert_array_equal(as_rgb(form), np.repeat(grey[..., None], 3, axis=2))
     assert np.shares_memory(as_rgb(RGB), RGB)
     turned = as_rgb(RGB[::-1])
     assert turned.flags.c_contiguous

@@ -109,11 +109,8 @@ def test_every_way_to_read_a_file_gives_the_pixels_that_its_content_has(tmp_path
     misnamed = {"png_named.jpg": "PNG", "jpeg_named.png": "JPEG", "without": "PNG"}
     assert image_format(path) == (misnamed.get(name) or FORMAT_OF_SUFFIX[path.suffix.lower()])
     write_as_png(path, tmp_path / "written.png", size_px)  # conversion
-    none = np.zeros(0, dtype=int)
-    records = [
-        ImageAnnotation("", file, size_px, np.zeros((0, 4), np.float32), none, none.astype(bool))
-        for file in (path, tmp_path / "written.png")
-    ]
+    none = np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool)
+    records = [ImageAnnotation("", file, size_px, *none) for file in (path, tmp_path / "written.png")]
     facts = inspect_images(records).values()  # doctor
     assert len({each.digest for each in facts}) == 1
     assert [each.problem for each in facts] == [None, None]
@@ -126,54 +123,40 @@ def test_the_zoo_has_every_format_of_the_table() -> None:
     assert {FORMAT_OF_SUFFIX[suffix] for suffix in suffixes if suffix} == {*FORMAT_OF_SUFFIX.values()}
 
 
-def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
-    path = tmp_path / "bits.png"
-    bits = gradient()[..., 0] > 100
-    Image.fromarray(bits).save(path)
-
-    np.testing.assert_array_equal(read_image(path)[..., 2], np.where(bits, 255, 0))
+def of_palette(*colours: tuple[int, int, int]) -> Image.Image:
+    image = Image.fromarray(np.arange(len(colours), dtype=np.uint8)[None], mode="P")
+    image.putpalette([level for colour in colours for level in colour])
+    return image
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
-    path = tmp_path / "deep.png"
-    grey = np.array([[0, 128, 129, 257, 32768, 65278, 65535]], dtype=np.uint16)
-    Image.fromarray(grey).save(path)
-
-    pixels = read_image(path, (1, 7))
-
-    np.testing.assert_array_equal(pixels[0, :, 0], [0, 0, 1, 1, 128, 254, 255])
-    assert (pixels == pixels[..., :1]).all()
+def glass(mode: str, alphas: tuple[int, ...] = (255, 0)) -> Image.Image:
+    return Image.fromarray(np.array([[(40, 40, 40, alpha) for alpha in alphas]], np.uint8)).convert(mode)
 
 
-def test_palette_gives_its_colours(tmp_path: Path) -> None:
-    path = tmp_path / "palette.png"
-    image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode="P")
-    image.putpalette([255, 0, 0, 0, 128, 0, 0, 0, 64])
-    image.save(path)
+@pytest.mark.parametrize(
+    ("image", "settings", "expected"),
+    [
+        (Image.fromarray(np.array([[True, False]])), {}, [[255] * 3, [0] * 3]),
+        (  # 16-bit grey is scaled, not clipped
+            Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65278, 65535]], dtype=np.uint16)),
+            {},
+            [[grey] * 3 for grey in (0, 0, 1, 1, 128, 254, 255)],
+        ),
+        (of_palette((255, 0, 0), (0, 128, 0), (0, 0, 64)), {}, [[255, 0, 0], [0, 128, 0], [0, 0, 64]]),
+        (of_palette((40, 40, 40), (40, 40, 40)), {"transparency": b"\xff\x00"}, [[40] * 3, [255] * 3]),
+        (glass("RGBA"), {}, [[40] * 3, [255] * 3]),
+        (glass("LA"), {}, [[40] * 3, [255] * 3]),
+        (glass("RGBA", (51,)), {}, [[212] * 3]),  # 1/5
+    ],
+    ids=["1 bit", "16 bits", "palette", "transparent entry", "RGBA", "LA", "half transparent"],
+)
+def test_pixels_of_every_mode_are_what_a_viewer_shows_on_white(
+    tmp_path: Path, image: Image.Image, settings: dict[str, bytes], expected: list[list[int]]
+) -> None:
+    path = tmp_path / "image.png"
+    image.save(path, **settings)
 
-    np.testing.assert_array_equal(read_image(path)[0], [[255, 0, 0], [0, 128, 0], [0, 0, 64]])
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
-def test_transparent_pixels_are_white_and_opaque_ones_unchanged(tmp_path: Path, mode: str) -> None:
-    path = tmp_path / "glass.png"
-    if mode == "PA":  # a palette with a transparent entry
-        image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), mode="P")
-        image.putpalette([40, 40, 40, 40, 40, 40])
-        image.save(path, transparency=b"\xff\x00")
-    else:
-        image = Image.new("RGBA", (2, 1), (40, 40, 40, 255))
-        image.putpixel((1, 0), (40, 40, 40, 0))
-        image.convert(mode).save(path)
-
-    np.testing.assert_array_equal(read_image(path)[0], [[40, 40, 40], [255, 255, 255]])
-
-
-def test_half_transparent_is_half_white(tmp_path: Path) -> None:
-    path = tmp_path / "glass.png"
-    Image.new("RGBA", (1, 1), (0, 100, 200, 51)).save(path)  # alpha 1/5
-
-    np.testing.assert_array_equal(read_image(path)[0, 0], [204, 224, 244])
+    np.testing.assert_array_equal(read_image(path, (1, len(expected)))[0], expected)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif", ".heic"])
@@ -203,33 +186,27 @@ def test_annotated_pixels_are_as_stored_where_the_size_says_so(tmp_path: Path, o
 
     np.testing.assert_array_equal(read_image(path, (24, 40)), gradient())
     assert image_size_px(path, upright=False) == (24, 40)
-
-
-@pytest.mark.parametrize(("orientation", "stated"), [(1, (20, 30)), (6, (20, 30)), (1, (40, 24))])
-def test_another_size_than_the_annotation_says(tmp_path: Path, orientation: int, stated: tuple[int, int]) -> None:
-    path = save_with_orientation(tmp_path / "phone.png", gradient(), orientation)
-
-    with pytest.raises(DataError, match=rf"phone\.png: .* 40 x 24 px.* annotation says {stated[1]} x {stated[0]} px"):
-        read_image(path, stated)
+    other = (20, 30) if orientation == 6 else (40, 24)
+    with pytest.raises(DataError, match=rf"phone\.png: .* 40 x 24 px.* annotation says {other[1]} x {other[0]} px"):
+        read_image(path, other)
 
 
 RADIANCE = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n"
 
 
-def truncated_jpeg(path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def truncated(content: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path, content)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return write
 
 
 def damaged_png(path: Path) -> None:
     Image.fromarray(gradient()).save(path, "PNG")
     data = path.read_bytes()
     path.write_bytes(data[:60] + bytes(byte ^ 0xFF for byte in data[60:200]) + data[200:])
-
-
-def truncated_png(path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)).save(path, "png")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def write_float_rgb(path: Path) -> None:
@@ -239,26 +216,20 @@ def write_float_rgb(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "cause"),
     [
-        (truncated_jpeg, "truncated"),
-        (truncated_png, "cannot read the image"),
+        (truncated("jpeg"), "truncated"),
+        (truncated("png"), "cannot read the image"),
         (damaged_png, "cannot read the image"),
         (lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
         (lambda path: path.write_text("\n<!DOCTYPE html><html>404</html>"), "HTML"),
         (lambda path: path.write_bytes(bytes(range(256))), "not an image in a known format"),
-        (
-            lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
-            "not an image in a known",
-        ),
+        (lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image in a known"),
         (lambda path: path.mkdir(), "directory"),
         (lambda path: None, "No such file"),
         (lambda path: Image.new("F", (4, 4)).save(path, "tiff"), "its pixels are floating-point .*save them as .png"),
         (write_float_rgb, "a damaged TIFF, or one whose pixels are floating-point"),
         (lambda path: path.write_bytes(b"PF\n4 4\n-1.0\n" + bytes(192)), "a PFM image whose pixels are floating-point"),
         (lambda path: path.write_bytes(b"v/1\x01\x02\0\0\0channels\0"), "an EXR image whose pixels are floating-point"),
-        (
-            lambda path: Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(path, "tiff"),
-            "beyond 16 bits",
-        ),
+        (lambda path: Image.fromarray(np.full((2, 2), 70_000, np.int32)).save(path, "tiff"), "beyond 16 bits"),
         (lambda path: Image.new("RGB", (4, 4)).save(path, "tiff", tiffinfo={254: 1}), "preview, as in camera raw"),
         (lambda path: path.write_bytes(RADIANCE % (24, 40) + b"\x02\x02\x00"), "truncated or damaged"),
         (lambda path: path.write_bytes(RADIANCE % (20_000, 20_000)), "decompression bomb.*tiles"),

@@ -52,15 +52,12 @@ def test_all_faults_of_the_annotation_are_collected(tmp_path: Path, caplog: pyte
     assert f"{tmp_path}/train/shrunk.jpg: the image is 160 x 120 px" in of_shrunk
 
 
-def test_a_split_of_which_nothing_is_left_can_be_opened(tmp_path: Path) -> None:
+def test_a_split_of_which_nothing_is_left_can_be_opened_and_a_broken_list_cannot(tmp_path: Path) -> None:
     planted.write("csv", tmp_path, [planted.ImageSpec("gone", file="missing")])
     opened = open_leniently(opener(CSV), splits=[{"root": str(tmp_path), "split": "train"}])
     assert len(opened) == 0
     assert len(opened.dropped) == 1
     assert opened.class_names == ("bird", "cat", "dog")
-
-
-def test_what_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("nothing,of,this\n")
     with pytest.raises(DataError, match="no column for the image"):
         open_leniently(opener(CSV), splits=[{"root": str(tmp_path), "split": "train"}])

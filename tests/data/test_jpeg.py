@@ -25,10 +25,11 @@ def by_pillow(path: Path) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("subsampling", [0, 1, 2], ids=["444", "422", "420"])
-@pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("size", [(37, 51), (1, 3)])
+@pytest.mark.parametrize(
+    ("mode", "subsampling", "progressive"),
+    [("RGB", 0, False), ("RGB", 1, True), ("RGB", 2, False), ("RGB", 2, True), ("L", 0, False), ("L", 0, True)],
+)
 def test_plain_jpegs_come_out_as_from_pillow(tmp_path, mode, subsampling, progressive, size):
     path = tmp_path / "plain.jpg"
     photo(*size).convert(mode).save(path, quality=85, subsampling=subsampling, progressive=progressive)
@@ -49,7 +50,7 @@ def with_orientation(path: Path, orientation: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orientation):
     path = with_orientation(tmp_path / "phone.jpg", orientation)
     stored = by_pillow(path)
@@ -63,7 +64,6 @@ def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orien
     expected = upright if keeps_size else stored
     assert np.abs(read_image(path, (60, 90)).astype(int) - expected).max() <= 1
     np.testing.assert_array_equal(read_image(path), upright)
-    np.testing.assert_array_equal(read_image(path, upright.shape[:2]).shape, upright.shape)
     if orientation >= 5:
         np.testing.assert_array_equal(read_image(path, (90, 60)), upright)
     with pytest.raises(DataError, match="annotation says 20 x 10"):
@@ -104,9 +104,8 @@ def test_what_is_not_plain_is_left_to_pillow(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "padded"), by_pillow(whole))
 
 
-@pytest.mark.parametrize("cut", [0.5, 0.999])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_truncated_jpeg_never_gives_a_image(tmp_path, cut, progressive):
+@pytest.mark.parametrize(("cut", "progressive"), [(0.5, True), (0.999, False)])
+def test_a_truncated_jpeg_never_gives_an_image(tmp_path, cut, progressive):
     path = tmp_path / "half.jpg"
     photo(200, 300).save(path, quality=95, progressive=progressive)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
@@ -129,7 +128,7 @@ def test_the_header_is_read_past_fill_bytes_and_other_segments():
 def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction):
     size = (957, 1273)
     path = tmp_path / f"large{suffix}"
-    photo(120, 160).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=95)
+    photo(120, 160).resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=95, compress_level=1)
 
     reduced = read_image(path, size, reduction=reduction)
 
@@ -137,10 +136,9 @@ def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction
     # To the input of a network, a third of the reduced image's sides.
     target = (reduced.shape[1] // 3, reduced.shape[0] // 3)
     small = [cv2.resize(image, target, interpolation=cv2.INTER_AREA) for image in (reduced, read_image(path, size))]
-    difference = np.abs(small[0].astype(float) - small[1])
-    assert difference.mean() < 3  # up to 7 of the 1273 columns are a last, partial one
-    mirrored = np.abs(small[0][:, ::-1].astype(float) - small[1]).mean()
-    assert mirrored > 10 * difference.mean()
+    difference = np.abs(small[0].astype(float) - small[1]).mean()
+    assert difference < 3  # up to 7 of the 1273 columns are a last, partial one
+    assert np.abs(small[0][:, ::-1].astype(float) - small[1]).mean() > 10 * difference
 
 
 def test_reduced_images_are_turned_too(tmp_path):
@@ -158,7 +156,6 @@ def test_reduced_images_are_turned_too(tmp_path):
         ((375, 500), (900, 900), 1),
         ((1799, 4000), (900, 900), 1),
         ((1800, 4000), (900, 900), 2),
-        ((3600, 7200), (900, 900), 4),
         ((100_000, 100_000), (900, 900), 8),
         ((960, 2000), (240, 960), 2),
     ],

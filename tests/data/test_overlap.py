@@ -41,24 +41,12 @@ LONG = bytes(range(256)) * 40
 
 
 def test_files_of_the_same_bytes_are_found(tmp_path: Path) -> None:
-    splits = write(
-        tmp_path,
-        {
-            "train/a": LONG,
-            "train/b": LONG,
-            "train/c": b"1" + LONG,
-            "train/d": b"x",
-            "train/e": b"",
-            "val/same": LONG,
-            "val/other_start": b"2" + LONG,
-            "val/other_end": LONG[:-1] + b"2",
-            "val/other_size": LONG[1:],
-            "val/empty": b"",
-            "test/d": b"x",
-            "test/within": b"yy",
-            "test/within_too": b"yy",
-        },
-    )
+    contents = {
+        "train": {"a": LONG, "b": LONG, "c": b"1" + LONG, "d": b"x", "e": b""},
+        "val": {"same": LONG, "start": b"2" + LONG, "end": LONG[:-1] + b"2", "size": LONG[1:], "empty": b""},
+        "test": {"d": b"x", "within": b"yy", "within_too": b"yy"},
+    }
+    splits = write(tmp_path, {f"{split}/{name}": data for split, of in contents.items() for name, data in of.items()})
     splits["val"].append(str(tmp_path / "gone"))
     found = copies_across(splits)
     names = {split: {os.path.basename(path) for path in files} for split, files in found.items()}

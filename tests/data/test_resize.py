@@ -53,11 +53,11 @@ def test_letterboxing_keeps_the_aspect_ratio_and_fills_the_rest(size_px, image_s
     letterbox = Letterbox(fill=(10, 20, 30))
     image, placement = letterbox.apply(np.full((*size_px, 3), 200, np.uint8), image_size)
     assert image.shape == (*image_size, 3)
-    height, width = placement.height * image_size[0], placement.width * image_size[1]
     assert max(placement) == 1
+    height, width = placement.height * image_size[0], placement.width * image_size[1]
     scale = min(image_size[0] / size_px[0], image_size[1] / size_px[1])
-    assert abs(height - size_px[0] * scale) <= (0.5 if size_px[0] * scale >= 0.5 else 1)
-    assert abs(width - size_px[1] * scale) <= (0.5 if size_px[1] * scale >= 0.5 else 1)
+    for side, of_image in zip((height, width), size_px, strict=True):
+        assert abs(side - of_image * scale) <= (0.5 if of_image * scale >= 0.5 else 1)
     height, width = round(height), round(width)
     assert (image[:height, :width] == 200).all()
     assert (image[height:] == (10, 20, 30)).all()
@@ -131,24 +131,18 @@ def test_perfect_detections_in_letterboxed_images_score_one(tmp_path: Path):
     assert len(keys) == 4
 
 
-def test_boxes_that_reach_out_of_their_image_are_clipped_to_it():
-    found = Detections(
-        boxes=torch.tensor([[-0.1, 0.1, 0.9, 0.7]]), scores=torch.tensor([0.5]), labels=torch.tensor([1])
-    )
+@pytest.mark.parametrize("boxes", [[[-0.1, 0.1, 0.9, 0.7]], []])
+def test_boxes_that_reach_out_of_their_image_are_clipped_to_it(boxes):
+    given, count = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), len(boxes)
+    found = Detections(boxes=given, scores=torch.ones(count), labels=torch.ones(count, dtype=torch.int64))
     (undone,) = undo_detections([found], [Placement(1.0, 0.5)])
-    torch.testing.assert_close(undone["boxes"], torch.tensor([[0.0, 0.2, 0.9, 1.0]]))
+    torch.testing.assert_close(undone["boxes"], torch.tensor([[0.0, 0.2, 0.9, 1.0]])[:count])
     assert undo_detections([], []) == []
-    nothing = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64))
-    (undone,) = undo_detections([nothing], [Placement(1.0, 0.5)])
-    assert undone["boxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize("mode", [Stretch(), Letterbox(), Letterbox(fill=(0, 1, 2))])
-def test_modes_are_read_back_from_plain_values(mode):
+def test_modes_have_names_and_plain_values(mode):
     assert as_resize_mode(plain_mode(mode)) == as_resize_mode(mode) == mode
-
-
-def test_modes_have_names():
     assert as_resize_mode("letterbox") == Letterbox()
     assert as_resize_mode("stretch") == as_resize_mode(None) == Stretch()
 

@@ -7,19 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
 
+from helpers.datasets import sampler_of
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler, SampleKey, repeat_factors
 from ssd_lightning.errors import ConfigurationError
 
 
-def all_ranks(world_size: int, epoch: int = 0, **settings) -> list[list[SampleKey]]:
+def all_ranks(world_size: int, epoch: int = 0, resume_after: int = 0, **settings) -> list[list[SampleKey]]:
     result = []
     for rank in range(world_size):
-        sampler = EpochSampler(rank=rank, world_size=world_size, **settings)
+        sampler = sampler_of(rank, world_size, **settings)
+        if resume_after:
+            sampler.resume(epoch=epoch, samples_seen=resume_after)
         sampler.set_epoch(epoch)
         result.append(list(sampler))
-        assert len(sampler) == len(result[-1])
+        assert resume_after or len(sampler) == len(result[-1])
     return result
 
 
@@ -35,48 +38,59 @@ def test_evaluation_covers_every_sample_once_and_training_gives_every_rank_as_ma
     assert not size or max(counts.values()) - min(counts.values()) <= 1
 
 
-@pytest.mark.parametrize("size", [5, 47, 100])
+SCALES = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
+FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
+EPOCHS = {
+    "plain": {"size": 47, "batch_size": 12},
+    "scaled": {"size": 100, "batch_size": 12, "multiscale": SCALES},
+    "repeated": {"size": 8, "batch_size": 6, "repeats": FACTORS},
+    "both": {"size": 8, "batch_size": 6, "repeats": FACTORS, "multiscale": SCALES},
+}
+STATE = {"seed": 2, "epoch": 3, "pad": True}
+
+
+@pytest.mark.parametrize("name", EPOCHS)
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(size, world_size):
-    batch_size = 24
-    (alone,) = all_ranks(1, size=size, pad=True, batch_size=batch_size)
-    ranks = all_ranks(world_size, size=size, pad=True, batch_size=batch_size)
-    share = batch_size // world_size
-    steps = [alone[start : start + batch_size] for start in range(0, len(alone), batch_size)]
-    spread = [
-        [sample for rank in ranks for sample in rank[start : start + share]] for start in range(0, len(ranks[0]), share)
-    ]
-    if size < batch_size:  # one step, in which samples repeat until all ranks have equally many
-        assert set(spread[0]) == set(alone)
-        assert len(spread) == len(steps) == 1
-    else:
-        assert len(steps) == size // batch_size
-        assert [sorted(step) for step in spread] == [sorted(step) for step in steps]
+def test_an_epoch_has_the_same_steps_on_any_number_of_ranks(name, world_size):
+    settings = EPOCHS[name]
+    (alone,), ranks = (all_ranks(count, **settings, **STATE) for count in (1, world_size))
+    assert [ranks[place % world_size][place // world_size] for place in range(len(alone))] == alone
+    samples, batch_size = int(np.sum(settings.get("repeats", np.ones(settings["size"])))), settings["batch_size"]
+    assert len(alone) == sum(map(len, ranks)) == samples // batch_size * batch_size
+    of_steps = [SCALES.size_at(3, place // batch_size) for place in range(len(alone))]
+    assert [key.image_size for key in alone] == (of_steps if "multiscale" in settings else [None] * len(alone))
 
 
-def test_the_epoch_comes_with_the_index_and_changes_the_order():
-    sampler = EpochSampler(size=50, seed=3, pad=True)
-    orders = []
-    for epoch in range(4):
-        sampler.set_epoch(epoch)
-        samples = list(sampler)
-        assert {key.epoch for key in samples} == {epoch}
-        orders.append(tuple(key.image for key in samples))
-    assert len(set(orders)) == 4
-    assert tuple(range(50)) not in orders
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_a_set_that_is_smaller_than_a_batch_has_one_step_and_repeats_until_ranks_have_equally_many(world_size):
+    ranks = all_ranks(world_size, size=5, pad=True, batch_size=24)
+    assert {len(rank) for rank in ranks} == {-(-5 // world_size)}
+    assert {key.image for rank in ranks for key in rank} == set(range(5))
 
 
-def test_the_order_follows_from_seed_and_epoch_alone():
-    fresh = EpochSampler(size=50, seed=3, pad=True)
-    fresh.set_epoch(5)
-    used = EpochSampler(size=50, seed=3, pad=True)
-    for epoch in (2, 5):
-        used.set_epoch(epoch)
-        samples = list(used)
-    assert samples == list(fresh) == list(fresh)
-    other_seed = EpochSampler(size=50, seed=4, pad=True)
-    other_seed.set_epoch(5)
-    assert list(other_seed) != samples
+@pytest.mark.parametrize("name", EPOCHS)
+@pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 5), (2, 6), (2, 10), (3, 9)])
+def test_a_run_that_goes_on_has_the_samples_and_sizes_that_were_left(name, world_size, samples_seen):
+    """Also where it was cut between the batches that share a step."""
+    whole = all_ranks(world_size, **EPOCHS[name], **STATE)
+    rest = all_ranks(world_size, resume_after=samples_seen, **EPOCHS[name], **STATE)
+    assert rest == [rank[samples_seen // world_size :] for rank in whole]
+
+
+def test_the_order_follows_from_seed_and_epoch_alone_and_the_epoch_comes_with_the_index():
+    def epochs(seed: int, *numbers: int) -> list[list[SampleKey]]:
+        sampler, found = EpochSampler(size=50, seed=seed, pad=True), []
+        for epoch in numbers:
+            sampler.set_epoch(epoch)
+            found.append(list(sampler))
+            assert {key.epoch for key in found[-1]} == {epoch}
+            assert list(sampler) == found[-1]
+        return found
+
+    found = epochs(3, 0, 1, 2)
+    orders = {tuple(key.image for key in keys) for keys in (*found, *epochs(4, 2))} | {tuple(range(50))}
+    assert len(orders) == 5
+    assert epochs(3, 2) == found[2:]
 
 
 def test_without_shuffling_the_order_is_that_of_the_data_set():
@@ -87,8 +101,7 @@ def test_without_shuffling_the_order_is_that_of_the_data_set():
 
 @pytest.mark.parametrize("samples_seen", [0, 8, 20])
 def test_resuming_skips_what_all_ranks_have_seen_of_that_epoch_only(samples_seen):
-    uninterrupted = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
-    resumed = EpochSampler(size=20, seed=1, rank=1, world_size=2, pad=True)
+    uninterrupted, resumed = (sampler_of(1, 2, size=20, seed=1, pad=True) for _ in range(2))
     uninterrupted.set_epoch(3)
     expected = list(uninterrupted)[samples_seen // 2 :]
     resumed.resume(epoch=3, samples_seen=samples_seen)
@@ -112,14 +125,14 @@ def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
     assert list(sampler) == [SampleKey(0, 1), SampleKey(0, 3)]
 
 
+REFUSED = [[1, 1, 1], [1, 0.5, 1, 1], [1, np.nan, 1, 1]]
+
+
 @pytest.mark.parametrize(
     ("settings", "value"),
     [
         ({"size": -1}, "-1"),
-        ({"size": 4, "rank": 2, "world_size": 2}, "2"),
-        ({"size": 4, "rank": -1, "world_size": 2}, "-1"),
-        ({"size": 4, "rank": 1}, "rank=1"),
-        ({"size": 4, "world_size": 3}, "world_size=3"),
+        *[({"size": 4, "repeats": np.array(wrong)}, "4 samples need as many repeat factors") for wrong in REFUSED],
     ],
 )
 def test_impossible_settings_are_refused(settings, value):
@@ -127,55 +140,17 @@ def test_impossible_settings_are_refused(settings, value):
         EpochSampler(**settings, pad=True)
 
 
-@pytest.mark.parametrize("samples_seen", [-1, 5])
-def test_more_samples_than_an_epoch_has_cannot_be_skipped(samples_seen):
-    with pytest.raises(ConfigurationError, match=str(samples_seen)):
-        EpochSampler(size=4, pad=True).resume(epoch=0, samples_seen=samples_seen)
-
-
-def test_what_the_ranks_cannot_have_seen_together_is_not_skipped():
-    with pytest.raises(ConfigurationError, match="cannot skip 3 samples of an epoch of 4 on each of 2 ranks"):
-        EpochSampler(size=8, rank=0, world_size=2, pad=True).resume(epoch=0, samples_seen=3)
-
-
-def scaled_ranks(world_size: int, *, resume_after: int = 0) -> list[list[SampleKey]]:
-    sizes = multiscale_sizes([32, 128], (64, 64))
-    keys = []
-    for rank in range(world_size):
-        sampler = EpochSampler(
-            size=100, rank=rank, world_size=world_size, pad=True, batch_size=12, multiscale=MultiScale(sizes, seed=5)
-        )
-        if resume_after:
-            sampler.resume(epoch=3, samples_seen=resume_after)
-        sampler.set_epoch(3)
-        keys.append(list(sampler))
-    return keys
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_a_step_has_one_size_on_any_number_of_ranks(world_size):
-    (alone,) = scaled_ranks(1)
-    assert len({key.image_size for key in alone}) >= 3  # of four, in eight steps
-    share = 12 // world_size
-    for rank in scaled_ranks(world_size):
-        for step in range(8):
-            wanted = {key.image_size for key in alone[12 * step : 12 * (step + 1)]}
-            assert len(wanted) == 1
-            assert {key.image_size for key in rank[share * step : share * (step + 1)]} == wanted
-
-
-@pytest.mark.parametrize(("world_size", "samples_seen"), [(1, 18), (2, 12), (2, 18), (2, 60)])
-def test_a_run_that_goes_on_has_the_sizes_that_were_left(world_size, samples_seen):
-    """Also where it was cut between the batches that share a step."""
-    whole = scaled_ranks(world_size)
-    rest = scaled_ranks(world_size, resume_after=samples_seen)
-    assert rest == [rank[samples_seen // world_size :] for rank in whole]
+@pytest.mark.parametrize(("ranks", "samples_seen"), [(1, -1), (1, 9), (2, 3)])
+def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_seen):
+    sampler, of_each = sampler_of(0, ranks, size=8, pad=True), 8 // ranks
+    match = f"cannot skip {samples_seen} samples of an epoch of {of_each} on each of {ranks} ranks"
+    with pytest.raises(ConfigurationError, match=match):
+        sampler.resume(epoch=0, samples_seen=samples_seen)
 
 
 # Images of rare classes come more often
 
 LABELS = [np.array(labels, dtype=np.int64) for labels in ([1, 1], [1, 2], [], [1], [3, 2, 1], [1], [1], [1], [1], [])]
-FACTORS = np.array([1, 1.5, 1, 2.25, 1, 3, 1.25, 1.7])
 
 
 def annotated(labels: list[list[int]]) -> AnnotationTable:
@@ -194,9 +169,8 @@ def test_repeat_factors_are_those_of_lvis():
         shares = [sum(label in other for other in LABELS) / count for label in labels]
         assert found == pytest.approx(max([max(1, (threshold / share) ** 0.5) for share in shares], default=1))
     assert factors[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
-    assert (
-        repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
-    )  # the rarest class has just that share
+    # The rarest class has just that share.
+    assert repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
 
 
 def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():
@@ -221,34 +195,3 @@ def test_factors_of_one_draw_each_sample_once():
     sampler = EpochSampler(size=50, seed=1, pad=True, repeats=np.ones(50))
     assert sorted(sampler) == [SampleKey(0, image) for image in range(50)]
     assert list(EpochSampler(size=0, pad=True, repeats=np.ones(0))) == []
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_repeated_samples_are_shared_out_as_others_are(world_size):
-    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 6, "repeats": FACTORS, "epoch": 3}
-    (alone,), ranks = all_ranks(1, **settings), all_ranks(world_size, **settings)
-    assert len(alone) == 6 * (int(FACTORS.sum()) // 6)
-    assert [ranks[place % world_size][place // world_size] for place in range(len(alone))] == alone
-
-
-def test_repeated_samples_go_on_in_mid_epoch():
-    whole, resumed = (EpochSampler(size=8, seed=1, pad=True, repeats=FACTORS) for _ in range(2))
-    whole.set_epoch(2)
-    resumed.resume(epoch=2, samples_seen=5)
-    assert list(resumed) == list(whole)[5:]
-
-
-@pytest.mark.parametrize("repeats", [np.ones(3), np.array([1, 0.5, 1, 1]), np.array([1, np.nan, 1, 1])])
-def test_factors_that_cannot_be_are_refused(repeats):
-    with pytest.raises(ConfigurationError, match="4 samples need as many repeat factors"):
-        EpochSampler(size=4, pad=True, repeats=repeats)
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_repeated_samples_have_the_size_of_their_step(world_size):
-    sizes = MultiScale(multiscale_sizes([32, 128], (64, 64)), seed=5)
-    settings = {"size": 8, "seed": 2, "pad": True, "batch_size": 4, "repeats": FACTORS, "epoch": 3}
-    plain, scaled = (all_ranks(world_size, **settings, **more) for more in ({}, {"multiscale": sizes}))
-    for without, keys in zip(plain, scaled, strict=True):
-        assert [key._replace(image_size=None) for key in keys] == without
-        assert [key.image_size for key in keys] == [sizes.size_at(3, p * world_size // 4) for p in range(len(keys))]

@@ -9,6 +9,7 @@ from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
 from ssd_lightning.data.reading import DatasetOpener
+from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.data.split_annotations import AnnotationFormat
 
 
@@ -37,3 +38,10 @@ def open_splits(annotation_format: type[AnnotationFormat], **arguments: Any) -> 
 
 
 open_voc, open_coco, open_csv, open_yolo = (partial(open_splits, of) for of in (VOC, COCO, CSV, YOLO))
+
+
+def sampler_of(rank: int, world_size: int, **settings: Any) -> EpochSampler:
+    """Return the sampler of one of several ranks."""
+    sampler = EpochSampler(**settings)
+    sampler._place = lambda: (rank, world_size)  # type: ignore[method-assign]
+    return sampler

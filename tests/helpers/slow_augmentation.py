@@ -1,4 +1,4 @@
-"""The paper's augmentation step by step on whole images: the slow twin of `DistortExpandCropWarp`."""
+"""The paper's augmentation step by step on whole images: the slow twin of `SSDAugmentation`."""
 
 from typing import Any
 
@@ -61,10 +61,9 @@ def choose_window(
     height, width = size_px
     found = [(0, 0, width, height)]
     for min_iou in (*min_ious, None):
-        for _ in range(trials):
-            window_px = sample_windows(rng, (), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0)).tolist()
-            ious = [_iou(window_px, box) for box in boxes_px]
-            inside = [_holds_centre(window_px, box) for box in boxes_px]
+        for window_px in sample_windows(rng, (trials,), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0)).tolist():
+            ious = [_iou(window_px, box) for box in boxes_px.tolist()]
+            inside = [_holds_centre(window_px, box) for box in boxes_px.tolist()]
             if rule == "center":
                 ious = [iou for iou, held in zip(ious, inside, strict=True) if held]
             enough = min_iou is None or (all if rule == "all" else any)(iou >= min_iou for iou in ious)
@@ -74,12 +73,12 @@ def choose_window(
     return found[rng.integers(len(found))]
 
 
-def _iou(a: list[int], b: np.ndarray) -> float:
+def _iou(a: list[int], b: list[float]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     both = max(0.0, width) * max(0.0, height)
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def _holds_centre(window: list[int], box: np.ndarray) -> bool:
+def _holds_centre(window: list[int], box: list[float]) -> bool:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return window[0] <= x <= window[2] and window[1] <= y <= window[3]

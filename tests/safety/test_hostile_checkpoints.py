@@ -33,6 +33,10 @@ def load_changed(good: dict[str, Any], path: Path, change: Callable[[dict[str, A
     return Detector.load(path)
 
 
+def load_with(good: dict[str, Any], path: Path, **parts: Any) -> Detector:
+    return load_changed(good, path, lambda content: content["detector"]["network"].update(parts))
+
+
 class CallsOnLoading:
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -46,12 +50,9 @@ class CallsOnLoading:
 def test_code_in_any_place_is_not_run(good, tmp_path: Path, key: str, call: tuple[Callable[..., Any], str]) -> None:
     trace = tmp_path / "was_here"
     function, argument = call
+    code = {key: CallsOnLoading(function, argument.format(trace))}
     with pytest.raises(WeightsError, match=r"bad\.ckpt holds more than plain tensors"):
-        load_changed(
-            good,
-            tmp_path / "bad.ckpt",
-            lambda content: content.update({key: CallsOnLoading(function, argument.format(trace))}),
-        )
+        load_changed(good, tmp_path / "bad.ckpt", lambda content: content.update(code))
     assert not trace.exists()
 
 
@@ -67,29 +68,18 @@ def test_a_bare_pickle_with_code_is_answered_in_one_sentence(tmp_path: Path, pro
 @pytest.mark.parametrize("target", ["os.system", "ssd_lightning.train.main"])
 @pytest.mark.parametrize("place", ["backbone", "levels"])
 def test_what_a_spec_may_name(good, tmp_path: Path, place: str, target: str) -> None:
+    hostile = {"_target_": target, "command": f"touch {tmp_path}/was_here"}
     with pytest.raises(WeightsError, match=rf"bad\.ckpt: .*'{target}' is not a network class"):
-        load_changed(
-            good,
-            tmp_path / "bad.ckpt",
-            lambda content: content["detector"]["network"].update(
-                {place: {"_target_": target, "command": f"touch {tmp_path}/was_here"}}
-            ),
-        )
+        load_with(good, tmp_path / "bad.ckpt", **{place: hostile})
     assert not (tmp_path / "was_here").exists()
 
 
-def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("weights", ["IMAGENET1K_V1", "bad.ckpt"])
+def test_a_spec_never_fetches_or_opens_weights(good, tmp_path: Path, monkeypatch, weights: str) -> None:
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *args, **kwargs: pytest.fail("it was fetched"))
-    vgg = "ssd_lightning.models.backbones.vgg.VGG16"
-    for weights in ("IMAGENET1K_V1", str(tmp_path / "bad.ckpt")):
-        with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
-            load_changed(
-                good,
-                tmp_path / "bad.ckpt",
-                lambda content, weights=weights: content["detector"]["network"].update(
-                    backbone={"_target_": vgg, "weights": weights}
-                ),
-            )
+    hostile = {"_target_": "ssd_lightning.models.backbones.vgg.VGG16", "weights": weights}
+    with pytest.raises(WeightsError, match=r"bad\.ckpt: .*VGG16 does not accept 'weights'"):
+        load_with(good, tmp_path / "bad.ckpt", backbone=hostile)
 
 
 HUGE = 10**9
@@ -143,7 +133,6 @@ def test_sizes_and_types_that_cannot_be(good, tmp_path: Path, name: str) -> None
         {"postprocess": {"unknown": 1}},
         {"postprocess": {"top_k": -1}},
         {"postprocess": {"score_threshold": "high"}},
-        {"postprocess": [1]},
         {"postprocess": None},
         {"postprocess": {3: 4}},
     ],
@@ -158,12 +147,12 @@ def test_a_small_file_with_a_huge_network(good, tmp_path: Path) -> None:
 
     def change(content: dict[str, Any]) -> None:
         spec, weights = content["detector"], content["state_dict"]
-        spec["network"].update(num_classes=10**6)
-        spec["class_names"] = ["a"] * 10**6
+        spec["network"].update(num_classes=10**5)
+        spec["class_names"] = ["a"] * 10**5
         for name, tensor in weights.items():
             if ".cls" in name or "class" in name:
                 cells = tensor.shape[0] // 4
-                weights[name] = torch.zeros(1).expand(cells * (10**6 + 1), *tensor.shape[1:])
+                weights[name] = torch.zeros(1).expand(cells * (10**5 + 1), *tensor.shape[1:])
 
     path = tmp_path / "bad.ckpt"
     with pytest.raises(WeightsError, match=r"bad\.ckpt"):

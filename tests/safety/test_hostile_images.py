@@ -1,5 +1,6 @@
 """Images and annotations made to harm: refused by their header, no hang, one line that names the file."""
 
+import io
 import os
 import resource
 import struct
@@ -25,8 +26,6 @@ def png(width: int, height: int, rows: bytes) -> bytes:
 
 def jpeg_of_size(width: int, height: int) -> bytes:
     """A small JPEG whose header says another size: to a decoder, an image that was cut off."""
-    import io
-
     stream = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(stream, "JPEG")
     data = bytearray(stream.getvalue())
@@ -73,7 +72,7 @@ def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
     good = png(2, 1, bytes(3))
     packer = zlib.compressobj(1)
-    data = b"key\0\0" + b"".join(packer.compress(bytes(10**6)) for _ in range(200)) + packer.flush()
+    data = b"key\0\0" + b"".join(packer.compress(bytes(10**6)) for _ in range(120)) + packer.flush()
     text = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
     path.write_bytes(good[:33] + text + good[33:])
     before = peak_mib()
@@ -82,27 +81,19 @@ def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
     assert peak_mib() < before + 100
 
 
-def pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def folder(path: Path) -> None:
-    path.mkdir()
+ODD: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path.name),
+    "folder": Path.mkdir,
+}
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("make", [pipe, device, loop, folder])
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
 @pytest.mark.parametrize("read", [read_image, image_size_px, parse_annotation])
 def test_what_is_no_file_is_refused_at_once(
-    tmp_path: Path, make: Callable[[Path], None], read: Callable[[Path], object]
+    tmp_path: Path, make: Callable[[Path], object], read: Callable[[Path], object]
 ) -> None:
     path = tmp_path / "odd.jpg"
     make(path)
@@ -149,7 +140,7 @@ def test_a_document_type_elsewhere_is_not_fetched(tmp_path: Path) -> None:
 
 def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    path.write_text(f"<annotation>{'<a>' * 100_000}{'</a>' * 100_000}</annotation>")
+    path.write_text(f"<annotation>{'<a>' * 30_000}{'</a>' * 30_000}</annotation>")
     assert parse_annotation(path).tag == "annotation"
     attributes = " ".join(f"a{number}='1'" for number in range(10_000))
     path.write_text(f"<annotation {attributes}/>")

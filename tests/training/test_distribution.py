@@ -13,9 +13,9 @@ import torch.multiprocessing as mp
 from test_plumbing import dataset
 from torch.utils.data import DataLoader
 
+from helpers.datasets import sampler_of
 from helpers.distributed_steps import IMAGES, NORMALIZERS, gradients, mean_ap, run_rank
 from ssd_lightning.data.dataset import DetectionDataset, collate
-from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.devices import (
     Launch,
@@ -164,7 +164,7 @@ def paint_seed(image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np
 def drawn_seeds(data: DetectionDataset, *, ranks: int, workers: int, epochs: int) -> list[bytes]:
     seeds = []
     for rank in range(ranks):
-        sampler = EpochSampler(size=len(data), pad=True, rank=rank, world_size=ranks)
+        sampler = sampler_of(rank, ranks, size=len(data), pad=True)
         loader = DataLoader(data, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
                             collate_fn=collate)  # fmt: skip
         for epoch in range(epochs):

@@ -180,7 +180,7 @@ def prior_boxes(net: SSD) -> Tensor:
 def first_indices(data: DetectionDataModule, count: int, seed: int) -> list[int]:
     """Return the indices of the first training images of a run on one device, at most `count`."""
     size = len(data.dataset("train"))
-    order = EpochSampler(size=size, seed=seed, rank=0, world_size=1, pad=True, repeats=data.repeats)
+    order = EpochSampler(size=size, seed=seed, pad=True, repeats=data.repeats)
     return [key.image for key in islice(order, count)]
 
 

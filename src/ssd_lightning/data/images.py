@@ -150,7 +150,6 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or not an image.
     """
-    refuse_special_file(path)
     with _opened(path) as image:
         # The general `getexif`: the one for PNG decodes all pixels to find a tag behind them.
         orientation = _orientation(partial(Image.Image.getexif, image)) if upright else 1
@@ -163,7 +162,6 @@ def image_format(path: Path) -> str:
     Raises:
         DataError: the file is missing or not an image.
     """
-    refuse_special_file(path)
     with _opened(path) as image:
         return "JPEG" if image.format == "MPO" else str(image.format)
 
@@ -203,6 +201,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    refuse_special_file(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 1:

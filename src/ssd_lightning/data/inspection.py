@@ -51,20 +51,13 @@ def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Probl
     measured: dict[Problem, None] = {}
     for problem in problems:
         known = facts.get(problem.image_id or "")
-        if problem.kind != "outside" or known is None or known.size_px is None or known.problem is None:
-            measured[problem] = None
-            continue
-        measured[known.problem] = None
-        if not _is_within(problem, known.size_px):
-            measured[problem] = None
+        if problem.kind == "outside" and known is not None and known.size_px is not None and known.problem is not None:
+            measured[known.problem] = None
+            sides = zip(problem.reach_px or (), known.size_px[::-1], strict=False)
+            if problem.reach_px is not None and all(reach <= side + RANGE_TOLERANCE_PX for reach, side in sides):
+                continue
+        measured[problem] = None
     return list(measured)
-
-
-def _is_within(problem: Problem, size_px: tuple[int, int]) -> bool:
-    height, width = size_px
-    return problem.reach_px is not None and all(
-        reach <= side + RANGE_TOLERANCE_PX for reach, side in zip(problem.reach_px, (width, height), strict=True)
-    )
 
 
 class ImageFacts(NamedTuple):

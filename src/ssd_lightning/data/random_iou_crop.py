@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ssd_lightning.data.windows import Window, centres_inside, normalise_windows
+from ssd_lightning.data.windows import Window, areas, centres_inside, normalise_windows, window_iou
 
 CropRule = Literal["any", "all", "center"]
 
@@ -79,7 +79,7 @@ class RandomIoUCrop:
         width, height = right - left, bottom - top
         s = self.scale[0]
         least_px = s * s * width * height - s * (width + height) * self.aspect_ratio[1] ** 0.5 / 2
-        largest_px = float(_area(boxes).max()) * size_px[0] * size_px[1]
+        largest_px = float(areas(boxes).max()) * size_px[0] * size_px[1]
         return largest_px / least_px if least_px > largest_px else 1.0
 
     def find(
@@ -154,16 +154,3 @@ def sample_windows(
     sides_px = np.minimum(np.maximum(np.rint(sides), 1), size)
     corners_px = np.floor(rng.random(sides.shape) * (size - sides_px + 1))
     return np.concatenate([corners_px, corners_px + sides_px], axis=-1).astype(np.int64)
-
-
-def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Intersection over union of every window `[..., 4]` with every box `[N, 4]`: `[..., N]`."""
-    windows = windows[..., None, :]  # [..., 1, 4]
-    sides = np.minimum(boxes[:, 2:], windows[..., 2:]) - np.maximum(boxes[:, :2], windows[..., :2])
-    sides = np.maximum(sides, 0)
-    intersection = sides[..., 0] * sides[..., 1]
-    return intersection / (_area(boxes) + _area(windows) - intersection)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])

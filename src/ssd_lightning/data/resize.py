@@ -45,7 +45,8 @@ class ResizeMode:
             The image `[*image_size, 3]`, and the part of it that the original takes.
         """
         size_px = (image.shape[0], image.shape[1])
-        resized = resize_image(image, self.fitted_size(size_px, image_size))
+        height, width = self.fitted_size(size_px, image_size)
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return self.pad(resized, image_size), self.placement(size_px, image_size)
 
 
@@ -71,7 +72,7 @@ class Letterbox(ResizeMode):
     fill: tuple[int, int, int] = (123, 117, 104)
 
     def __post_init__(self) -> None:
-        if isinstance(self.fill, str) or len(self.fill) != 3 or not all(_is_grey_level(value) for value in self.fill):
+        if len(self.fill) != 3 or not all(type(level) is int and 0 <= level <= 255 for level in self.fill):
             raise ConfigurationError(f"resize: fill is {self.fill!r}; it is an RGB colour of whole numbers 0..255")
         object.__setattr__(self, "fill", tuple(self.fill))  # files contain lists
 
@@ -124,12 +125,6 @@ def plain_mode(mode: ResizeMode) -> dict[str, Any]:
     return {"kind": kind, **{name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}}
 
 
-def resize_image(image: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Warp an image `[H, W, 3]` to `image_size` (height, width), bilinearly, regardless of its aspect ratio."""
-    height, width = image_size
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
 def boxes_into_input(boxes_xyxy: np.ndarray, placement: Placement) -> np.ndarray:
     """Convert boxes `[N, 4]` from coordinates of an image to those of the input that contains it."""
     return boxes_xyxy * np.array([*placement, *placement], dtype=boxes_xyxy.dtype)
@@ -160,17 +155,12 @@ def placements_of(targets: Sequence[Target]) -> list[Placement]:
 
 def undo_targets(targets: Sequence[Target]) -> list[Target]:
     """Convert the boxes of a batch back to the original images."""
-    undone = []
-    for target, placement in zip(targets, placements_of(targets), strict=True):
-        if placement != WHOLE:
-            boxes = clip_boxes(undo(target["boxes"], placement))
-            target = Target(**{**target, "boxes": boxes, "placement": WHOLE})
-        undone.append(target)
-    return undone
-
-
-def _is_grey_level(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
+    return [
+        Target(**{**target, "boxes": clip_boxes(undo(target["boxes"], place)), "placement": WHOLE})
+        if place != WHOLE
+        else target
+        for target, place in zip(targets, placements_of(targets), strict=True)
+    ]
 
 
 def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -52,8 +52,6 @@ class EpochSampler(Sampler[SampleKey]):
         size: number of samples in the data set.
         seed: base seed of the order.
         shuffle: use a new permutation in every epoch; otherwise keep the order of the data set.
-        rank: rank of this process; None asks torch.distributed on first use.
-        world_size: number of processes; None as above.
         pad: for training: all ranks get the same number of samples, and so the same number of steps. The order is
             cut to whole batches, so an epoch has the same steps on any number of ranks. A set smaller than a batch is
             repeated instead. Without it, for evaluation, every sample comes once, and ranks may differ by one. A set
@@ -69,7 +67,7 @@ class EpochSampler(Sampler[SampleKey]):
         samples: number of samples of an epoch, over all ranks, before it is cut to whole batches.
 
     Raises:
-        ConfigurationError: a size is negative, or a rank is not below the world size.
+        ConfigurationError: the size is negative, or the repeat factors are not of these samples.
     """
 
     def __init__(
@@ -78,8 +76,6 @@ class EpochSampler(Sampler[SampleKey]):
         size: int,
         seed: int = 0,
         shuffle: bool = True,
-        rank: int | None = None,
-        world_size: int | None = None,
         pad: bool,
         batch_size: int = 1,
         multiscale: MultiScale | None = None,
@@ -87,10 +83,6 @@ class EpochSampler(Sampler[SampleKey]):
     ) -> None:
         if size < 0:
             raise ConfigurationError(f"a sampler cannot have {size} samples")
-        if (rank is None) != (world_size is None):
-            raise ConfigurationError(f"rank and world_size go together, got rank={rank} and world_size={world_size}")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            raise ConfigurationError(f"rank {rank} is not among the {world_size} ranks 0..{world_size - 1}")
         if repeats is not None and (len(repeats) != size or not (repeats >= 1).all()):
             raise ConfigurationError(f"{size} samples need as many repeat factors of at least 1, got {repeats}")
         self.size = size
@@ -102,8 +94,6 @@ class EpochSampler(Sampler[SampleKey]):
         self.batch_size = batch_size
         self.multiscale = multiscale
         self.epoch = 0
-        self._rank = rank
-        self._world_size = world_size
         self._resumed_epoch = 0
         self._samples_seen = 0
 
@@ -162,9 +152,9 @@ class EpochSampler(Sampler[SampleKey]):
         wanted = self.samples // self.batch_size * self.batch_size or self.samples
         return -(-wanted // world_size) * world_size
 
-    def _place(self) -> tuple[int, int]:
-        if self._rank is not None and self._world_size is not None:
-            return self._rank, self._world_size
+    @staticmethod
+    def _place() -> tuple[int, int]:
+        """Return the rank and the number of ranks, which are known only after the construction."""
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1

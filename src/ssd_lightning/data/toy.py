@@ -13,8 +13,6 @@ from ssd_lightning.data.toy_scene import ToyObject, draw_toy_image
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
 from ssd_lightning.errors import ConfigurationError, DataError
 
-__all__ = ["TOY_CLASSES", "write_toy_dataset"]
-
 log = logging.getLogger(__name__)
 
 MARKER_NAME = "toy.json"

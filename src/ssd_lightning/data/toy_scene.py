@@ -1,20 +1,12 @@
 """Toy images: which objects they show, where, and which of them are difficult."""
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
 from ssd_lightning.data.toy_paint import draw_background, paint, photograph
-from ssd_lightning.data.toy_shapes import (
-    TOY_CLASSES,
-    Box,
-    Outline,
-    box_around,
-    box_iou,
-    random_shape,
-    rasterise,
-)
+from ssd_lightning.data.toy_shapes import TOY_CLASSES, Box, Outline, box_around, random_shape, rasterise
+from ssd_lightning.data.windows import window_iou
 
 SPLITS = ("train", "val", "test")
 
@@ -98,8 +90,8 @@ def _place(rng: np.random.Generator, label: int, owner: np.ndarray, areas: list[
         if lost.any():
             continue
         # Check all pairs: covering an object also shrinks its box, and may move it closer to that of a third.
-        boxes = [box_around(after == i) for i in range(len(areas) + 1)]
-        if all(box_iou(box, other) <= MAX_BOX_IOU for box, other in combinations(boxes, 2)):
+        boxes = np.array([box_around(after == i) for i in range(len(areas) + 1)])
+        if np.triu(window_iou(boxes, boxes), k=1).max() <= MAX_BOX_IOU:
             return outline
     return None
 

@@ -98,15 +98,6 @@ def box_around(mask: np.ndarray) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def box_iou(box: Box, other: Box) -> float:
-    """Intersection over union of two boxes with an area."""
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    shared = max(0, width) * max(0, height)
-    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box, other)]
-    return shared / (sum(areas) - shared)
-
-
 def _coverage(contours: list[np.ndarray], extent: np.ndarray) -> np.ndarray:
     """Fraction of each pixel inside the contours: float32 `[H, W]` of a window (width, height)."""
     fine = np.zeros(extent[::-1] * _SUPERSAMPLING, dtype=np.uint8)

@@ -8,7 +8,6 @@ Windows and boxes are xyxy, and normalised to the image unless their name ends i
 from random import Random
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 Window = tuple[int, int, int, int]
@@ -43,6 +42,20 @@ def centres_inside(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
     return ((centres >= windows[..., :2]) & (centres <= windows[..., 2:])).all(-1)
 
 
+def window_iou(boxes: np.ndarray, windows: np.ndarray) -> np.ndarray:
+    """Intersection over union of every window `[..., 4]` with every box `[N, 4]`: `[..., N]`."""
+    windows = windows[..., None, :]  # [..., 1, 4]
+    sides = np.minimum(boxes[:, 2:], windows[..., 2:]) - np.maximum(boxes[:, :2], windows[..., :2])
+    sides = np.maximum(sides, 0)
+    intersection = sides[..., 0] * sides[..., 1]
+    return intersection / (areas(boxes) + areas(windows) - intersection)
+
+
+def areas(boxes: np.ndarray) -> np.ndarray:
+    """Return the areas of boxes `[..., 4]`: `[...]`."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
 def random_zoom_out(random: Random, size_px: tuple[int, int], max_ratio: float) -> Window:
     """Draw a canvas of U(1, max_ratio) times the image's sides around it, at a uniform position (section 3.6).
 
@@ -73,25 +86,17 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
         image_size: (height, width) of the sample.
     """
     left, top, right, bottom = window_px
-    columns = _seen(left, right, size_px[1], image_size[1])
-    rows = _seen(top, bottom, size_px[0], image_size[0])
-    if columns is None or rows is None:
-        return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
-    (part_left, part_right), (place_left, place_right) = columns
-    (part_top, part_bottom), (place_top, place_bottom) = rows
-    return CropWindow(
-        (part_left, part_top, part_right, part_bottom), (place_left, place_top, place_right, place_bottom)
-    )
-
-
-def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Handle one axis: the part of 0..side within start..end, and its position in 0..shown, at least a pixel."""
-    first, last = max(start, 0), min(end, side)
-    if first >= last:
-        return None
-    scale = shown / (end - start)
-    place = min(round((first - start) * scale), shown - 1)
-    return (first, last), (place, max(round((last - start) * scale), place + 1))
+    height, width = size_px
+    parts, places = [], []
+    for start, end, side, shown in ((left, right, width, image_size[1]), (top, bottom, height, image_size[0])):
+        first, last = max(start, 0), min(end, side)
+        if first >= last:
+            return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
+        scale = shown / (end - start)
+        place = min(round((first - start) * scale), shown - 1)
+        parts.append((first, last))
+        places.append((place, max(round((last - start) * scale), place + 1)))  # at least a pixel
+    return CropWindow(*((xs[0], ys[0], xs[1], ys[1]) for xs, ys in (parts, places)))
 
 
 def boxes_in_view(
@@ -114,13 +119,3 @@ def boxes_in_view(
     x, y = place[0] / image_size[1], place[1] / image_size[0]
     width, height = (place[2] - place[0]) / image_size[1], (place[3] - place[1]) / image_size[0]
     return boxes_in_window(boxes, part).clip(0, 1) * np.array([width, height] * 2) + np.array([x, y] * 2)
-
-
-def paste_on_canvas(
-    part: np.ndarray, view: CropWindow, image_size: tuple[int, int], fill: tuple[int, int, int]
-) -> np.ndarray:
-    """Put a part, already scaled to its place, on a canvas of one colour: uint8 `[*image_size, 3]`."""
-    left, top, right, bottom = view.place_px
-    height, width = image_size
-    borders = (top, height - bottom, left, width - right)
-    return cv2.copyMakeBorder(part, *borders, cv2.BORDER_CONSTANT, value=fill) if any(borders) else part
