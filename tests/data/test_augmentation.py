@@ -89,19 +89,17 @@ def test_flip_is_torchvisions():
     assert 0.4 < flipped / 200 < 0.6
 
 
-def windows_of(boxes: np.ndarray, size_px: tuple[int, int], count: int, **settings) -> np.ndarray:
-    augment = SSDAugmentation(image_size=300, **{**NOTHING, **settings})
-    return np.array(
-        [augment.draw(Random(i), np.random.default_rng(i), boxes, size_px).window_px for i in range(count)], float
-    )
-
-
 def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
-    left, _, right, _ = windows_of(no_boxes(), (400, 300), 800, expand=True).T
-    ratios = (right - left) / 300
-    assert 0.45 < np.mean(ratios > 1) < 0.55
-    np.testing.assert_allclose(np.quantile(ratios[ratios > 1], QUARTERS), [1, 1.75, 2.5, 3.25, 4], atol=0.25)
-    place = -left[ratios > 1.2] / 300 / (ratios[ratios > 1.2] - 1)
+    whole = np.array([[0.0, 0.0, 1.0, 1.0]], dtype=np.float32)
+    # Places are rounded to whole pixels of the sample: one of 10 x 10 has only 10 ratios and places.
+    augment = SSDAugmentation(image_size=(300, 300), **{**NOTHING, "expand": True})
+    image = noise(400, 300)
+    boxes = np.concatenate([augment(image, whole, seed)[1] for seed in range(800)])
+    expanded = boxes[(boxes != whole).any(1)]
+    assert 0.45 < len(expanded) / 800 < 0.55
+    ratios = 1 / (expanded[:, 2] - expanded[:, 0])
+    np.testing.assert_allclose(np.quantile(ratios, QUARTERS), [1, 1.75, 2.5, 3.25, 4], atol=0.25)
+    place = expanded[ratios > 1.2, 0] / (1 - 1 / ratios[ratios > 1.2])
     np.testing.assert_allclose(np.quantile(place, QUARTERS), QUARTERS, atol=0.08)
 
 
@@ -135,12 +133,23 @@ def test_steps_do_not_share_their_coins():
 
 
 def test_crops_have_the_scale_and_aspect_that_were_asked_for():
-    windows = windows_of(no_boxes(), (250, 250), 300, crop=True, min_crop_scale=0.6, max_crop_aspect_ratio=1.3)
-    widths, heights = (windows[:, 2:] - windows[:, :2])[(windows[:, 2:] < 250).all(1)].T
-    assert len(widths) > 90
-    assert np.sqrt(widths * heights).min() / 250 == pytest.approx(0.6, rel=0.05)
-    assert (widths / heights).max() == pytest.approx(1.3, rel=0.1)
-    assert (widths / heights).min() == pytest.approx(1 / 1.3, rel=0.1)
+    min_scale, max_aspect_ratio = 0.6, 1.3
+    rows, columns = np.mgrid[:250, :250].astype(np.uint8)
+    image = np.stack([columns, rows, rows], axis=-1)  # every pixel tells its place
+    augment = SSDAugmentation(
+        image_size=(300, 300),
+        **{**NOTHING, "crop": True},
+        min_crop_scale=min_scale,
+        max_crop_aspect_ratio=max_aspect_ratio,
+    )
+    samples = [augment(image, no_boxes(), seed)[0].reshape(-1, 3) for seed in range(150)]
+    sides = np.array([np.ptp(sample[:, :2].astype(int), axis=0) + 1 for sample in samples])
+    crops = sides[(sides < 249).all(axis=1)]
+    assert len(crops) > 45
+    assert np.sqrt(crops.prod(axis=1)).min() / 250 == pytest.approx(min_scale, rel=0.05)
+    aspects = crops[:, 0] / crops[:, 1]
+    assert aspects.max() == pytest.approx(max_aspect_ratio, rel=0.1)
+    assert aspects.min() == pytest.approx(1 / max_aspect_ratio, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +334,7 @@ import socket
 def refuse(*args, **kwargs):
     raise SystemExit("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
-import ssd_lightning.data.augmentation, albumentations
+import ssd_lightning.data.augmentation
 """
     environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
     subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", program], env=environment, check=True)

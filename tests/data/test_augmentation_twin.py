@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from helpers.slow_augmentation import choose_window, step_by_step
-from ssd_lightning.data.augmentation import INTERPOLATIONS, Drawn, SSDAugmentation
+from ssd_lightning.data.augmentation_steps import INTERPOLATIONS, DistortExpandCropWarp
+from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.random_iou_crop import RandomIoUCrop, sample_windows
 from ssd_lightning.data.windows import boxes_in_view, view_through, window_iou
 
 MEAN = (123, 117, 104)
+PAPER = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)
 BOXES = np.array([[0.053, 0.107, 0.351, 0.803], [0.4, 0.501, 0.957, 0.953], [0.503, 0.057, 0.751, 0.401]])
 
 
@@ -34,32 +36,35 @@ def random_iou_crop(**settings) -> RandomIoUCrop:
     return RandomIoUCrop(**{**defaults, **settings})
 
 
-@pytest.mark.parametrize("photometric", [False, True], ids=["plain", "colours"])
-@pytest.mark.parametrize("expand", [False, True], ids=["cropped", "expanded"])
-def test_one_go_gives_what_the_steps_give(photometric, expand):
+@pytest.mark.parametrize("photometric", [None, PAPER], ids=["plain", "colours"])
+@pytest.mark.parametrize("expansion", [None, 4.0], ids=["cropped", "expanded"])
+def test_one_go_gives_what_the_steps_give(photometric, expansion):
     image, size = soft_image(), (120, 110)
-    augment = SSDAugmentation(image_size=size, photometric=photometric, expand=expand)
+    settings = {"image_size": size, "fill": MEAN, "max_expand_ratio": expansion, "crop": random_iou_crop()}
+    step = DistortExpandCropWarp(**settings, photometric=photometric)
+    indexed = np.column_stack([BOXES, np.arange(3)])
     beside, lost, clipped, differences = 0, 0, 0, []
     for seed in range(80):
-        drawn = augment.draw(Random(seed), np.random.default_rng(seed), BOXES, (150, 200))
-        result, new_boxes, new_kept = augment.apply(image, BOXES, drawn)
-        expected, boxes, kept = step_by_step(image, BOXES, **drawn._asdict(), image_size=size, fill=MEAN)
+        step.set_random_seed(seed)
+        result = step(image=image, bboxes=indexed)
+        drawn = {name: step.params[name] for name in ("changes", "window_px", "interpolation")}
+        expected, boxes, kept = step_by_step(image, BOXES, **drawn, image_size=size, fill=MEAN)
         # The place is rounded by half a pixel at most; what survives is the same.
-        np.testing.assert_array_equal(new_kept, kept)
+        np.testing.assert_array_equal(result["bboxes"][:, 4], kept)
         lost += len(BOXES) - len(kept)
         clipped += int(np.isin(boxes, (0.0, 1.0)).any(axis=1).sum())
-        shift_px = np.abs(new_boxes - boxes) * [110, 120, 110, 120]
-        assert shift_px.max(initial=0) <= (0.5 + 1e-6 if expand else 1e-4)
-        left, top, right, bottom = view_through(drawn.window_px, (150, 200), size).place_px
+        shift_px = np.abs(result["bboxes"][:, :4] - boxes) * [110, 120, 110, 120]
+        assert shift_px.max(initial=0) <= (0.5 + 1e-6 if expansion else 1e-4)
+        left, top, right, bottom = step.params["view"].place_px
         beside += right == left
         outside = np.ones(size, dtype=bool)
         outside[top:bottom, left:right] = False
-        assert (result[outside] == MEAN).all()
-        if not photometric and (right - left, bottom - top) == (110, 120):
-            np.testing.assert_array_equal(result, expected)
-        differences.append(np.abs(result.astype(float) - expected).mean())
+        assert (result["image"][outside] == MEAN).all()
+        if photometric is None and (right - left, bottom - top) == (110, 120):
+            np.testing.assert_array_equal(result["image"], expected)
+        differences.append(np.abs(result["image"].astype(float) - expected).mean())
     # On a canvas the slow way's edges are smeared, and Lanczos and cubic leave rings around them.
-    assert np.median(differences) < (0.6 if photometric or expand else 1e-9)
+    assert np.median(differences) < (0.6 if photometric or expansion else 1e-9)
     assert np.max(differences) < 8
     assert beside < 10
     assert min(lost, clipped) > 15
@@ -68,11 +73,20 @@ def test_one_go_gives_what_the_steps_give(photometric, expand):
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_colours_and_warp_may_change_places(interpolation):
     """Where the image shrinks, colours change after the warp: the same within rounding and saturation."""
-    image, size = soft_image(), (60, 80)
+    image = soft_image()
     changes = {"brightness": 12.0, "contrast": 0.8, "saturation": 0.9, "hue": 7.0, "contrast_first": False}
-    drawn = Drawn(changes, (0, 0, 200, 150), interpolation)
-    result, *_ = SSDAugmentation(image_size=size).apply(image, BOXES, drawn)
-    expected, *_ = step_by_step(image, BOXES, **drawn._asdict(), image_size=size, fill=MEAN)
+    step = DistortExpandCropWarp(image_size=(60, 80), photometric=None, max_expand_ratio=None, fill=MEAN, crop=None)
+    view = view_through((0, 0, 200, 150), (150, 200), (60, 80))
+    result = step.apply(image, changes=changes, shown_size=(60, 80), view=view, interpolation=interpolation)
+    expected, *_ = step_by_step(
+        image,
+        BOXES,
+        changes=changes,
+        window_px=(0, 0, 200, 150),
+        interpolation=interpolation,
+        image_size=(60, 80),
+        fill=MEAN,
+    )
     off = np.abs(result.astype(float) - expected)
     assert off.mean() < 1
     assert np.quantile(off, 0.99) <= 5

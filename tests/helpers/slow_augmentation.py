@@ -1,4 +1,4 @@
-"""The paper's augmentation step by step on whole images: the slow twin of `SSDAugmentation`."""
+"""The paper's augmentation step by step on whole images: the slow twin of `DistortExpandCropWarp`."""
 
 from typing import Any
 
