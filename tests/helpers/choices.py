@@ -36,24 +36,32 @@ def _meta_net(model: str, num_classes: int) -> SSD:
 
 
 @contextmanager
+def without_initialization() -> Iterator[None]:
+    """Skip the initialisation of parameters: on the meta device it does nothing, and loaded weights replace it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in vars(nn.init):
+            if name.endswith("_") and not name.startswith("_"):
+                patch.setattr(nn.init, name, _same)
+        yield
+
+
+@contextmanager
 def only_shapes() -> Iterator[None]:
     """Skip what takes long on the meta device and changes no shape: initialisation, norms and activations."""
-
-    def same(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
-        return tensor
 
     def batch_norm(tensor: Tensor, mean: Tensor, *_: Any, **__: Any) -> Tensor:
         assert tensor.shape[1:2] == mean.shape
         return tensor
 
-    with pytest.MonkeyPatch.context() as patch:
-        for name in vars(nn.init):
-            if name.endswith("_") and not name.startswith("_"):
-                patch.setattr(nn.init, name, same)
+    with without_initialization(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.functional, "batch_norm", batch_norm)
         for name in ("relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu"):
-            patch.setattr(nn.functional, name, same)
+            patch.setattr(nn.functional, name, _same)
         yield
+
+
+def _same(tensor: Tensor, *_: Any, **__: Any) -> Tensor:
+    return tensor
 
 
 def build_net(config: DictConfig) -> SSD:
