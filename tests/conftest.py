@@ -63,7 +63,7 @@ def _absl_closes_no_stream() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _compositions() -> Iterator[None]:
+def compositions() -> Iterator[dict[tuple, bytes]]:
     """Compose the packaged configuration from parts that are kept: hundreds of tests need it.
 
     Kept are the content of each file, the merged files of each set of choices (`group=option`), and the result of each
@@ -133,7 +133,7 @@ def _compositions() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigLoaderImpl, "load_configuration", load)
-        yield
+        yield kept
 
 
 @pytest.fixture(scope="session")
