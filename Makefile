@@ -28,7 +28,7 @@ demo: install  ## train a detector on real images of blood cells, score it, draw
 	@$(BIN)/python -m ssd_lightning.evaluate checkpoint=$(DEMO) data=demo split=test \
 		output=$(DEMO)/scores.json visualizations=$(DEMO)/visualizations
 
-test: install  ## run the tests (about 8 minutes on two cores, no network)
+test: install  ## run the tests (about 5 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: install  ## run the slow tests too (an hour or more on two cores)

@@ -28,6 +28,8 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True)
 class _ForcedMatcher:
+    """A prior takes the box of highest IoU above a threshold. In addition, `force` gives each box its best prior."""
+
     iou_threshold: float = 0.5
     force: "ClassVar[staticmethod[[Tensor], Tensor]]"
     """Forced matches from overlaps `[B, N, K]`: int64 `[B, K]`, the index of a prior's box, or -1."""
@@ -59,7 +61,14 @@ class BipartiteMatcher(_ForcedMatcher):
 class ArgmaxMatcher(_ForcedMatcher):
     """Each box gets its best prior, also below the threshold (ssd.pytorch, most ports).
 
-    If two boxes have the same best prior, the later box gets it. For the rest, see `BipartiteMatcher`.
+    If two boxes have the same best prior, the later box gets it. In addition, each prior takes the box of highest IoU
+    if this IoU reaches the threshold.
+
+    Args:
+        iou_threshold: minimum IoU of a match that is not forced.
+
+    Raises:
+        ConfigurationError: the threshold is not in (0, 1].
     """
 
     force = staticmethod(argmax_assignment)

@@ -1,6 +1,6 @@
 """Mean average precision as the PASCAL VOC challenge reports it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from itertools import accumulate
 from typing import Any
@@ -26,6 +26,11 @@ class VOCMeanAveragePrecision(DetectionMetric):
         super().__init__()
         self.num_classes = num_classes
         self.iou_threshold = iou_threshold
+        self._keep_class_axis()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._keep_class_axis()
 
     def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
         """Add a batch of detections and the targets of the same images in the same order.
@@ -67,15 +72,15 @@ class VOCMeanAveragePrecision(DetectionMetric):
             label = int(labels[outside[0]])
             raise DataError(f"image '{image_id}': {origin} class {label} is outside 1..{self.num_classes}")
 
-    def _wrap_compute(self, compute: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+    def _keep_class_axis(self) -> None:
         # torchmetrics squeezes every tensor with one element, including the AP of a single class.
-        squeezed = super()._wrap_compute(compute)
+        squeezed = self.compute
 
-        @wraps(compute)
-        def keep_class_axis() -> dict[str, Tensor]:
+        @wraps(squeezed)
+        def compute() -> dict[str, Tensor]:
             return {
                 name: value.reshape(self.num_classes) if name.startswith("ap_") else value
                 for name, value in squeezed().items()
             }
 
-        return keep_class_axis
+        self.compute = compute  # type: ignore[method-assign]
