@@ -161,6 +161,11 @@ def test_recipes_that_are_not_named_are_listed_without_being_read() -> None:
         (["experiment=glob(ssd300*)"], names),
         (None, names),
     ):
-        register_experiments("train", arguments)
-        assert set(store.list("experiment")) == names
-        assert {name for name in names if store.load(f"experiment/{name}").node} == expected
+        store.repo.pop("experiment", None)
+        for again in (
+            arguments,
+            [],
+        ):  # as in a sweep, whose parts are composed one after the other: what was read stays
+            register_experiments("train", again)
+            assert set(store.list("experiment")) == names
+            assert {name for name in names if store.load(f"experiment/{name}").node} == expected

@@ -54,11 +54,13 @@ def register_experiments(config_name: str, arguments: Sequence[str] | None = Non
             names = [entry for entry in _read_recipe(path).get("defaults") or [] if isinstance(entry, str)]
             extended = [path.with_name(f"{name}.yaml") for name in names if name != "_self_"]
             wanted += [other for other in extended if other not in wanted]
+    store = ConfigStore.instance()
+    registered = store.repo.get(EXPERIMENT_GROUP, {})
     for path in paths:
+        if path not in wanted and f"{path.stem}.yaml" in registered:
+            continue  # what was read stays: the second job of a sweep may need it
         node = _read_recipe(path) if path in wanted else {}
-        ConfigStore.instance().store(
-            group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments"
-        )
+        store.store(group=EXPERIMENT_GROUP, name=path.stem, node=node, package="_global_", provider="experiments")
 
 
 @cache

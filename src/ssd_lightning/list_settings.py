@@ -37,9 +37,10 @@ def check_lists(config: DictConfig) -> None:
                 continue
             key = _source(node, name) or f"{prefix}{name}"
             if isinstance(value, ListConfig) and Sequence[str] in kinds:
-                for number in (item for item in value if isinstance(item, (bool, int, float))):
+                numbers = [item for item in value if isinstance(item, (bool, int, float))]
+                if numbers:
                     texts = ",".join(item if isinstance(item, str) else f'"{item}"' for item in value)
-                    raise _refusal(f"{key} holds {number!r}, which is not read as text; quote it", key, texts)
+                    raise _refusal(f"{key} holds {numbers[0]!r}, which is not read as text; quote it", key, texts)
             elif isinstance(value, (str, int, float)) and not _admits(kinds, value):
                 length = _length(kinds)
                 wanted = "a list" if length == 1 else f"a list of {length}"

@@ -173,10 +173,12 @@ def test_the_next_run_and_another_process_find_the_file(images, tmp_path):
 
 
 def test_in_memory_a_process_that_was_not_forked_reads_files(images, tmp_path, caplog):
-    cache = ImageCaches(kind="ram", folder=tmp_path).open(images, SIZES)
-    sent = pickle.loads(pickle.dumps(cache))
+    caches = ImageCaches(kind="ram", folder=tmp_path)
+    cache = caches.open(images, SIZES)
+    sent_caches, sent = pickle.loads(pickle.dumps((caches, cache)))
     assert "shared with forked processes only" in caplog.text
     np.testing.assert_array_equal(sent.get(0, lambda: read_image(images[0])), read_image(images[0]))
+    assert sent_caches.open(images[:1], SIZES[:1]) is not None  # another one fits beside it
     with pytest.raises(AssertionError, match="read again"):
         cache.get(0, refuse)
 

@@ -333,6 +333,19 @@ def test_images_without_an_xml_file_are_counted_and_skipped(tmp_path: Path) -> N
     assert found.problems == []
 
 
+def test_an_image_of_the_name_of_an_xml_file_in_another_folder_is_not_lost_in_silence(tmp_path: Path) -> None:
+    images = tmp_path / "JPEGImages"
+    for folder in ("s1", "s2"):
+        write_folder(images / folder, "x", filename="other.jpg")
+    (images / "s1/x.jpg").rename(images / "s1/other.jpg")
+    (images / "s2/x.xml").unlink()
+    (tmp_path / "Annotations/s1").mkdir(parents=True)
+    (images / "s1/x.xml").rename(tmp_path / "Annotations/s1/x.xml")
+    found = VOC().read(tmp_path, ".")
+    assert [Path(path).name for path in found.columns.image_paths] == ["other.jpg"]
+    assert found.notes == [f"{images}: 1 images have no XML file and are skipped; the first is s2/x.jpg"]
+
+
 def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a VOC folder: it has neither ImageSets/Main nor XML files"):
         ids(tmp_path, "train")

@@ -239,3 +239,13 @@ def test_class_names_that_the_layout_cannot_hold_are_reported_before_anything_is
     with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written as voc"):
         PreLabels(tmp_path / "voc", "voc", {}, ["a\x07b"])
     assert not (tmp_path / "voc").exists()
+
+
+def test_an_output_that_cannot_be_opened_leaves_the_files_of_an_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "predictions.json").write_text("earlier")
+    writers = Writers(
+        outputs=["json", "voc"], folder=tmp_path, names={}, header={}, class_names=["a", "a "], skipped=[]
+    )
+    with pytest.raises(DataError, match="'a '"), closing(writers):
+        writers.write(None, None)  # type: ignore[arg-type]
+    assert (tmp_path / "predictions.json").read_text() == "earlier"

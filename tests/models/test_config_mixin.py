@@ -50,6 +50,11 @@ def test_weights_are_spent_and_their_normalization_stays(monkeypatch) -> None:
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in net.state_dict().items()}
 
 
+def test_arguments_of_torchs_layers_are_all_kept() -> None:
+    spec = json.loads(json.dumps(to_config(functools.partial(nn.PReLU, init=0.1))))
+    assert from_config(spec)().weight.item() == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -31,13 +31,9 @@ _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
     """Turn the problems of a reader into issues: errors if the run would stop at them, warnings if it skips them."""
+    nothing_left = {problem for problem in problems if problem.kind == "outside" and not problem.is_clipped}
     return [
-        Issue(
-            severity,
-            problem.kind,
-            split,
-            f"{problem}{'; no part of it is inside' * (problem.kind == 'outside' and not problem.is_clipped)}",
-        )
+        Issue(severity, problem.kind, split, f"{problem}{'; no part of it is inside' * (problem in nothing_left)}")
         for problem in problems
     ]
 

@@ -81,7 +81,7 @@ def find_address(host: str, port: int) -> tuple[str, int]:
             bound = listener.getsockname()
     except OSError as error:
         raise ConfigurationError(
-            f"port={port} of host={host} cannot be used ({error.strerror}); port=0 takes a free one"
+            f"port={port} of host={host} cannot be used ({os.strerror(error.errno or 0)}); port=0 takes a free one"
         ) from error
     return str(bound[0]), int(bound[1])
 

@@ -107,7 +107,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
         )
         check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
     if net is not None and check.training_objects:
-        if config.priors.fit:
+        if config.priors.fit:  # the priors that a run with this setting fits
             choice = fit_priors(net, check.datasets["train"], check.resize)
             OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
             fitted = make_net(config, net.num_classes, pretrained=False)

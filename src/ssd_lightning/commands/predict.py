@@ -57,7 +57,7 @@ def predict(config: DictConfig) -> None:
         log.warning("skipped %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
     if not seen and skipped:
         raise DataError(skipped[0] if len(skipped) == 1 else f"none of the {len(skipped)} sources can be read")
-    inputs = " and ".join(counted(count, kind) for kind, count in seen.items()) or "nothing"
+    inputs = " and ".join(counted(seen[kind], kind) for kind in ("image", "frame") if seen[kind]) or "nothing"
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in found.most_common(10))
     where = f": {', '.join(_as_list(config.save))} in {Path(config.output)}" if config.save and seen else ""
     print(f"{counted(found.total(), 'detection')}{f' ({classes})' if classes else ''} in {inputs}{where}")

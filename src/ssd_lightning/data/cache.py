@@ -139,6 +139,8 @@ class ImageCache:
     @property
     def empty_bytes(self) -> int:
         """Bytes that the empty slots will need."""
+        if self._storage is None:
+            return 0
         return int(np.diff(self._offsets)[~self._stamps.any(axis=1)].sum())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -185,35 +187,41 @@ class ImageCaches:
         Raises:
             DataError: the folder or the file cannot be written.
         """
-        if self.kind == "none" or not paths:
-            return None
-        file, needed = None, int(_offsets(sizes_px)[-1])
-        copies = processes if self.kind == "ram" else 1
         try:
-            if self.kind == "ram":
-                needed, free, where = needed * copies, free_memory(), "memory"
-            else:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
-                needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
-                free, where = shutil.disk_usage(self.folder).free, str(self.folder)
-            # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
-            usable = max(0, int(free * USABLE_SHARE) - sum(cache.empty_bytes * of for cache, of in self._opened))
-            if needed > usable:
-                log.warning(
-                    "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; "
-                    "every epoch decodes them again",
-                    *(self.kind, len(paths), _as_text(needed), f" in {copies} processes" if copies > 1 else ""),
-                    *(_as_text(usable), where),
-                )
-                return None
-            cache = ImageCache(paths=paths, sizes_px=sizes_px, file=file)
+            return self._open(paths, sizes_px, processes)
         except OSError as error:
             reason = f"data.cache={self.kind} cannot be created: {error.strerror or error}"
             if self.kind == "disk":
                 reason = f"{self.folder}: {reason}; data.cache_folder= names another folder"
             raise DataError(reason) from error
-        self._opened.append((cache, copies))
+
+    def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> ImageCache | None:
+        if self.kind == "none" or not paths:
+            return None
+        file, needed = None, int(_offsets(sizes_px)[-1])
+        if self.kind == "ram":
+            needed, free, where = needed * processes, free_memory(), "memory"
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
+            needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
+            free, where = shutil.disk_usage(self.folder).free, str(self.folder)
+        # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
+        promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
+        usable = max(0, int(free * USABLE_SHARE) - promised)
+        if needed > usable:
+            log.warning(
+                "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them again",
+                self.kind,
+                len(paths),
+                _as_text(needed),
+                f" in {processes} processes" if self.kind == "ram" and processes > 1 else "",
+                _as_text(usable),
+                where,
+            )
+            return None
+        cache = ImageCache(paths=paths, sizes_px=sizes_px, file=file)
+        self._opened.append((cache, processes if self.kind == "ram" else 1))
         return cache
 
 

@@ -41,25 +41,11 @@ def as_rgb(image: ImageInput) -> np.ndarray:
         return read_image(os.fspath(image))
     if isinstance(image, Image.Image):
         return _from_pil(image)
-    if not isinstance(image, Tensor | np.ndarray):
-        raise DataError(f"an image is a path, a PIL image, an array or a tensor, not a {type(image).__name__}")
-    kind = "a tensor" if isinstance(image, Tensor) else "an array"
-    if (dtype := str(image.dtype).removeprefix("torch.")) != "uint8":
-        raise DataError(
-            f"an image as {kind} is uint8, 0..255, got {dtype}: "
-            "convert values of 0..1 by (255 * x).round() and a cast to uint8"
-        )
-    planes = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
-    if isinstance(image, Tensor) and planes.ndim == 3:
-        planes = planes.transpose(1, 2, 0)
-    elif isinstance(image, np.ndarray) and planes.ndim == 2:
-        planes = planes[..., None]
-    if planes.ndim != 3 or planes.shape[2] not in (1, 3, 4) or 0 in planes.shape:
-        form = "[3, H, W]" if isinstance(image, Tensor) else "[H, W, 3]"
-        raise DataError(f"an image as {kind} is {form}, got {list(image.shape)}")
-    if planes.shape[2] == 4:
-        return _from_pil(Image.fromarray(np.ascontiguousarray(planes), "RGBA"))
-    return np.ascontiguousarray(np.broadcast_to(planes, (*planes.shape[:2], 3)))
+    if isinstance(image, Tensor):
+        return _from_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    raise DataError(f"an image is a path, a PIL image, an array or a tensor, not a {type(image).__name__}")
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
@@ -68,3 +54,28 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     except Exception as error:  # decoders raise nearly any type for broken files
         name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}"
         raise DataError(f"{name}: cannot read the image: {error or type(error).__name__}") from error
+
+
+def _from_tensor(image: Tensor) -> np.ndarray:
+    _check_values(str(image.dtype).removeprefix("torch."), "tensor")
+    if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(f"an image as a tensor is [3, H, W], got {list(image.shape)}")
+    return _from_array(image.detach().cpu().permute(1, 2, 0).numpy())
+
+
+def _from_array(image: np.ndarray) -> np.ndarray:
+    _check_values(str(image.dtype), "array")
+    planes = image if image.ndim != 2 else image[..., None]
+    if planes.ndim != 3 or planes.shape[2] not in (1, 3, 4) or 0 in image.shape:
+        raise DataError(f"an image as an array is [H, W, 3], got {list(image.shape)}")
+    if planes.shape[2] == 4:
+        return _from_pil(Image.fromarray(np.ascontiguousarray(image), "RGBA"))
+    return np.ascontiguousarray(np.broadcast_to(planes, (*image.shape[:2], 3)))
+
+
+def _check_values(dtype: str, kind: str) -> None:
+    if dtype != "uint8":
+        raise DataError(
+            f"an image as {'an' if kind == 'array' else 'a'} {kind} is uint8, 0..255, got {dtype}: "
+            "convert values of 0..1 by (255 * x).round() and a cast to uint8"
+        )

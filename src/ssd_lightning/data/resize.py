@@ -155,12 +155,13 @@ def placements_of(targets: Sequence[Target]) -> list[Placement]:
 
 def undo_targets(targets: Sequence[Target]) -> list[Target]:
     """Convert the boxes of a batch back to the original images."""
-    return [
-        Target(**{**target, "boxes": clip_boxes(undo(target["boxes"], place)), "placement": WHOLE})
-        if place != WHOLE
-        else target
-        for target, place in zip(targets, placements_of(targets), strict=True)
-    ]
+    undone = []
+    for target, placement in zip(targets, placements_of(targets), strict=True):
+        if placement != WHOLE:
+            boxes = clip_boxes(undo(target["boxes"], placement))
+            target = Target(**{**target, "boxes": boxes, "placement": WHOLE})
+        undone.append(target)
+    return undone
 
 
 def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -86,17 +86,25 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
         image_size: (height, width) of the sample.
     """
     left, top, right, bottom = window_px
-    height, width = size_px
-    parts, places = [], []
-    for start, end, side, shown in ((left, right, width, image_size[1]), (top, bottom, height, image_size[0])):
-        first, last = max(start, 0), min(end, side)
-        if first >= last:
-            return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
-        scale = shown / (end - start)
-        place = min(round((first - start) * scale), shown - 1)
-        parts.append((first, last))
-        places.append((place, max(round((last - start) * scale), place + 1)))  # at least a pixel
-    return CropWindow(*((xs[0], ys[0], xs[1], ys[1]) for xs, ys in (parts, places)))
+    columns = _seen(left, right, size_px[1], image_size[1])
+    rows = _seen(top, bottom, size_px[0], image_size[0])
+    if columns is None or rows is None:
+        return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
+    (part_left, part_right), (place_left, place_right) = columns
+    (part_top, part_bottom), (place_top, place_bottom) = rows
+    return CropWindow(
+        (part_left, part_top, part_right, part_bottom), (place_left, place_top, place_right, place_bottom)
+    )
+
+
+def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Handle one axis: the part of 0..side within start..end, and its position in 0..shown, at least a pixel."""
+    first, last = max(start, 0), min(end, side)
+    if first >= last:
+        return None
+    scale = shown / (end - start)
+    place = min(round((first - start) * scale), shown - 1)
+    return (first, last), (place, max(round((last - start) * scale), place + 1))
 
 
 def boxes_in_view(

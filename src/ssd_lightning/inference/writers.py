@@ -75,8 +75,8 @@ class Writers:
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Write the detections of one image or frame to all outputs."""
-        for output in self.outputs[len(self._opened) :]:
-            self._opened.append(self._open(output))
+        if not self._opened:  # all or none: a file of an earlier run stays if one of the outputs cannot be opened
+            self._opened = [self._open(output) for output in self.outputs]
         for writer in self._opened:
             writer.write(source_image, found)
 

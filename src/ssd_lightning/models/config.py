@@ -47,12 +47,13 @@ def to_config(value: Any) -> Any:
         TypeError: the object has no plain form.
     """
     if isinstance(value, ConfigMixin):
-        return {"_target_": _path(type(value)), **_config_of_arguments(value._arguments)}
+        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), value._arguments)}
     if isinstance(value, functools.partial) and not value.args:
-        return {"_target_": _path(value.func), "_partial_": True, **_config_of_arguments(value.keywords)}
+        arguments = _config_of_arguments(value.func, value.keywords)
+        return {"_target_": _path(value.func), "_partial_": True, **arguments}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"_target_": _path(type(value)), **_config_of_arguments(fields)}
+        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), fields)}
     if isinstance(value, Mapping):
         return {str(k): to_config(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -64,8 +65,13 @@ def to_config(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no plain form; derive it from ConfigMixin")
 
 
-def _config_of_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: to_config(value) for name, value in arguments.items() if name not in NOT_IN_CONFIG}
+def _config_of_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    left_out = _not_in_config(target)
+    return {name: to_config(value) for name, value in arguments.items() if name not in left_out}
+
+
+def _not_in_config(target: Any) -> tuple[str, ...]:
+    return () if target.__module__.startswith("torch.") else NOT_IN_CONFIG  # torch's PReLU has an `init`
 
 
 def from_config(spec: Any) -> Any:
@@ -82,7 +88,7 @@ def from_config(spec: Any) -> Any:
     if "_target_" not in spec:
         return {k: from_config(v) for k, v in spec.items()}
     target = _trusted(spec["_target_"])
-    for name in NOT_IN_CONFIG:
+    for name in _not_in_config(target):
         if name in spec:
             raise WeightsError(f"checkpoint: {spec['_target_']} does not accept '{name}'")
     arguments = {k: from_config(v) for k, v in spec.items() if k not in ("_target_", "_partial_")}
@@ -114,11 +120,13 @@ def check_rebuildable(net: nn.Module) -> None:
 
 
 def _targets(config: Any) -> Iterator[str]:
-    inner = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    for value in inner:
-        yield from _targets(value)
-    if isinstance(config, dict) and "_target_" in config:
-        yield config["_target_"]
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config["_target_"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for value in config:
+            yield from _targets(value)
 
 
 def _path(target: Any) -> str:

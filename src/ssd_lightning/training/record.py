@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ PACKAGES = (
 
 def run_record(seed: int, **extra: Any) -> dict[str, Any]:
     """Return the record of this run, as plain values."""
-    installed = dict(line.split("==", 1) for line in installed_packages())
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -40,7 +39,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         **git_state(),
         "python": platform.python_version(),
         "directory": str(Path.cwd()),
-        "versions": {name: installed.get(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -159,3 +158,10 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

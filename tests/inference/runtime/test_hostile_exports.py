@@ -20,6 +20,7 @@ from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
 from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.inference.runtime.network import errors_of
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE
 
 
@@ -267,3 +268,9 @@ def test_without_onnxruntime_one_sentence(faithful: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"pip install 'ssd-lightning\[export\]'"):
         Detector.load(faithful)
+
+
+def test_the_reason_that_a_runtime_gives_in_its_second_line_is_kept() -> None:
+    reason = r"net failed: Exception from infer\.cpp:75: Check 'shape' failed"
+    with pytest.raises(WeightsError, match=reason), errors_of("net failed"):
+        raise RuntimeError("Exception from infer.cpp:75:\nCheck 'shape' failed")

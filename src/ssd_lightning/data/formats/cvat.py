@@ -130,7 +130,6 @@ def _read_object(item: int, element: Element) -> FoundObject:
 
 
 def _read_shape(element: Element, degrees: float) -> list[float]:
-
     def numbers(*names: str) -> list[float]:
         return [number_of(element.get(name), name) for name in names]
 

@@ -1,8 +1,9 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
@@ -45,13 +46,14 @@ class VOC:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         place, names = read_split(root, split)
         builder = TableBuilder(notation=BoxNotation(first_pixel=self.xml_offset))
-        listed = images_in(str(place.images))
+        listed, used = images_in(str(place.images)), set()
         for name, found in in_threads(lambda name: _read_image(place, listed, name), names):
+            used.add(Path(os.path.normpath(found.file if isinstance(found, FileError) else found.path)))
             builder.add_image(name, found)
         builder.sources += map(place.xml_path, names)
         if place.listed_in is None:
             builder.notes += note_merged(place.annotations, names, split=split)
-            builder.notes += [] if place.shares_images else _unlabelled(place)
+            builder.notes += [] if place.shares_images else _unlabelled(place, used)
             folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
             folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
             builder.sources += sorted(map(str, folders))
@@ -65,22 +67,12 @@ class VOC:
         return map(place.xml_path, names)
 
 
-def _unlabelled(place: Place) -> list[str]:
+def _unlabelled(place: Place, used: Collection[Path]) -> list[str]:
     """Say how many images of a folder have no XML file. labelImg writes none for an image without objects."""
-    known = set(place.xml_names())
-    listed = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
-    images = {path: path.with_suffix("").as_posix() for path in listed}
-    alone = known.difference(images.values())  # the XML files state images with other names
-    stated = {PurePath(path).stem for name in alone for path in (f"{name}.xml", _stated_name(place.xml_path(name)))}
-    left = [path for path, name in images.items() if name not in known and path.stem not in stated]
+    known = set(place.xml_names())  # those of damaged files are reported already
+    images = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
+    left = [path for path in images if path.with_suffix("").as_posix() not in known and place.images / path not in used]
     return note_skipped(place.images, left, "XML file")
-
-
-def _stated_name(path: str) -> str:
-    try:
-        return _filename_in(parse_annotation(path))
-    except DataError:
-        return ""  # the reader reports the error
 
 
 def _filename_in(annotation: Element) -> str:

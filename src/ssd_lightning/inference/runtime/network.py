@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.runtime.description import PREDICTIONS, ExportDescription
-from ssd_lightning.models.files import first_line
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.types import Detections, SSDOutput
@@ -25,7 +24,8 @@ def errors_of(what: str) -> Iterator[None]:
     except WeightsError:
         raise
     except Exception as error:
-        raise WeightsError(f"{what}: {first_line(error)[:200]}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__  # the first line may only say where it happened
+        raise WeightsError(f"{what}: {reason[:200]}") from error
 
 
 class ExportedNetwork(nn.Module):
