@@ -162,10 +162,7 @@ def test_recipes_that_are_not_named_are_listed_without_being_read() -> None:
         (None, names),
     ):
         store.repo.pop("experiment", None)
-        for again in (
-            arguments,
-            [],
-        ):  # as in a sweep, whose parts are composed one after the other: what was read stays
+        for again in (arguments, []):  # what was read stays: the jobs of a sweep are composed one after the other
             register_experiments("train", again)
             assert set(store.list("experiment")) == names
             assert {name for name in names if store.load(f"experiment/{name}").node} == expected
