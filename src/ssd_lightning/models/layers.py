@@ -133,9 +133,10 @@ class _ShapesOnly(TorchFunctionMode):
     same_shape = (F.relu, F.relu6, F.hardswish, F.hardsigmoid, F.silu)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Return the input of what does not change its shape."""
+        """Return the input of what does not change its shape. A norm of another number of channels fails as usual."""
         kwargs = kwargs or {}
-        if func in self.same_shape or (func is F.batch_norm and not kwargs["training"]):
+        is_fixed_norm = func is F.batch_norm and not kwargs["training"] and args[0].shape[1] == len(args[1])
+        if func in self.same_shape or is_fixed_norm:
             return args[0]
         return func(*args, **kwargs)
 

@@ -50,11 +50,30 @@ def run_as_job(config: DictConfig) -> float:
     """
     hydra = HydraConfig.get()
     directory = Path(hydra.runtime.output_dir)
-    own_config = job_config(config, hydra)
-    (directory / ".hydra").mkdir(parents=True, exist_ok=True)
     if int(os.environ.get("SLURM_PROCID", "0")) > 0:  # the cluster starts every rank; only rank 0 keeps the record
         run_process(job_command(directory))
         return math.nan
+    job = _open_record(config, hydra, directory)
+    ending = None
+    if finished_result(directory, job.digest) is None:
+        ending = _run(job, config, hydra, directory)
+    conclude(job, ending, finished_result(directory, job.digest), str(config.objective))
+    if job.status == PRUNED:
+        job.scores = dict([(str(config.objective), value) for _, value in read_objectives(directory)][-1:])
+    job.write(directory)
+    log.info("job %d %s", job.number, _describe(job, str(config.objective), was_finished=ending is None))
+    if ending is not None and ending.signal in (signal.SIGINT, signal.SIGTERM):
+        log.warning("the sweep was stopped; run the same command again to continue it")
+        sys.exit(128 + ending.signal)
+    if ending is not None and ending.signal is not None and job.status != FINISHED:  # SIGUSR1: it may be requeued
+        sys.exit(ending.code)
+    return math.nan if job.objective is None else job.objective
+
+
+def _open_record(config: DictConfig, hydra: HydraConf, directory: Path) -> JobRecord:
+    """Write a job's configuration and return its record. With a changed configuration, the job starts from scratch."""
+    own_config = job_config(config, hydra)
+    (directory / ".hydra").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(own_config, directory / ".hydra" / f"{CONFIG_NAME}.yaml")
     settings: Any = OmegaConf.create({key: value for key, value in own_config.items() if key != "hydra"})
     digest = config_digest(OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
@@ -65,35 +84,33 @@ def run_as_job(config: DictConfig) -> float:
     elif before is not None:  # a configuration file was edited
         log.info("job %d was started with different settings: it starts from scratch", job.number)
         clear(directory)
-    ending, sweep, objective = None, Path(hydra.sweep.dir), str(config.objective)
-    if finished_result(directory, digest) is None:
-        job.write(directory)
-        console = None
-        if not str(hydra.launcher._target_).endswith("BasicLauncher"):  # beside other jobs
-            console = directory / "console.txt"
-            log.info("job %d writes to %s", job.number, console)
-        ending = run_process(
-            job_command(directory),
-            environment=job_environment(sweep, job, str(config.name)),
-            console=console,
-            give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
-        )
-        job.seconds = round(job.seconds + ending.seconds, 1)
-    conclude(job, ending, finished_result(directory, digest), objective)
-    described = f"{job.status}: {job.reason}"
-    if job.status == FINISHED:
-        described = f"{'was finished before' if ending is None else 'finished'}: {objective} {job.objective:.4f}"
-    elif job.status == PRUNED:
-        job.scores = dict([(objective, value) for _, value in read_objectives(directory)][-1:])
-        described = f"pruned after {job.seconds:.0f} s: other trials were better"
+    return job
+
+
+def _run(job: JobRecord, config: DictConfig, hydra: HydraConf, directory: Path) -> Ending:
+    """Run a job's process, and add its time to the record."""
     job.write(directory)
-    log.info("job %d %s", job.number, described)
-    if ending is not None and ending.signal in (signal.SIGINT, signal.SIGTERM):
-        log.warning("the sweep was stopped; run the same command again to continue it")
-        sys.exit(128 + ending.signal)
-    if ending is not None and ending.signal is not None and job.status != FINISHED:  # SIGUSR1: it may be requeued
-        sys.exit(ending.code)
-    return math.nan if job.objective is None else job.objective
+    console = None
+    if not str(hydra.launcher._target_).endswith("BasicLauncher"):  # beside other jobs
+        console = directory / "console.txt"
+        log.info("job %d writes to %s", job.number, console)
+    sweep = Path(hydra.sweep.dir)
+    ending = run_process(
+        job_command(directory),
+        environment=job_environment(sweep, job, str(config.name)),
+        console=console,
+        give_up=find_pruning(config.get("sweep"), sweep, job.number, directory),
+    )
+    job.seconds = round(job.seconds + ending.seconds, 1)
+    return ending
+
+
+def _describe(job: JobRecord, objective: str, *, was_finished: bool) -> str:
+    if job.status == FINISHED:
+        return f"{'was finished before' if was_finished else 'finished'}: {objective} {job.objective:.4f}"
+    if job.status == PRUNED:
+        return f"pruned after {job.seconds:.0f} s: other trials were better"
+    return f"{job.status}: {job.reason}"
 
 
 def job_config(config: DictConfig, hydra: HydraConf) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,16 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
     content = require_file(path).read_bytes()
     with errors_of(f"{path} is damaged or not an ONNX file"):
         model = onnx.ModelProto.FromString(content)
+    _require_safe(model, path)
+    for tensor in _tensors_of(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise WeightsError(f"{path} keeps '{tensor.name:.50}' in another file, {place!r:.100}; it is not read")
+    return content, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _require_safe(model: Any, path: Path) -> None:
+    """Raise `WeightsError` if a model has no operators, or others than ONNX's own without inner graphs."""
     if not model.graph.node:
         raise WeightsError(f"{path} is not an ONNX file: it has no network")
     if model.functions:
@@ -138,14 +148,14 @@ def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
             raise WeightsError(f"{path} needs the operator '{node.domain:.50}::{node.op_type:.50}'; it is not run")
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise WeightsError(f"{path} has a branch or loop, {node.op_type:.50}; it is not run")
-    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
-    sparse = [*model.graph.sparse_initializer, *(one.sparse_tensor for one in attributes)]
-    sparse += [tensor for one in attributes for tensor in one.sparse_tensors]
-    tensors = [*model.graph.initializer, *(one.t for one in attributes)]
-    tensors += [tensor for one in attributes for tensor in one.tensors]
-    tensors += [tensor for one in sparse for tensor in (one.values, one.indices)]
-    for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
-            raise WeightsError(f"{path} keeps '{tensor.name:.50}' in another file, {place!r:.100}; it is not read")
-    return content, {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _tensors_of(graph: Any) -> Iterator[Any]:
+    """Yield all tensors of a graph: weights and attributes, dense and sparse."""
+    yield from graph.initializer
+    sparse = [*graph.sparse_initializer]
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
