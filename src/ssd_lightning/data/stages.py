@@ -24,10 +24,11 @@ SHARES = ("val_fraction", "test_fraction", "fold", "num_folds")
 """Settings of `HeldOut`."""
 KEYS_OF_SET = ("root", "split", "format")
 WITHOUT_SPLIT = {
-    "test": ": split=val scores the validation split, and data.test_fraction=0.1 in the training holds a tenth out",
+    "test": ": split=val scores the validation split, data.test_split={name} scores all images of '{name}' (for images "
+    "that the training did not use), and data.test_fraction=0.1 in the training holds a tenth out",
     "val": ": data.val_fraction=0.1 in the training holds a tenth of the training split out",
 }
-"""Advice for a user whose data have no such split."""
+"""Advice for a user whose data have no such split; `name` is that of the training split."""
 
 Arguments = Mapping[str, Any]
 """Arguments of a data set for one stage: `splits` and other settings of the stage."""
@@ -184,9 +185,11 @@ class Stages:
         """Return the arguments of a split's data set. Raises `DataError` if there is none, or no training folder."""
         arguments = self._chosen[stage]
         if arguments is None:
-            for root in absolute_roots((self._chosen["train"] or {}).get("splits", ())):
+            places = (self._chosen["train"] or {}).get("splits", ())
+            for root in absolute_roots(places):
                 check_root(root)
-            raise DataError(f"this data set has no {stage} split{WITHOUT_SPLIT.get(stage, '')}")
+            advice = WITHOUT_SPLIT.get(stage, "").format(name=next((place["split"] for place in places), "NAME"))
+            raise DataError(f"this data set has no {stage} split{advice}")
         return dict(arguments)
 
     @property
