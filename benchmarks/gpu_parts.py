@@ -46,6 +46,7 @@ class Scale:
     """How large everything is; the defaults are those of a GPU."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cuda"))
+    precision: str = "bfloat16"
     pairs: int = 10
     network: tuple[str, ...] = VGG16
     peer: Callable[[int], nn.Module] = torchvision_ssd300
@@ -70,6 +71,7 @@ def rehearsal() -> Scale:
     os.environ["OMP_NUM_THREADS"] = "1"  # of the training commands
     return Scale(
         device=torch.device("cpu"),
+        precision="float32",  # a processor without AVX-512 takes ten times as long in bfloat16
         pairs=1,
         network=("backbone=tiny", "image_size=[128,128]"),
         peer=torchvision_ssdlite320,
@@ -187,7 +189,7 @@ def compare_step(part: Part, batch_size: int, mode: str | None, peer_mode: str |
         device=part.scale.device,
         batch_size=batch_size,
         pairs=part.scale.pairs,
-        precision="bfloat16",
+        precision=part.scale.precision,
         compile_mode=mode,
         peer_compile_mode=peer_mode,
         apart=False,
@@ -242,7 +244,7 @@ def measure_more(part: Part) -> None:
             memory = peak_memory_mib(step, scale.device)
             seconds = median(seconds_of(step, scale.device) for _ in range(scale.pairs))
             point = Point(
-                part="training, bfloat16",
+                part=f"training, {scale.precision}",
                 axis="batch",
                 size=batch_size,
                 ms_a_image=seconds * 1e3 / batch_size,
@@ -257,10 +259,10 @@ def measure_more(part: Part) -> None:
 
 
 def step_on_device(part: Part, network: tuple[str, ...], batch_size: int) -> Step:
-    """Make a training step of this project's in bfloat16 with its data on the device, and warm it up."""
+    """Make a training step of this project's with its data on the device, and warm it up."""
     net = make_network(*network)
     images = torch.randint(0, 256, (batch_size, 3, *net.image_size), dtype=torch.uint8).to(part.scale.device)
-    step = our_step(net, images, random_targets(batch_size, net.num_classes), "bfloat16", None)
+    step = our_step(net, images, random_targets(batch_size, net.num_classes), part.scale.precision, None)
     for _ in range(1 if part.scale.device.type == "cpu" else 3):
         step()
     return step
@@ -349,7 +351,8 @@ def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seco
         *(f"data.batch_size={scale.run_batch}", "data.on_error=skip", f"seed={part.settings['seed']}"),
         *(f"trainer.max_time={{seconds: {math.ceil(seconds)}}}", "trainer.max_epochs=10000", "test=true"),
         f"trainer.max_steps={scale.most_steps}",
-        *("trainer.precision=bf16-mixed", "trainer.enable_progress_bar=false", "report=false"),
+        *("trainer.enable_progress_bar=false", "report=false"),
+        *("trainer.precision=bf16-mixed",) * (scale.precision == "bfloat16"),
         *("trainer.accelerator=cpu", "data.num_workers=0") * (scale.device.type == "cpu"),
     ]
     begin = time.perf_counter()
@@ -377,7 +380,7 @@ def train(part: Part, name: str, data: list[str], network: tuple[str, ...], seco
     alone = [scale.run_batch / seconds_of(step, scale.device) for _ in range(scale.pairs)]
     speed = Comparison(
         part="training",
-        setting=f"{name}, from JPEG files, batch {scale.run_batch}, bfloat16, {scale.device.type}",
+        setting=f"{name}, from JPEG files, batch {scale.run_batch}, {scale.precision}, {scale.device.type}",
         peer="its step with SGD on data that lie on the device",
         ours=(median(columns["speed/images_per_s"]),),
         theirs=(median(alone),),

@@ -11,8 +11,8 @@ from ssd_lightning.models.weights import load_pretrained
 from test_choices import BACKBONES, MODELS
 
 SMALL = [
-    "data=toy", "data.num_train=30", "data.num_val=2", "data.num_test=2", "data.side_px=96", "data.num_workers=0",
-    "data.batch_size=2", "trainer.limit_train_batches=2", "trainer.max_epochs=1", "trainer.accelerator=cpu",
+    "data=toy", "data.num_train=30", "data.num_val=1", "data.num_test=1", "data.side_px=96", "data.num_workers=0",
+    "data.batch_size=2", "trainer.limit_train_batches=1", "trainer.max_epochs=1", "trainer.accelerator=cpu",
     "trainer.enable_progress_bar=false", "logger=none", "hydra.run.dir=run",
     "optimizer.lr=0.0001", "report=false", "~callbacks.dashboard",
 ]  # fmt: skip
@@ -28,7 +28,7 @@ def test_network_trains_an_epoch_and_its_weights_load_again(overrides: str, tmp_
     trained = Detector.load(tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in trained.net.state_dict().values())
 
-    run_command(tmp_path, "export", "checkpoint=run", "format=safetensors", "output=weights.safetensors")
+    run_command(tmp_path, "export", "checkpoint=run", "format=safetensors", "output=weights.safetensors", "images=1")
     again = Detector.load(tmp_path / "run").net
     for parameter in again.parameters():
         torch.nn.init.zeros_(parameter)

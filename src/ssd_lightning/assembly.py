@@ -37,6 +37,7 @@ from ssd_lightning.training.devices import (
     device_batch_size,
     find_launch,
     training_device,
+    warn_of_slow_precision,
 )
 from ssd_lightning.training.fault_tolerance.checkpoint_io import AtomicCheckpointIO
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
@@ -67,6 +68,7 @@ def set_up_machine(config: DictConfig) -> int:
         fused=bool(config.optimizer.get("fused")),
     )
     device = training_device(config.trainer.accelerator)
+    warn_of_slow_precision(str(config.trainer.precision), device.type)
     check_compile(config.compile, device, many_sizes=config.data.get("multiscale") is not None)
     check_sync_batchnorm(bool(config.trainer.sync_batchnorm), device.type)
     keep_freed_memory(device)

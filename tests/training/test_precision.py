@@ -22,7 +22,7 @@ from ssd_lightning.losses import (
     SmoothL1Loss,
 )
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.training.devices import check_precision
+from ssd_lightning.training.devices import check_precision, warn_of_slow_precision
 from ssd_lightning.types import SSDOutput
 
 
@@ -79,6 +79,29 @@ def test_other_precisions_pass_unless_float16_is_clipped_and_fused() -> None:
         check_precision(precision, clips_gradients=False, fused=True)
         with pytest.raises(ConfigurationError, match=f"trainer.precision={precision} needs optimizer.fused=false"):
             check_precision(precision, clips_gradients=True, fused=True)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device_type", "capability", "warns"),
+    [
+        ("bf16-mixed", "cpu", "AVX2", True),
+        ("16-mixed", "cpu", "NO AVX", True),
+        ("bf16-mixed", "cpu", "AVX512", False),
+        ("bf16-mixed", "cuda", "AVX2", False),
+        ("32-true", "cpu", "AVX2", False),
+    ],
+)
+def test_half_precision_that_a_cpu_computes_slowly_is_warned_of(
+    precision: str,
+    device_type: str,
+    capability: str,
+    warns: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    warn_of_slow_precision(precision, device_type)
+    assert (f"trainer.precision={precision}: this CPU has no AVX-512" in caplog.text) == warns
 
 
 @pytest.mark.parametrize(
