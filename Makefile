@@ -32,7 +32,7 @@ test: install  ## run the tests (about 5 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: install  ## run the slow tests too (an hour or more on two cores)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m ''
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
 gpu: install  ## test on a CUDA card, and compare with torchvision (6 minutes; docs/performance.md says which data)
 	$(BIN)/python benchmarks/gpu.py --out $(GPU)
