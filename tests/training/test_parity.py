@@ -5,7 +5,7 @@ object has two best priors: torchvision computes overlaps in pixels and this pro
 two are equal but for rounding (a small box that lies within two priors) each takes the one that its rounding prefers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,8 @@ from ssd_lightning.training.schedules import multistep
 from ssd_lightning.types import Target
 
 NUM_CLASSES = 5
-PAIRS = [(0, 3), (1, 30), (6, 0), (2, 9), (0, 0), (12, 1)]
-"""Objects in the two images of a batch."""
-SINGLE = [(count,) for pair in PAIRS for count in pair]
-"""The same for batches of one image."""
+OBJECTS = [(0, 3), (1, 30), (6, 0), (2, 9), (0, 0), (12, 1)]
+"""Of the two images of a batch."""
 
 
 def draw_target(count: int, priors_xyxy: Tensor, generator: torch.Generator, name: str, size: int) -> Target:
@@ -49,10 +47,10 @@ def draw_target(count: int, priors_xyxy: Tensor, generator: torch.Generator, nam
     return make_target(boxes, labels, image_id=name, size_px=size)
 
 
-def draw_samples(net: SSD, objects: Sequence[tuple[int, ...]], steps: int) -> list[tuple[Tensor, Target]]:
-    """Draw images of soft patches for so many steps."""
+def draw_samples(net: SSD, steps: int) -> list[tuple[Tensor, Target]]:
+    """Draw images of soft patches, two a step."""
     generator, priors_xyxy, size = torch.Generator().manual_seed(0), cxcywh_to_xyxy(net.priors_cxcywh), net.image_size
-    counts = [count for step in range(steps) for count in objects[step % len(objects)]]
+    counts = [count for step in range(steps) for count in OBJECTS[step % len(OBJECTS)]]
     patches = torch.randint(80, 150, (len(counts), 3, 40, 40), generator=generator).float()
     images = nn.functional.interpolate(patches, size, mode="bilinear").round().to(torch.uint8)
     return [
@@ -113,7 +111,6 @@ def train_beside(
     overrides: str,
     tmp_path: Path,
     *,
-    objects: Sequence[tuple[int, ...]],
     steps: int,
     lr: float,
     precision: Any = "32-true",
@@ -135,17 +132,17 @@ def train_beside(
     )
     beside = Beside(peer.double() if precision == "64-true" else peer, lr=lr, restart_every=restart_every)
     trainer = quiet_trainer(precision=precision, max_epochs=1, log_every_n_steps=1, callbacks=[beside])
-    trainer.fit(module, DataLoader(draw_samples(net, objects, steps), batch_size=len(objects[0]), collate_fn=collate))
+    trainer.fit(module, DataLoader(draw_samples(net, steps), batch_size=2, collate_fn=collate))
     assert len(beside.losses) == steps
     return beside
 
 
-def check_losses(beside: Beside, objects: Sequence[tuple[int, ...]], tolerance: float) -> None:
+def check_losses(beside: Beside, tolerance: float) -> None:
     ours, theirs = (torch.tensor(side, dtype=torch.float64) for side in zip(*beside.losses, strict=True))
     torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=0)
     if len(theirs) < 6:
         return
-    with_objects = theirs[[any(objects[step % len(objects)]) for step in range(len(theirs))]]
+    with_objects = theirs[[any(OBJECTS[step % len(OBJECTS)]) for step in range(len(theirs))]]
     assert (with_objects > 0.1).all()
     assert with_objects[-1].sum() < with_objects[0].sum()
 
@@ -158,10 +155,8 @@ def test_ssd300_trains_as_torchvisions(tmp_path: Path) -> None:
     Left alone, both losses stay within 1e-3 for ten steps and within 1e-2 for forty. So do those of torchvision beside
     itself with weights that are 1e-7 apart: that is rounding, and tells nothing of this project.
     """
-    beside = train_beside(
-        ssd300_vgg16, "torchvision_ssd300", tmp_path, objects=SINGLE, steps=50, lr=1e-4, restart_every=5
-    )
-    check_losses(beside, SINGLE, tolerance=2e-4)
+    beside = train_beside(ssd300_vgg16, "torchvision_ssd300", tmp_path, steps=50, lr=1e-4, restart_every=5)
+    check_losses(beside, tolerance=2e-4)
 
 
 @pytest.mark.parametrize("steps", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
@@ -173,5 +168,5 @@ def test_ssdlite320_trains_as_torchvisions(tmp_path: Path, steps: int) -> None:
     takes the peer's weights and momentum every second step, so that each pair of losses has one update between.
     """
     networks = ssdlite320_mobilenet_v3_large, "torchvision_ssdlite320"
-    settings = {"objects": PAIRS, "steps": steps, "lr": 1e-3, "precision": "64-true", "restart_every": 2}
-    check_losses(train_beside(*networks, tmp_path, **settings), PAIRS, tolerance=1e-5)
+    beside = train_beside(*networks, tmp_path, steps=steps, lr=1e-3, precision="64-true", restart_every=2)
+    check_losses(beside, tolerance=1e-5)
