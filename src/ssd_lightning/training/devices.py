@@ -159,7 +159,7 @@ def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> No
 
 
 def warn_of_slow_precision(precision: str, device_type: str) -> None:
-    """Warn if half precision on this CPU would be slow. Below AVX-512, a step of TinySSD takes ten times as long."""
+    """Warn if half precision on this CPU would be slow. `docs/performance.md` has the measured times."""
     if device_type == "cpu" and "16" in precision and torch.backends.cpu.get_cpu_capability() in ("NO AVX", "AVX2"):
         log.warning(
             "trainer.precision=%s: this CPU has no AVX-512, so half precision is about ten times slower than 32-true",
