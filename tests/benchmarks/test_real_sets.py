@@ -17,6 +17,7 @@ import torch
 from torchvision.models import mobilenet_v2
 
 from helpers.commands import run_command
+from ssd_lightning.config import compose_config
 from ssd_lightning.data.toy import write_toy_dataset
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -258,6 +259,15 @@ def test_factors_are_compared_seed_by_seed() -> None:
         "| argmax | -.090 +- .014 | -.090 |",
         "| expand |  |  |",
     ]
+
+
+@pytest.mark.parametrize("name", real_sets_factors.LISTS)
+def test_every_factor_changes_the_baseline(name: str) -> None:
+    factors = real_sets_factors.LISTS[name]
+    baseline = factors[real_sets_factors.BASELINE]
+    unchanged = compose_config("train", baseline)
+    changed = {factor: compose_config("train", [*baseline, *overrides]) for factor, overrides in factors.items()}
+    assert [factor for factor, config in changed.items() if config == unchanged] == [real_sets_factors.BASELINE]
 
 
 def test_a_set_of_ones_own_is_a_row() -> None:
