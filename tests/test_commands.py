@@ -20,6 +20,7 @@ from helpers.commands import SMALL, WHOLE, refused, run_command
 from helpers.datasets import open_csv, open_voc
 from helpers.prediction_media import write_video
 from ssd_lightning import assembly, auto_settings, train
+from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.commands import evaluate, predict
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
@@ -102,6 +103,17 @@ def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(t
     assert set(scores["ap_area"]) == {"disk", "ring", "square", "star", "triangle"}
     assert (trained / "drawn" / "overview.jpg").is_file()
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
+
+
+def test_evaluate_scores_with_other_settings_of_the_post_processing(trained: Path) -> None:
+    counts = []
+    for setting in ("score_threshold=saved", "max_detections=1", "score_threshold=1"):
+        run_command(trained, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
+            "data.num_test=7", "data.side_px=96", "data.num_workers=0", f"postprocess.{setting}", "record=other.npz",
+        )  # fmt: skip
+        counts.append(len(EvaluationRecord.load(trained / "other.npz").detections.scores))
+    assert counts[0] > 7
+    assert counts[1:] == [7, 0]
 
 
 def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path, tmp_path: Path) -> None:
@@ -396,6 +408,7 @@ def test_what_train_cannot_do(
         (["data=toy"], "checkpoint"),
         (["checkpoint=nowhere.ckpt"], "data="),
         (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
+        (["checkpoint=RUN", "data=toy", "postprocess.soft_nms=hard"], "postprocess.soft_nms is 'hard'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
         (
             ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY_COUNTS, "visualizations=TOY/ImageSets/Main/test.txt"],

@@ -36,6 +36,9 @@ from ssd_lightning.visualization.tables import print_scores
 
 log = logging.getLogger(__name__)
 
+SAVED = "saved"
+"""Value of a setting of the post-processing that stays as it was in the training."""
+
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """Score one detector on one split, and return the scores as they are written to `output`.
@@ -49,6 +52,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
+    detector.use_postprocess(**{name: value for name, value in config.postprocess.items() if value != SAVED})
     data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
