@@ -38,7 +38,8 @@ def records_of(directory: Path) -> list[Any]:
         record = wandb_internal_pb2.Record()
         record.ParseFromString(part)
         records.append(record)
-    assert records[-1].HasField("exit"), f"{path}: the run's end is missing"
+    kinds = [record.WhichOneof("record_type") for record in records]
+    assert "exit" in kinds, f"{path}: the run's end is missing; its last records are {kinds[-10:]}"
     return records
 
 
