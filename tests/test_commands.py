@@ -394,6 +394,8 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
         ),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
+        ([*SMALL, "postprocess=null"], "postprocess is None"),
+        (["data=toy", "data.module=null"], "data.module is None"),
     ],
 )
 def test_what_train_cannot_do(

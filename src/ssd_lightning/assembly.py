@@ -14,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.utilities import rank_zero_only
 
+from ssd_lightning.checks import require_object
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.errors import find_user_error
 from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
-from ssd_lightning.models import SSD
+from ssd_lightning.models import SSD, PostProcess
 from ssd_lightning.models.config import check_rebuildable
 from ssd_lightning.models.files import read_checkpoint, stored_normalization
 from ssd_lightning.models.ssd import check_batch_size
@@ -131,6 +132,8 @@ def make_module(
     """
     class_names, images = tuple(data.class_names), len(data.dataset("train"))
     loss = instantiate(config.loss, _convert_="all")  # report a wrong setting before weights are downloaded
+    postprocess = instantiate(config.postprocess, _convert_="all")
+    require_object("postprocess", postprocess, PostProcess)
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.model.normalization is None:
@@ -153,12 +156,17 @@ def make_module(
         optimizer=instantiate(optimizer, _convert_="all"),
         scheduler=instantiate(config.scheduler, _convert_="all"),
         class_names=class_names,
-        postprocess=instantiate(config.postprocess, _convert_="all"),
+        postprocess=postprocess,
         budget=budget,
         resize=data.resize,
         data_settings=data_settings(config),
         **own_settings,
     )
+
+
+def _objects(settings: DictConfig | None) -> list[Any]:
+    """Build the objects of a section, without those that `name=null` turned off."""
+    return [built for built in instantiate(settings or {}, _convert_="all").values() if built is not None]
 
 
 def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
@@ -171,6 +179,7 @@ def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
 def make_data(config: DictConfig) -> DetectionDataModule:
     """Open the data. Files are downloaded first, since class names may be read from them."""
     data: DetectionDataModule = instantiate(config.data.module, _convert_="all")
+    require_object("data.module", data, DetectionDataModule)
     data.prepare_data()
     return data
 
@@ -189,8 +198,7 @@ def make_trainer(
     consistency = RankConsistencyCheck({**settings, "bytes of the checkpoint": size})
     switches = {ProgressBar: config.trainer.enable_progress_bar, Checkpoint: config.trainer.enable_checkpointing}
     off = tuple(kind for kind, is_on in switches.items() if not is_on)
-    callbacks = instantiate(config.callbacks, _convert_="all").values()
-    loggers = instantiate(config.logger, _convert_="all") if config.get("logger") else {}
+    callbacks, loggers = (_objects(config.get(name)) for name in ("callbacks", "logger"))
     trainer: pl.Trainer = instantiate(
         config.trainer,
         _convert_="all",
@@ -203,7 +211,7 @@ def make_trainer(
             # Last, so that it includes the time of the other callbacks in a validation. Checkpoints come even later.
             *([BudgetCallback(budget)] if budget is not None else []),
         ],
-        logger=list(loggers.values()) or False,
+        logger=loggers or False,
         plugins=[AtomicCheckpointIO()],
         strategy=with_timeout(config.trainer.strategy, ranks=ranks),
         default_root_dir=run_dir,

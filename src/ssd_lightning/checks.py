@@ -60,6 +60,16 @@ def require_bool(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} is {value!r}; it must be true or false")
 
 
+def require_object(name: str, value: object, kind: type) -> None:
+    """Check that a setting is an object of a class: on the command line, `name=null` leaves none.
+
+    Raises:
+        ConfigurationError: it is not; the message contains the setting's full name and its value.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a {kind.__name__}")
+
+
 def require_package(name: str, needed_by: object, install: str) -> Any:
     """Import an optional package.
 

@@ -52,7 +52,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
-    detector.use_postprocess(**{name: value for name, value in config.postprocess.items() if value != SAVED})
+    changes = {name: value for name, value in (config.postprocess or {}).items() if value != SAVED}
+    detector.use_postprocess(**changes)
     data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)

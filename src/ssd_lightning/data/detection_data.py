@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ssd_lightning.checks import require_bool, require_number
+from ssd_lightning.checks import require_bool, require_number, require_object
 from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, require_objects
 from ssd_lightning.data.loading import Loading
@@ -94,8 +94,7 @@ class DetectionData:
         for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
             require_bool(f"data.{name}", value)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
-        if not isinstance(dataset, DatasetOpener):
-            raise ConfigurationError(f"data.module.dataset is {dataset!r}; it must be a DatasetOpener")
+        require_object("data.module.dataset", dataset, DatasetOpener)
         self.opener = dataset
         self.stages = Stages(dataset, {"train": train, "val": val, "test": test})
         self._class_names = None if class_names is None else tuple(class_names)
