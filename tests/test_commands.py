@@ -396,6 +396,12 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
         ([*SMALL, "postprocess=null"], "postprocess is None"),
         (["data=toy", "data.module=null"], "data.module is None"),
+        ([*SMALL, "data.num_val=few"], "num_val is 'few'"),
+        ([*SMALL, "data.side_px=null"], "side in pixels is None"),
+        ([*SMALL, "data.train_difficult=abc"], "data.train_difficult) is 'abc'"),
+        (["data=voc_folder", "data.root=.", "data.xml_offset=one"], "data.xml_offset is 'one'"),
+        ([*SMALL, "trainer.num_nodes=null"], "trainer.num_nodes is None"),
+        ([*SMALL, "callbacks.speed=off"], "callbacks.speed is"),
     ],
 )
 def test_what_train_cannot_do(

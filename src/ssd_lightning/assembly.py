@@ -12,9 +12,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.checks import require_object
+from ssd_lightning.checks import require_number, require_object
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.errors import find_user_error
@@ -59,6 +60,7 @@ def set_up_machine(config: DictConfig) -> int:
     Raises:
         ConfigurationError: the devices are missing, or they do not support what the run needs.
     """
+    require_number("trainer.num_nodes", config.trainer.num_nodes, 1, whole=True)
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
     ranks = num_devices * config.trainer.num_nodes
@@ -164,9 +166,13 @@ def make_module(
     )
 
 
-def _objects(settings: DictConfig | None) -> list[Any]:
-    """Build the objects of a section, without those that `name=null` turned off."""
-    return [built for built in instantiate(settings or {}, _convert_="all").values() if built is not None]
+def _objects(config: DictConfig, section: str, kind: type) -> list[Any]:
+    """Build the objects of a section, without those that `section.name=null` turned off."""
+    built = instantiate(config.get(section) or {}, _convert_="all")
+    chosen = {f"{section}.{name}": one for name, one in built.items() if one is not None}
+    for name, one in chosen.items():
+        require_object(name, one, kind)
+    return list(chosen.values())
 
 
 def synchronizes_batch_norm(config: DictConfig, ranks: int) -> bool:
@@ -198,7 +204,7 @@ def make_trainer(
     consistency = RankConsistencyCheck({**settings, "bytes of the checkpoint": size})
     switches = {ProgressBar: config.trainer.enable_progress_bar, Checkpoint: config.trainer.enable_checkpointing}
     off = tuple(kind for kind, is_on in switches.items() if not is_on)
-    callbacks, loggers = (_objects(config.get(name)) for name in ("callbacks", "logger"))
+    callbacks, loggers = _objects(config, "callbacks", pl.Callback), _objects(config, "logger", Logger)
     trainer: pl.Trainer = instantiate(
         config.trainer,
         _convert_="all",

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ssd_lightning.checks import require_choice
+from ssd_lightning.checks import require_bool, require_choice
 from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.annotations import AnnotationTable, Columns, hash_ids
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels, unknown_class_problems
@@ -151,6 +151,7 @@ def choose(
     **held_out: Any,
 ) -> DetectionDataset:
     """Choose images, objects and classes; for the arguments see `DatasetOpener` and its `__call__`."""
+    require_bool("keep_difficult (data.train_difficult)", keep_difficult)
     shares = HeldOut(**held_out)
     columns = found.columns
     class_names, label_map = map_labels(found, class_names, classes)

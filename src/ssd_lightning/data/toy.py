@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 from filelock import FileLock
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.data.toy_scene import ToyObject, draw_toy_image
 from ssd_lightning.data.toy_shapes import TOY_CLASSES
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +59,16 @@ def write_toy_dataset(
         seed: base seed.
 
     Raises:
-        ConfigurationError: a number of images is negative, or images are too small for the smallest objects.
+        ConfigurationError: a number is negative or not whole, or images are too small for the smallest objects.
         DataError: `root` contains files that this function did not write, or is not writable.
     """
     root = Path(root).resolve()
     size_px = (image_size_px[0], image_size_px[1])
     counts = {"train": num_train, "val": num_val, "test": num_test}
-    if min(*counts.values(), seed) < 0:
-        raise ConfigurationError(f"toy data set: {counts} or seed {seed} holds a negative number")
-    if min(size_px) < MIN_SIDE_PX:
-        raise ConfigurationError(f"toy data set: image_size_px {size_px} has a side under {MIN_SIDE_PX} pixels")
+    for name, value in {**{f"num_{split}": count for split, count in counts.items()}, "seed": seed}.items():
+        require_number(f"toy data set: {name}", value, 0, whole=True)
+    for side in size_px:
+        require_number("toy data set: a side in pixels", side, MIN_SIDE_PX, whole=True)
     settings = {
         "dataset": "ssd_lightning toy",
         "version": DRAWING_VERSION,

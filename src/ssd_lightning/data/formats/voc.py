@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, list_files, read_xml
@@ -38,9 +39,15 @@ class VOC:
     Args:
         xml_offset: subtracted from all four coordinates: 1 like most ports, since VOC counts pixels from 1; 0 like the
             Caffe reference, and for tools that count from 0.
+
+    Raises:
+        ConfigurationError: `xml_offset` is neither 0 nor 1.
     """
 
     xml_offset: int = 1
+
+    def __post_init__(self) -> None:
+        require_number("data.xml_offset", self.xml_offset, 0, 1, whole=True)
 
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
