@@ -226,3 +226,12 @@ def test_a_rate_scales_with_the_images_that_a_step_has() -> None:
     config = compose_config("train", [*SMALL, "data.batch_size=198", "optimizer.scale_with_batch=33"])
     scaling: Any = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None).batch_scaling
     assert scaling.keywords == {"reference": 33, "batch_size": 99}
+
+
+def test_a_score_that_nothing_logs_is_a_warning_before_the_training(caplog: pytest.LogCaptureFixture) -> None:
+    config = compose_config("train", [*SMALL, "objective=val/map50"])
+    module = make_module(config, TWO_CLASSES, ranks=1, checkpoint=None)
+    assert set(module.score_names("val")) >= {"val/map_11point", "val/map_50", "val/ap_11point/b"}
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text for text in warnings if "objective=val/map50" in text and "did you mean 'val/map_50'?" in text]
+    assert not [text for text in warnings if "monitor" in text]

@@ -402,6 +402,9 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
         (["data=voc_folder", "data.root=.", "data.xml_offset=one"], "data.xml_offset is 'one'"),
         ([*SMALL, "trainer.num_nodes=null"], "trainer.num_nodes is None"),
         ([*SMALL, "callbacks.speed=off"], "callbacks.speed is"),
+        ([*SMALL, "seed=abc"], "seed is 'abc'"),
+        ([*SMALL, "trainer.max_epochs=many"], "trainer.max_epochs is 'many'"),
+        ([*SMALL, "callbacks.best.monitor=val/map50"], "callbacks.best.monitor is 'val/map50'"),
     ],
 )
 def test_what_train_cannot_do(

@@ -1,7 +1,9 @@
 """Build the objects of a run from its configuration: data, module, trainer."""
 
+import difflib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -61,6 +63,10 @@ def set_up_machine(config: DictConfig) -> int:
         ConfigurationError: the devices are missing, or they do not support what the run needs.
     """
     require_number("trainer.num_nodes", config.trainer.num_nodes, 1, whole=True)
+    require_number("seed", config.seed, 0, 2**32 - 1, whole=True)
+    for name in ("max_epochs", "max_steps", "num_sanity_val_steps", "log_every_n_steps"):
+        if config.trainer.get(name) is not None:
+            require_number(f"trainer.{name}", config.trainer[name], -1, whole=True)
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
     ranks = num_devices * config.trainer.num_nodes
@@ -152,7 +158,7 @@ def make_module(
         net = net.to(memory_format=torch.channels_last)
     compile_network(net, config.compile)
     optimizer, own_settings = split_optimizer(config.optimizer, share * ranks * accumulate)
-    return SSDModule(
+    module = SSDModule(
         net=net,
         loss=loss,
         optimizer=instantiate(optimizer, _convert_="all"),
@@ -164,6 +170,18 @@ def make_module(
         data_settings=data_settings(config),
         **own_settings,
     )
+    warn_of_unknown_scores(config, [*module.score_names("val"), *module.score_names("test")])
+    return module
+
+
+def warn_of_unknown_scores(config: DictConfig, known: Sequence[str]) -> None:
+    """Warn if the best checkpoint or a sweep depends on a score that is not known: a callback may log it."""
+    for key in ("callbacks.best.monitor", "objective"):
+        name = OmegaConf.select(config, key)
+        if name is not None and name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            rank_zero_only(log.warning)("%s=%s: no score has this name, unless a callback logs it%s", key, name, hint)
 
 
 def _objects(config: DictConfig, section: str, kind: type) -> list[Any]:

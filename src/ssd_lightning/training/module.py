@@ -113,6 +113,11 @@ class SSDModule(pl.LightningModule):
             metrics = {"voc": VOCMeanAveragePrecision(net.num_classes), "coco": COCOMeanAveragePrecision()}
             self.metrics[stage] = nn.ModuleDict(metrics)
 
+    def score_names(self, stage: str) -> list[str]:
+        """List the names under which the scores of `val` or `test` are logged."""
+        names = [*COCO_SCORES, "map_11point", "map_area", *(f"ap_11point/{name}" for name in self.class_names)]
+        return [f"{stage}/{name}" for name in names]
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Send the images without waiting. Targets stay on the host: the matcher stacks them and then sends them."""
         images, targets = batch

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from ssd_lightning.checks import require_number
+from ssd_lightning.errors import ConfigurationError, listed
 from ssd_lightning.training._compat import accumulates, is_followed
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST
 from ssd_lightning.training.fault_tolerance.signals import Signals, Stopped, is_on_slurm, requeue
@@ -35,6 +36,19 @@ class BestCheckpoint(ModelCheckpoint):
 
     def __init__(self, *, dirpath: str, monitor: str = "val/map_11point") -> None:
         super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the checkpoint, if its score is the highest.
+
+        Raises:
+            ConfigurationError: the validation has no score called `monitor`.
+        """
+        if not trainer.sanity_checking and self.monitor not in trainer.callback_metrics:
+            names = listed(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise ConfigurationError(
+                f"callbacks.best.monitor is '{self.monitor}', but the validation has no such score; it has {names}"
+            )
+        super().on_validation_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether to keep a checkpoint with this score. A collective call."""
