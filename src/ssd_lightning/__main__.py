@@ -3,8 +3,9 @@
 import ast
 import runpy
 import sys
-from difflib import get_close_matches
 from pathlib import Path
+
+from ssd_lightning.errors import did_you_mean
 
 COMMANDS = ("train", "evaluate", "predict", "export", "convert", "doctor", "report", "show", "demo")
 
@@ -16,10 +17,7 @@ def main() -> None:
         print(overview())
         return
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
-        sys.exit(
-            f"there is no command '{name}'" + (f"; did you mean '{near[0]}'?" if near else "") + f"\n\n{overview()}"
-        )
+        sys.exit(f"there is no command '{name}'{did_you_mean(name, COMMANDS, cutoff=0.6)}\n\n{overview()}")
     del sys.argv[1]
     runpy.run_module(f"ssd_lightning.{name}", run_name="__main__", alter_sys=True)
 

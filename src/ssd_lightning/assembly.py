@@ -1,6 +1,5 @@
 """Build the objects of a run from its configuration: data, module, trainer."""
 
-import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ssd_lightning.checks import require_number, require_object
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
-from ssd_lightning.errors import find_user_error
+from ssd_lightning.errors import did_you_mean, find_user_error
 from ssd_lightning.initial_weights import describe_start, load_init_from
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.models import SSD, PostProcess
@@ -179,8 +178,7 @@ def warn_of_unknown_scores(config: DictConfig, known: Sequence[str]) -> None:
     for key in ("callbacks.best.monitor", "objective"):
         name = OmegaConf.select(config, key)
         if name is not None and name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(str(name), known)
             rank_zero_only(log.warning)("%s=%s: no score has this name, unless a callback logs it%s", key, name, hint)
 
 

@@ -1,6 +1,7 @@
 """Errors that the user can fix. Commands print only their message, without a stack trace."""
 
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 
 
 class UserError(ValueError):
@@ -57,3 +58,12 @@ def listed(texts: Iterable[str], at_most: int = 20, *, separator: str = ", ") ->
     texts = list(texts)
     shown, more = separator.join(texts[:at_most]), len(texts) - at_most
     return shown if more <= 0 else f"{shown}{' ' if separator == ', ' else separator}and {more} more"
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Suggest the nearest known name, as the end of a sentence; empty if none is near.
+
+    `cutoff` is the least similarity, 0 to 1, see `difflib.get_close_matches`.
+    """
+    near = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f"; did you mean '{near[0]}'?" if near else ""

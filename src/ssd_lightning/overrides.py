@@ -1,7 +1,6 @@
 """Check command-line overrides against the known settings."""
 
 import contextlib
-import difflib
 import logging
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -184,10 +183,8 @@ def _is_new(override: Override) -> bool:
 
 
 def _unknown(name: str, known: Collection[str], groups: Mapping[str, Sequence[str]]) -> ConfigurationError:
-    near = difflib.get_close_matches(name, {*known, *groups}, n=1, cutoff=0.5)
     tail = [key for key in sorted(known) if key.rpartition(".")[2] == name.rpartition(".")[2]]
-    guess = tail[:1] or near
-    hint = f"; did you mean '{guess[0]}'?" if guess else ""
+    hint = did_you_mean(name, tail[:1] or {*known, *groups}, cutoff=0 if tail else 0.5)
     return ConfigurationError(f"there is no setting '{name}'{hint} (--cfg job shows all)")
 
 
@@ -209,8 +206,7 @@ def _choices(override: Override) -> list[str]:
 def _check_choice(override: Override, options: Sequence[str]) -> None:
     for choice in _choices(override):
         if choice not in options:
-            near = difflib.get_close_matches(choice, options, n=1, cutoff=0.4)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = did_you_mean(choice, options, cutoff=0.4)
             raise ConfigurationError(
                 f"there is no {override.key_or_group}={choice}{hint or '.'} There is {', '.join(options)}"
             )
