@@ -420,6 +420,9 @@ def test_what_train_cannot_do(
         (["checkpoint=nowhere.ckpt"], "data="),
         (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
         (["checkpoint=RUN", "data=toy", "postprocess.soft_nms=hard"], "postprocess.soft_nms is 'hard'"),
+        (["checkpoint=RUN", "data=toy", "device=null"], "device=None"),
+        (["checkpoint=RUN", "data=toy", "seed=abc"], "seed is 'abc'"),
+        (["checkpoint=RUN", "data=voc_folder", "data.root=TOY", "data.val_fraction=10%"], "val_fraction is '10%'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
         (
             ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY_COUNTS, "visualizations=TOY/ImageSets/Main/test.txt"],

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ssd_lightning.checks import require_bool, require_choice
+from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.annotations import AnnotationTable, Columns, hash_ids
 from ssd_lightning.data.class_rules import EXCLUDED, ClassRules, map_labels, unknown_class_problems
@@ -43,11 +43,10 @@ class HeldOut:
     num_folds: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction <= 1 or not 0 <= self.test_fraction < 1:
-            raise ConfigurationError(
-                f"val_fraction={self.val_fraction!r}, test_fraction={self.test_fraction!r}: they are numbers from 0 to "
-                "1, and test_fraction is below 1"
-            )
+        require_number("data.val_fraction", self.val_fraction, 0, 1)
+        require_number("data.test_fraction", self.test_fraction, 0, 1)
+        if self.test_fraction == 1:
+            raise ConfigurationError(f"data.test_fraction is {self.test_fraction}; it must be below 1")
         if (self.fold is None) != (self.num_folds is None):
             raise ConfigurationError(f"fold={self.fold} and num_folds={self.num_folds} go together")
         if self.fold is not None and self.num_folds is not None:

@@ -94,6 +94,7 @@ class DetectionData:
         for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
             require_bool(f"data.{name}", value)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
+        require_number("seed", seed, 0, whole=True)
         require_object("data.module.dataset", dataset, DatasetOpener)
         self.opener = dataset
         self.stages = Stages(dataset, {"train": train, "val": val, "test": test})
