@@ -237,12 +237,10 @@ class SSDModule(pl.LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         voc, coco = (self.metrics[stage][name] for name in ("voc", "coco"))  # type: ignore[index]
-        scores = voc.compute()
-        summary = coco.compute()
-        self.log_dict({f"{stage}/{name}": summary[name].float() for name in COCO_SCORES})
-        self.log(f"{stage}/map_11point", scores["map_11point"], prog_bar=True)
-        self.log(f"{stage}/map_area", scores["map_area"])
-        for name, ap in zip(self.class_names, scores["ap_11point"], strict=True):
-            self.log(f"{stage}/ap_11point/{name}", ap)
+        scores, summary = voc.compute(), coco.compute()
+        values = [summary[name].float() for name in COCO_SCORES]
+        values += [scores["map_11point"], scores["map_area"], *scores["ap_11point"]]
+        for name, value in zip(self.score_names(stage), values, strict=True):
+            self.log(name, value, prog_bar=name == f"{stage}/map_11point")
         for metric in (voc, coco):
             metric.reset()
