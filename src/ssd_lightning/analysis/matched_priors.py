@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,56 +19,38 @@ COUNTS = {"0 priors": (0, 0), "1 prior": (1, 1), "2 to 5 priors": (2, 5), "6 pri
 """Name of a group of objects -> its smallest and largest number of priors."""
 
 
-class ObjectMatches(NamedTuple):
-    """Matches of the objects of one image."""
-
-    priors: tuple[np.ndarray, ...]
-    """int64 indices of the priors of each object, ascending."""
-    best_iou: np.ndarray
-    """`[N]`: the highest overlap with any prior, 0 for a box without area."""
-
-    def is_forced(self, iou_threshold: float) -> np.ndarray:
-        """Tell for each object whether it has a prior although none reaches the threshold: bool `[N]`."""
-        has_prior = np.array([len(priors) > 0 for priors in self.priors], dtype=bool)
-        return has_prior & (self.best_iou < iou_threshold)
-
-
-def by_object(assignment: Assignment, targets: Sequence[Target], priors_cxcywh: Tensor) -> list[ObjectMatches]:
-    """Group the matches of a batch by image and object."""
-    priors_xyxy = cxcywh_to_xyxy(priors_cxcywh)
-    matches = []
-    for box_index, target in zip(assignment.box_index, targets, strict=True):
-        count = len(target["labels"])
-        owned = tuple((box_index == index).nonzero().flatten().cpu().numpy() for index in range(count))
-        iou = box_iou(target["boxes"].to(priors_xyxy).reshape(-1, 4), priors_xyxy)  # [N, K]
-        best = iou.amax(dim=1) if count else iou.new_zeros(0)
-        matches.append(ObjectMatches(owned, torch.nan_to_num(best).cpu().numpy()))
-    return matches
-
-
 def matched_objects(
-    matches: ObjectMatches,
-    target: Target,
-    *,
+    assignment: Assignment,
+    targets: Sequence[Target],
     priors_cxcywh: Tensor,
+    *,
     levels: Sequence[PriorLevel],
     iou_threshold: float,
     class_names: Sequence[str] | None = None,
-) -> list[MatchedObject]:
-    """Describe the objects of one image for a drawing, without names if there are no `class_names`."""
-    priors_xyxy, level_of_prior = cxcywh_to_xyxy(priors_cxcywh).numpy(), level_of_priors(levels)
-    names = ["" if class_names is None else class_names[label - 1] for label in target["labels"].tolist()]
-    return [
-        MatchedObject(name, box, priors_xyxy[owned], level_of_prior[owned], float(best), bool(is_forced))
-        for name, box, owned, best, is_forced in zip(
-            names,
-            target["boxes"].numpy(),
-            matches.priors,
-            matches.best_iou,
-            matches.is_forced(iou_threshold),
-            strict=True,
-        )
-    ]
+) -> list[list[MatchedObject]]:
+    """List the objects of each image of a batch with their priors, without names if there are no `class_names`.
+
+    A box without area has the best IoU 0.
+    """
+    priors_xyxy, level_of_prior = cxcywh_to_xyxy(priors_cxcywh), level_of_priors(levels)
+    images = []
+    for box_index, target in zip(assignment.box_index, targets, strict=True):
+        iou = box_iou(target["boxes"].reshape(-1, 4), priors_xyxy)  # [N, K]
+        objects = []
+        for index, best_iou in enumerate(torch.nan_to_num(iou.amax(dim=1))):
+            owned = (box_index == index).nonzero().flatten().numpy()
+            objects.append(
+                MatchedObject(
+                    name="" if class_names is None else class_names[int(target["labels"][index]) - 1],
+                    box_xyxy=target["boxes"][index].numpy(),
+                    priors_xyxy=priors_xyxy[owned].numpy(),
+                    levels=level_of_prior[owned],
+                    best_iou=float(best_iou),
+                    is_forced=len(owned) > 0 and bool(best_iou < iou_threshold),
+                )
+            )
+        images.append(objects)
+    return images
 
 
 def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
@@ -77,34 +59,32 @@ def level_of_priors(levels: Sequence[PriorLevel]) -> np.ndarray:
     return np.repeat(np.arange(1, len(counts) + 1), counts)
 
 
-def summarise_matches(
-    images: Sequence[ObjectMatches], level_of_prior: np.ndarray, iou_threshold: float
-) -> dict[str, Any]:
+def summarise_matches(images: Sequence[Sequence[MatchedObject]], levels: Sequence[PriorLevel]) -> dict[str, Any]:
     """Count objects by their number of priors, and priors and objects by level, in plain values.
 
     Returns:
         `images`, `objects`, `priors`; `by_count`: the groups of `COUNTS`; `forced`: objects; `levels`: for each level
         the matched `priors`, the number `of` all priors, the `objects` with priors there, and those that are `forced`.
     """
-    levels = [level_of_prior[indices] for image in images for indices in image.priors]
-    forced = [is_forced for image in images for is_forced in image.is_forced(iou_threshold).tolist()]
-    counts = np.array([len(of) for of in levels], dtype=np.int64)
+    objects = [matched for image in images for matched in image]
+    counts = [len(matched.levels) for matched in objects]
     by_level = []
-    for level in range(1, int(level_of_prior.max(initial=0)) + 1):
-        there = [int((of == level).sum()) for of in levels]
+    for number, of in enumerate(np.bincount(level_of_priors(levels))[1:].tolist(), start=1):
+        there = np.array([(matched.levels == number).sum() for matched in objects], dtype=np.int64)
+        forced = sum(matched.is_forced for matched, count in zip(objects, there, strict=True) if count)
         by_level.append(
             {
-                "priors": sum(there),
-                "of": int((level_of_prior == level).sum()) * len(images),
-                "objects": sum(count > 0 for count in there),
-                "forced": sum(count > 0 for count, is_forced in zip(there, forced, strict=True) if is_forced),
+                "priors": int(there.sum()),
+                "of": of * len(images),
+                "objects": int((there > 0).sum()),
+                "forced": forced,
             }
         )
     return {
         "images": len(images),
-        "objects": len(levels),
-        "priors": int(counts.sum()),
-        "by_count": {name: int(((counts >= least) & (counts <= most)).sum()) for name, (least, most) in COUNTS.items()},
-        "forced": sum(forced),
+        "objects": len(objects),
+        "priors": sum(counts),
+        "by_count": {name: sum(least <= count <= most for count in counts) for name, (least, most) in COUNTS.items()},
+        "forced": sum(matched.is_forced for matched in objects),
         "levels": by_level,
     }

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects, summarise_matches
+from ssd_lightning.analysis.matched_priors import matched_objects, summarise_matches
 from ssd_lightning.assembly import make_data, make_net
 from ssd_lightning.auto_settings import resolve_augmentation, resolve_priors
 from ssd_lightning.checks import require_choice, require_number
@@ -112,33 +112,28 @@ def show_matches(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw images of the first batch with the priors of each object, and print counts for the whole batch."""
     net = read_network(config)
     priors_cxcywh = prior_boxes(net)
-    loss = instantiate(config.loss, _convert_="all")
+    matcher = instantiate(config.loss.matcher, _convert_="all")
     data = open_training_data(config)
     dataset = data.dataset("train")
     indices = first_indices(data, max(config.num, config.data.batch_size), config.seed)
-    samples = [dataset[index] for index in indices]
-    targets = [target for _, target in samples]
-    assignment, threshold = loss.matcher(targets, priors_cxcywh), loss.matcher.iou_threshold
-    matched = by_object(assignment, targets, priors_cxcywh)
-    print_matches(summarise_matches(matched, level_of_priors(net.levels), threshold), threshold)
-    class_names = drawable_names(data.class_names)
+    images, targets = zip(*(dataset[index] for index in indices), strict=True)
+    threshold = matcher.iou_threshold
+    matched = matched_objects(
+        matcher(targets, priors_cxcywh),
+        targets,
+        priors_cxcywh,
+        levels=net.levels,
+        iou_threshold=threshold,
+        class_names=drawable_names(data.class_names),
+    )
+    print_matches(summarise_matches(matched, net.levels), threshold)
     rows = [
-        (
-            image.permute(1, 2, 0).numpy(),
-            matched_objects(
-                found,
-                target,
-                priors_cxcywh=priors_cxcywh,
-                levels=net.levels,
-                iou_threshold=threshold,
-                class_names=class_names,
-            ),
-        )
-        for (image, target), found in islice(zip(samples, matched, strict=True), config.num)
+        (image.permute(1, 2, 0).numpy(), objects)
+        for image, objects in islice(zip(images, matched, strict=True), config.num)
     ]
     height, width = net.image_size
     lines = [
-        f"{len(priors_cxcywh):,} priors, {type(loss.matcher).__name__} from IoU {threshold:g} on; seed "
+        f"{len(priors_cxcywh):,} priors, {type(matcher).__name__} from IoU {threshold:g} on; seed "
         f"{config.seed}. Red, with !: no prior reaches the object; its best one is forced on it."
     ]
     title = f"Which priors match which object, {width} x {height} pixels"

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.matched_priors import by_object, level_of_priors, matched_objects
+from ssd_lightning.analysis.matched_priors import level_of_priors, matched_objects
 from ssd_lightning.analysis.pr_curves import PRCurve
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
@@ -154,12 +154,13 @@ def draw_batch(images: Tensor, targets: Sequence[Target], *, net: SSD, loss: Mul
     """
     targets = targets[:BATCH_IMAGES]
     pixels = images[:BATCH_IMAGES].cpu().permute(0, 2, 3, 1).clamp(0, 255).to(torch.uint8).numpy()
-    priors, panels = net.priors_cxcywh.cpu(), []
-    matches = by_object(loss.matcher(targets, priors), targets, priors)
-    for image, target, found in zip(pixels, targets, matches, strict=True):
-        threshold = loss.matcher.iou_threshold
-        objects = matched_objects(found, target, priors_cxcywh=priors, levels=net.levels, iou_threshold=threshold)
-        panels.append(Panel(draw_window(image, objects, size=fitting_size(image, BATCH_IMAGE_PX, BATCH_IMAGE_PX))))
+    priors, matcher = net.priors_cxcywh.cpu(), loss.matcher
+    assignment = matcher(targets, priors)
+    matched = matched_objects(assignment, targets, priors, levels=net.levels, iou_threshold=matcher.iou_threshold)
+    panels = [
+        Panel(draw_window(image, objects, size=fitting_size(image, BATCH_IMAGE_PX, BATCH_IMAGE_PX)))
+        for image, objects in zip(pixels, matched, strict=True)
+    ]
     title = "first training batch: objects solid, matched priors dashed; ! is a forced match, or none"
     return lay_out(panels, columns=4, title=title)
 
