@@ -1,7 +1,6 @@
 """Settings that a run chooses from its training boxes: priors, and the bounds of the augmentation."""
 
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.analysis.dataset_check.splits import objects_of
+from ssd_lightning.analysis.objects import boxes_in_input
 from ssd_lightning.analysis.prior_choice import PriorChoice, choose_priors
 from ssd_lightning.analysis.scale_bounds import choose_scale_bounds
 from ssd_lightning.assembly import make_net
@@ -30,14 +29,9 @@ from ssd_lightning.training import DetectionDataModule
 log = logging.getLogger(__name__)
 
 
-def training_boxes(dataset: DetectionDataset, resize: ResizeMode, image_size: tuple[int, int]) -> np.ndarray:
-    """Return all boxes `[N, 4]` of a split, normalised to the resized input of (height, width)."""
-    return objects_of(dataset.annotations, partial(resize.placement, image_size=image_size)).boxes_xyxy
-
-
 def fit_priors(net: SSD, dataset: DetectionDataset, resize: ResizeMode) -> PriorChoice:
     """Fit the priors of a network to the boxes of a split, see `choose_priors`."""
-    boxes = training_boxes(dataset, resize, net.image_size)
+    boxes = boxes_in_input(dataset, resize, net.image_size)
     return choose_priors(boxes, net.levels, net.image_size, net.clip_priors)
 
 
@@ -84,7 +78,7 @@ def resolve_augmentation(config: DictConfig, data: DetectionDataModule) -> None:
     """Replace `auto_augmentation` by numbers, see `bound_augmentation`, and rebuild the augmentation of the data."""
     if config.auto_augmentation:
         image_size = as_height_width(config.image_size)
-        bound_augmentation(config, training_boxes(data.dataset("train"), data.resize, image_size))
+        bound_augmentation(config, boxes_in_input(data.dataset("train"), data.resize, image_size))
         data.use_augmentation(instantiate(config.augmentation, _convert_="all"))
 
 

@@ -131,7 +131,7 @@ class Run:
         if data.stages.has("val"):
             annotations = data.dataset("val").annotations
             objects = int((~annotations.objects().difficult).sum())
-            issues += unscored_issues("val", images=len(annotations), objects=objects)
+            issues += unscored_issues(images=len(annotations), objects=objects)
         for issue in issues:
             log.warning(issue.sentence)
 

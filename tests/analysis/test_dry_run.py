@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from helpers.targets import make_target
-from ssd_lightning.analysis.dataset_check.dry_run import first_loss_issues, first_losses, run_estimate, time_steps
+from ssd_lightning.analysis.dataset_check.dry_run import first_loss_issues, first_losses, run_estimate
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, MultiBoxLoss
 from ssd_lightning.ops.coder import VARIANCES, encode
 from ssd_lightning.ops.priors import SSD300_VOC, make_priors
@@ -51,12 +51,12 @@ def test_the_expected_box_loss_is_that_of_offsets_0() -> None:
     exact = PRIORS[7000]
     boxes = torch.cat((exact[:2] - exact[2:] / 2, exact[:2] + exact[2:] / 2))
     loss = MultiBoxLoss(matcher=BipartiteMatcher(1.0)).train()  # the forced match alone
-    moved = boxes + torch.tensor([0.01, 0.0, 0.01, 0.0])
-    for box, wanted in ((boxes, exact), (moved, exact + torch.tensor([0.01, 0, 0, 0]))):
-        images, targets = torch.zeros(1, 3, 300, 300), [make_target([box.tolist()], [1])]
-        expected = first_losses(Scatter(3, 0.0), loss, [(images, targets)])["expected"]["loss_box"]
-        offset = encode(wanted[None], exact[None], VARIANCES)[0].abs()
-        by_hand = torch.where(offset < 1, offset**2 / 2, offset - 0.5).sum()
+    for shift in (0.0, 0.01):
+        moved = boxes + torch.tensor([shift, 0.0, shift, 0.0])
+        batch = torch.zeros(1, 3, 300, 300), [make_target([moved.tolist()], [1])]
+        expected = first_losses(Scatter(3, 0.0), loss, [batch])["expected"]["loss_box"]
+        offset = encode((exact + torch.tensor([shift, 0, 0, 0]))[None], exact[None], VARIANCES)
+        by_hand = nn.functional.smooth_l1_loss(offset, torch.zeros_like(offset), reduction="sum")
         assert expected == pytest.approx(float(by_hand), abs=1e-4)
 
 
@@ -70,12 +70,6 @@ def test_a_loss_far_from_the_expected_is_found() -> None:
     assert "cls is nan" in broken.sentence
 
 
-def test_the_first_step_is_not_timed() -> None:
-    done = []
-    assert time_steps(lambda: done.append(1), 3, torch.device("cpu")) >= 0
-    assert len(done) == 4
-
-
 SETTINGS = {
     "seconds_a_step": 2.0, "measured_batch_size": 8, "batch_size": 32, "num_images": 1000, "num_devices": 1,
     "max_epochs": 10, "max_steps": -1, "batches_a_step": 1, "activations_mib": 100.0, "fixed_mib": 50.0,
@@ -87,11 +81,10 @@ SETTINGS = {
     [
         ({}, 310, 310 * 8 / 3600, 450),  # a batch of 32 takes 8 s
         ({"num_devices": 4}, 310, 310 * 2 / 3600, 150),
-        ({"max_steps": 100}, 100, 800 / 3600, 450),
         ({"batches_a_step": 2}, 310, 310 * 8 / 3600, 250),
         ({"max_epochs": -1}, None, None, 450),
-        ({"max_epochs": None, "max_steps": 5}, 5, 40 / 3600, 450),
-        ({"max_epochs": -1, "budget_s": 3600.0}, 450, 1, 450),
+        ({"max_steps": 5}, 5, 40 / 3600, 450),
+        ({"max_epochs": None, "budget_s": 3600.0}, 450, 1, 450),
         ({"budget_s": 36_000.0}, 310, 310 * 8 / 3600, 450),
         ({"num_images": 3, "activations_mib": None}, 10, 80 / 3600, None),
     ],

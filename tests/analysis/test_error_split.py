@@ -74,9 +74,8 @@ def test_an_error_alone_gives_back_what_is_lacking(name: ErrorType) -> None:
     assert sum(share.gain for share in split.errors.values()) == pytest.approx(split.errors[name].gain)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_map_is_vocs_where_no_detection_has_a_second_object(seed: int) -> None:
-    record = random_record(seed, objects_an_image=2, num_classes=8, difficult=0.2)
+def test_map_is_vocs_where_no_detection_has_a_second_object() -> None:
+    record = random_record(0, objects_an_image=2, num_classes=8, difficult=0.2)
     area = voc_average_precision(record.detections, record.objects, num_classes=8).area
     assert error_split(record).map == pytest.approx(float(area.nanmean()), abs=1e-12)
 

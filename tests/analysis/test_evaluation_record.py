@@ -21,18 +21,15 @@ def assert_same(one: EvaluationRecord, two: EvaluationRecord) -> None:
         assert torch.equal(column, other)
 
 
-@pytest.mark.parametrize("record", [*EMPTY.values(), RANDOM], ids=[*EMPTY, "random"])
+ODD_NAMES = ("a\x00", "ü\udcff\n", "")
+ODD = make_record([ImageSpec()] * 3, image_ids=ODD_NAMES, image_paths=ODD_NAMES)
+
+
+@pytest.mark.parametrize("record", [*EMPTY.values(), RANDOM, ODD], ids=[*EMPTY, "random", "odd names"])
 def test_what_is_saved_is_read_back(record: EvaluationRecord, tmp_path: Path) -> None:
     record.save(tmp_path / "new" / "val.npz")
     assert_same(EvaluationRecord.load(tmp_path / "new" / "val.npz"), record)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["val.npz"]
-
-
-def test_names_may_hold_anything(tmp_path: Path) -> None:
-    names = ("a\x00", "ü\udcff\n", "")
-    record = make_record([ImageSpec()] * 3, image_ids=names, image_paths=names)
-    record.save(tmp_path / "val.npz")
-    assert EvaluationRecord.load(tmp_path / "val.npz").image_ids == names
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +53,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({"format": np.int64(9)}, "format 9; this version reads 1"),
         ({"names": np.frombuffer(b"{}", np.uint8)}, "is not an evaluation of this package, or it is damaged"),
-        ({"names": np.array([{"split": 1}], dtype=object)}, "is not an evaluation of this package, or it is damaged"),
+        ({"names": np.array([{"split": 1}], dtype=object)}, "is not an evaluation"),
         ({"detections_counts": np.ones(30, np.int32)}, r"it has \d+ detections, but its images have 30"),
         ({"objects_counts": np.full(30, -1, np.int32)}, "objects, but its images have -30"),
         ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 images has 30 paths and sizes of shape"),

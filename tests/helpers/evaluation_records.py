@@ -29,6 +29,10 @@ def make_record(images: Sequence[ImageSpec], *, num_classes: int = 3, **changed:
     objects = [(index, *row) for index, image in enumerate(images) for row in image.objects]
     found = [(index, *row) for index, image in enumerate(images) for row in image.found]
     ids = tuple(f"{index:06d}" for index in range(len(images)))
+
+    def column(rows: Sequence[tuple], place: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.tensor([row[place] for row in rows], dtype=dtype)
+
     fields: dict[str, Any] = {
         "split": "val",
         "class_names": tuple(f"class {label}" for label in range(1, num_classes + 1)),
@@ -36,16 +40,16 @@ def make_record(images: Sequence[ImageSpec], *, num_classes: int = 3, **changed:
         "image_paths": tuple(f"images/{name}.jpg" for name in ids),
         "sizes_px": torch.tensor([[HEIGHT, WIDTH]] * len(ids), dtype=torch.int64).reshape(-1, 2),
         "detections": DetectionTable(
-            torch.tensor([row[0] for row in found], dtype=torch.int64),
-            torch.tensor([row[1] for row in found], dtype=torch.float32).reshape(-1, 4),
-            torch.tensor([row[2] for row in found], dtype=torch.float32),
-            torch.tensor([row[3] for row in found], dtype=torch.int64),
+            column(found, 0),
+            column(found, 1, torch.float32).reshape(-1, 4),
+            column(found, 2, torch.float32),
+            column(found, 3),
         ),
         "objects": ObjectTable(
-            torch.tensor([row[0] for row in objects], dtype=torch.int64),
-            torch.tensor([row[1] for row in objects], dtype=torch.float32).reshape(-1, 4),
-            torch.tensor([row[2] for row in objects], dtype=torch.int64),
-            torch.tensor([row[3] for row in objects], dtype=torch.bool),
+            column(objects, 0),
+            column(objects, 1, torch.float32).reshape(-1, 4),
+            column(objects, 2),
+            column(objects, 3, torch.bool),
         ),
     }
     return EvaluationRecord(**fields | changed)
@@ -120,14 +124,11 @@ def random_record(
     right = draw.random(len(target)) < 0.7
     found_labels[aimed] = np.where(right, labels[target], found_labels[aimed])
     scores = (draw.permutation(len(found_in)) + 1) / (len(found_in) + 1)
-    ids = tuple(f"{seed}_{image:06d}" for image in index)
     sizes = np.where(index[:, None] % 2, [[HEIGHT, WIDTH]], [[375, 500]])
-    return EvaluationRecord(
-        split="test",
-        class_names=tuple(f"class {label}" for label in range(1, num_classes + 1)),
-        image_ids=ids,
-        image_paths=tuple(f"images/{name}.jpg" for name in ids),
-        sizes_px=torch.from_numpy(sizes.astype(np.int64).reshape(-1, 2)),
+    return make_record(
+        [ImageSpec()] * num_images,
+        num_classes=num_classes,
+        sizes_px=torch.from_numpy(sizes),
         detections=DetectionTable(
             torch.from_numpy(found_in),
             torch.from_numpy(found_boxes.astype(np.float32)),
@@ -144,7 +145,7 @@ def random_record(
 
 
 def slow_matches(
-    record: EvaluationRecord, *, iou_threshold: float, score_threshold: float, same_class: bool
+    record: EvaluationRecord, *, score_threshold: float, same_class: bool
 ) -> tuple[dict[int, tuple[int, float]], list[int], list[int]]:
     """Match one detection after the other, the surest first.
 
@@ -161,7 +162,7 @@ def slow_matches(
     for row in found.scores.argsort(descending=True).tolist():
         if found.scores[row] < score_threshold:
             continue
-        near = (may_match[row] & (ious[row] >= iou_threshold)).nonzero()[:, 0].tolist()
+        near = (may_match[row] & (ious[row] >= 0.5)).nonzero()[:, 0].tolist()
         if takeable := [other for other in near if other in free]:
             best = max(takeable, key=lambda other: ious[row, other])
             taken[row] = best, float(ious[row, best])

@@ -79,7 +79,8 @@ def planted(form: str) -> tuple[tuple[ImageSpec, ...], set[tuple[str, str, str]]
         ("within", "train", "twin"),
         ("across", "train, test", "leak"),
         ("annotation", "train", "broken" if form != "coco" else "has image_id 'nowhere', which is not in 'images'"),
-        ("unused_class", "train", "'fish'"),
+        ("unused_class", "train", "'Dogs'"),
+        ("similar_classes", "train", "'Dogs'"),
     }
     if not in_fractions:  # YOLO states no size, and its folders name nothing twice
         # Boxes lie outside the second, and are tiny in the third; in the image they are neither.
@@ -140,9 +141,7 @@ def _write_voc(
         (root / f"Annotations/{image.name}.xml").write_text(text)
 
 
-def _write_coco(
-    root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], shift: int = 0
-) -> None:
+def _write_coco(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
     numbers = {name: number for number, name in enumerate(class_names, start=1)}
     entries, annotations = [], []
     listed = [image for image in images for _ in range(image.times_listed)]
@@ -153,7 +152,7 @@ def _write_coco(
             x1, y1, x2, y2 = thing.box
             bbox = thing.written or (x1, y1, x2 - x1, y2 - y1)
             entry = {"id": len(annotations), "image_id": image_id, "bbox": list(bbox)}
-            annotations.append(entry | {"category_id": numbers.get(thing.name, 99) + shift})
+            annotations.append(entry | {"category_id": numbers.get(thing.name, 99)})
         if image.has_broken_annotation:
             annotations.append({"id": len(annotations), "image_id": "nowhere", "category_id": 1, "bbox": [1, 2, 3, 4]})
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
@@ -162,9 +161,7 @@ def _write_coco(
     (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
 
 
-def _write_yolo(
-    root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], shift: int = 0
-) -> None:
+def _write_yolo(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
     (root / "labels" / split).mkdir(parents=True, exist_ok=True)
     height, width = SIZE_PX
     for image in images:
@@ -173,7 +170,7 @@ def _write_yolo(
             number = class_names.index(thing.name) if thing.name in class_names else 17
             x1, y1, x2, y2 = thing.box
             box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-            lines.append(f"{number + shift} {' '.join(map(str, thing.written or box))}\n")
+            lines.append(f"{number} {' '.join(map(str, thing.written or box))}\n")
         if image.has_broken_annotation:
             lines.append("0 .1 .1 .2\n")
         (root / "labels" / split / f"{image.name}.txt").write_text("".join(lines))
@@ -196,14 +193,6 @@ def _write_csv(root: Path, split: str, images: Sequence[ImageSpec], class_names:
 IMAGE_FOLDERS = {"voc": "JPEGImages", "coco": "{split}", "yolo": "images/{split}", "csv": "{split}"}
 Write = Callable[[Path, str, Sequence[ImageSpec], Sequence[str]], None]
 WRITERS: Mapping[str, Write] = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
-
-
-def write_with_shifted_classes(form: str, root: Path, shift: int) -> None:
-    """A data set whose label files count classes from another number than their list of names."""
-    write(form, root, CLEAN)
-    writer = {"coco": _write_coco, "yolo": _write_yolo}[form]
-    for split in ("train", "test"):
-        writer(root, split, [image for image in CLEAN if image.split == split], CLASSES, shift)
 
 
 def write_voc_from(offset: int, root: Path) -> None:

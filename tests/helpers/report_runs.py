@@ -30,7 +30,7 @@ def record_with_images(folder: Path) -> EvaluationRecord:
     for path, (height, width) in zip(paths, drawn.sizes_px.tolist(), strict=True):
         coarse = pixels.integers(0, 256, (6, 8, 3), np.uint8)
         Image.fromarray(coarse).resize((width, height)).save(path)
-    return replace(drawn, split="val", class_names=CLASS_NAMES, image_paths=tuple(map(str, paths)))
+    return replace(drawn, class_names=CLASS_NAMES, image_paths=tuple(map(str, paths)))
 
 
 def make_run(

@@ -12,10 +12,12 @@ import numpy as np
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.metrics.average_precision import HIT, IGNORED, match_detections
 
+BINS = 10
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCurve:
-    """Scores against precision in B bins of equal width. All numbers are finite."""
+    """Scores against precision in B = `BINS` bins of equal width. All numbers are finite."""
 
     edges: np.ndarray
     """float64 `[B + 1]`, from 0 to 1; the upper edge belongs to the bin."""
@@ -29,7 +31,7 @@ class CalibrationCurve:
     """Expected calibration error: mean gap between score and precision, weighted by count; 0 without detections."""
 
 
-def calibration(record: EvaluationRecord, bins: int = 10, *, score_threshold: float = 0.0) -> CalibrationCurve:
+def calibration(record: EvaluationRecord, *, score_threshold: float = 0.0) -> CalibrationCurve:
     """Compare the scores of the detections of all classes with how many of them are hits at IoU .5.
 
     Detections below `score_threshold` are skipped, since SSD's many low scores would dominate the error.
@@ -37,18 +39,13 @@ def calibration(record: EvaluationRecord, bins: int = 10, *, score_threshold: fl
     ranked = record.ranked_detections(score_threshold)
     outcomes = match_detections(ranked, record.objects)
     decided = outcomes != IGNORED
-    return calibration_curve(ranked.scores[decided].numpy(), (outcomes == HIT)[decided].numpy(), bins)
-
-
-def calibration_curve(scores: np.ndarray, is_hit: np.ndarray, bins: int) -> CalibrationCurve:
-    """Compare scores `[M]`, in [0, 1], with hits, bool `[M]`, in bins of equal width."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    scores = scores.astype(np.float64)
+    scores, is_hit = ranked.scores[decided].double().numpy(), (outcomes == HIT)[decided].numpy()
+    edges = np.linspace(0.0, 1.0, BINS + 1)
     index = np.searchsorted(edges[1:-1], scores)
-    counts = np.bincount(index, minlength=bins)
+    counts = np.bincount(index, minlength=BINS)
     divisor = np.maximum(counts, 1)
-    mean_scores = np.bincount(index, weights=scores, minlength=bins) / divisor
-    precisions = np.bincount(index, weights=is_hit, minlength=bins) / divisor
+    mean_scores = np.bincount(index, weights=scores, minlength=BINS) / divisor
+    precisions = np.bincount(index, weights=is_hit, minlength=BINS) / divisor
     return CalibrationCurve(
         edges=edges,
         counts=counts,

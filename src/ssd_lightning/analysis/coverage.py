@@ -3,14 +3,14 @@
 Training images are cropped and expanded before matching; here they are unchanged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.analysis.objects import Objects, name_object, sides_px
+from ssd_lightning.analysis.objects import mean_sides_px, sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel
 
 PAPER_IOU_THRESHOLD = 0.5
@@ -100,7 +100,7 @@ def best_priors(
 
 def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Return the index into `SIZE_NAMES` of normalised boxes in a network's input (height, width)."""
-    return np.digitize(np.sqrt(sides_px(boxes_xyxy, image_size).prod(axis=1)), SIZE_EDGES_PX)
+    return np.digitize(mean_sides_px(boxes_xyxy, image_size), SIZE_EDGES_PX)
 
 
 def coverage_summary(
@@ -140,23 +140,21 @@ def coverage_summary(
 
 
 def describe_unreached(
-    objects: Objects,
+    boxes_xyxy: np.ndarray,
     iou: np.ndarray,
-    paths: Sequence[str],
-    class_names: Sequence[str],
+    name: Callable[[int], str],
     image_size: tuple[int, int],
     *,
-    iou_threshold: float = PAPER_IOU_THRESHOLD,
+    iou_threshold: float,
 ) -> list[str]:
     """Describe the objects that no prior reaches, worst first, one sentence each.
 
-    `iou` `[N]` is the best IoU of each object with a prior.
+    `iou` `[N]` is the best IoU of each object with a prior; `name` names an object by its index.
     """
-    sides = sides_px(objects.boxes_xyxy, image_size)
+    sides = sides_px(boxes_xyxy, image_size)
     order = np.argsort(iou, kind="stable")
     return [
-        f"{name_object(objects, index, paths, class_names)} of {sides[index, 0]:.1f} x {sides[index, 1]:.1f} px has a "
-        f"best IoU of {iou[index]:.2f}"
+        f"{name(index)} of {sides[index, 0]:.1f} x {sides[index, 1]:.1f} px has a best IoU of {iou[index]:.2f}"
         for index in order[iou[order] < iou_threshold].tolist()
     ]
 

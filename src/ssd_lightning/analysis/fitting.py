@@ -15,7 +15,7 @@ import numpy as np
 
 from ssd_lightning.analysis.coverage import PAPER_IOU_THRESHOLD, BestPriors, best_priors, level_ious, size_bands
 from ssd_lightning.analysis.level_moves import move_levels, rounded, variations
-from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.analysis.objects import mean_sides_px
 from ssd_lightning.ops.priors import Clip, PriorLevel
 
 MOST_ROUNDS = 40
@@ -199,7 +199,7 @@ class _Task:
 def _starts(task: _Task, rng: np.random.Generator, count: int) -> Iterator[tuple[PriorLevel, ...]]:
     """Yield the given levels, then sizes at even ranks of the objects, then sizes of random objects."""
     yield task.given
-    sizes = np.sqrt(sides_px(task.boxes_xyxy, task.image_size).prod(axis=1))
+    sizes = mean_sides_px(task.boxes_xyxy, task.image_size)
     squares = 2 * len(task.given)
     for number in range(count):
         ranks = (np.arange(squares) + 0.5) / squares if number == 0 else np.sort(rng.random(squares))

@@ -2,13 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from ssd_lightning.analysis.issues import Issue, Severity
-from ssd_lightning.analysis.objects import Objects, name_object, sides_px
+from ssd_lightning.analysis.objects import sides_px
 from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.visualization.tables import counted
 
@@ -31,11 +31,11 @@ _PLURAL = re.compile(r"(?<=[^\W\d_s])s$")
 
 def reader_issues(split: str, problems: Sequence[Problem], *, severity: Severity) -> list[Issue]:
     """Turn the problems of a reader into issues: errors if the run would stop at them, warnings if it skips them."""
-    nothing_left = {problem for problem in problems if problem.kind == "outside" and not problem.is_clipped}
-    return [
-        Issue(severity, problem.kind, split, f"{problem}{'; no part of it is inside' * (problem in nothing_left)}")
-        for problem in problems
-    ]
+    issues = []
+    for problem in problems:
+        is_gone = problem.kind == "outside" and not problem.is_clipped
+        issues.append(Issue(severity, problem.kind, split, f"{problem}{'; no part of it is inside' * is_gone}"))
+    return issues
 
 
 def class_number_issues(
@@ -83,15 +83,15 @@ def amount_issues(
     return [Issue("error", "left_out", split, sentence)]
 
 
-def unscored_issues(split: str, *, images: int, objects: int) -> list[Issue]:
+def unscored_issues(*, images: int, objects: int) -> list[Issue]:
     """Find a validation split without objects that count, which cannot select a checkpoint."""
     if images == 0 or objects > 0:  # an empty split is not validated at all
         return []
     sentence = (
-        f"{split}: there is no object to score in its {images} images, so no score can choose a checkpoint; the last "
+        f"val: there is no object to score in its {images} images, so no score can choose a checkpoint; the last "
         "weights are taken"
     )
-    return [Issue("warning", "unscored", split, sentence)]
+    return [Issue("warning", "unscored", "val", sentence)]
 
 
 def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
@@ -120,7 +120,7 @@ def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
     return [Issue("warning", "few_images", "train", sentence)]
 
 
-def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
+def similar_class_issues(counts: Sequence[int], class_names: Sequence[str]) -> list[Issue]:
     """Find names that probably mean the same class, such as 'rbc' and 'RBC', or 'traffic light' and 'Traffic_Lights'.
 
     Single letters are ignored, since a data set of letters has them in both cases.
@@ -133,40 +133,41 @@ def similar_class_issues(split: str, counts: Sequence[int], class_names: Sequenc
     for bare, names in alike.items():
         if len(names) > 1 and len(bare) > 1:
             listed = f"{', '.join(names[:-1])} and {names[-1]}"
-            sentence = f"{split}: {listed} differ only in case, spaces, '-', '_' or a plural s"
-            issues.append(Issue("warning", "similar_classes", split, sentence))
+            sentence = f"train: {listed} differ only in case, spaces, '-', '_' or a plural s"
+            issues.append(Issue("warning", "similar_classes", "train", sentence))
     return issues
 
 
-def few_objects_issues(split: str, classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
-    """Find classes with no or too few objects, from the `classes` of `objects.split_summary`."""
+def few_objects_issues(classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
+    """Find classes with no or too few training objects, from the `classes` of `objects.split_summary`."""
     issues = []
     for label, (name, counts) in enumerate(classes.items(), start=1):
         if counts["objects"] == 0:
-            issues.append(Issue("warning", "unused_class", split, f"{split}: class {label} '{name}' has no object"))
+            issues.append(Issue("warning", "unused_class", "train", f"train: class {label} '{name}' has no object"))
         elif counts["objects"] < FEWEST_OBJECTS:
             found = f"{counted(counts['objects'], 'object')} in {counted(counts['images'], 'image')}"
-            issues.append(Issue("warning", "rare_class", split, f"{split}: class {label} '{name}' has {found}"))
+            issues.append(Issue("warning", "rare_class", "train", f"train: class {label} '{name}' has {found}"))
     return issues
 
 
 def tiny_issues(
     split: str,
-    objects: Objects,
-    paths: Sequence[str],
-    class_names: Sequence[str],
+    boxes_xyxy: np.ndarray,
+    name: Callable[[int], str],
     *,
     image_size: tuple[int, int],
     tiny_px: float,
 ) -> list[Issue]:
-    """Find boxes whose shorter side is below `tiny_px` in the network's input of (height, width)."""
-    sides = sides_px(objects.boxes_xyxy, image_size)  # [N, 2]
+    """Find boxes whose shorter side is below `tiny_px` in the network's input of (height, width).
+
+    `name` names an object by its index.
+    """
+    sides = sides_px(boxes_xyxy, image_size)
     issues = []
     for index in np.flatnonzero(sides.min(axis=1, initial=np.inf) < tiny_px).tolist():
         width, height = sides[index]
         sentence = (
-            f"{name_object(objects, index, paths, class_names)} is {width:.1f} x {height:.1f} px in the input of "
-            f"{image_size[1]} x {image_size[0]} px"
+            f"{name(index)} is {width:.1f} x {height:.1f} px in the input of {image_size[1]} x {image_size[0]} px"
         )
         issues.append(Issue("warning", "tiny", split, sentence))
     return issues
@@ -184,19 +185,17 @@ def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
     for split, images in digests.items():
         for path, digest in images.items():
             alike[digest][split].append(path)
-    return [issue for by_split in alike.values() for issue in _duplicates(by_split)]
+    issues = []
+    for by_split in alike.values():
+        for split, (first, *others) in by_split.items():
+            issues += [Issue("warning", "within", split, f"{path}: the same pixels as {first}") for path in others]
+        for (split, (first, *_)), (other, (second, *_)) in combinations(by_split.items(), 2):
+            same = "the same file is" if first == second else f"the same pixels as {first}, which is"
+            issues.append(Issue("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}"))
+    return issues
 
 
-def _duplicates(by_split: Mapping[str, Sequence[str]]) -> Iterator[Issue]:
-    for split, (first, *others) in by_split.items():
-        for path in others:
-            yield Issue("warning", "within", split, f"{path}: the same pixels as {first}")
-    for (split, (first, *_)), (other, (second, *_)) in combinations(by_split.items(), 2):
-        same = "the same file is" if first == second else f"the same pixels as {first}, which is"
-        yield Issue("error", "across", f"{split}, {other}", f"{second} of {other}: {same} in {split}")
-
-
-def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -> list[Issue]:
+def pixel_origin_issues(*, at_zero: int, at_one: int, offset: int) -> list[Issue]:
     """Find VOC annotations whose first pixel differs from the reader's setting.
 
     If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0.
@@ -209,5 +208,5 @@ def pixel_origin_issues(split: str, *, at_zero: int, at_one: int, offset: int) -
         found, better = f"{at_one} boxes begin at pixel 1 and none at pixel 0", 1
     else:
         return []
-    sentence = f"{split}: {found}, so the files seem to count from {better}: data.xml_offset={better}, not {offset}"
-    return [Issue("warning", "pixel_origin", split, sentence)]
+    sentence = f"train: {found}, so the files seem to count from {better}: data.xml_offset={better}, not {offset}"
+    return [Issue("warning", "pixel_origin", "train", sentence)]

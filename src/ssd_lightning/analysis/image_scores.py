@@ -36,9 +36,7 @@ def image_scores(record: EvaluationRecord, *, score_threshold: float = 0.4) -> I
     Images are sorted by score. Images without objects and detections come after those with a hit, so that both ends of
     the list show something. Images with score 0 are sorted by the number of errors, equal ones by their ids.
     """
-    found, counted, taken, is_stray, is_missed = match_visible(
-        record, iou_threshold=0.5, score_threshold=score_threshold
-    )
+    found, counted, taken, is_stray, is_missed = match_visible(record, score_threshold=score_threshold)
     is_hit = taken >= 0
     ious = broadcast_iou(found.boxes[is_hit].double(), counted.boxes[taken[is_hit]].double())
 

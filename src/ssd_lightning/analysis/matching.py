@@ -25,30 +25,23 @@ class Matches(NamedTuple):
     """bool `[N]`: whether no detection hits an object."""
 
 
-def match_visible(
-    record: EvaluationRecord, *, iou_threshold: float, score_threshold: float, same_class: bool = True
-) -> Matches:
-    """Let each detection in order of score hit the free object that it overlaps most.
+def match_visible(record: EvaluationRecord, *, score_threshold: float, same_class: bool = True) -> Matches:
+    """Let each detection in order of score hit the free object that it overlaps most, by IoU .5 or more.
 
     Detections below `score_threshold` are skipped; `same_class` only matches equal classes.
     """
     found = record.ranked_detections(score_threshold)
     counted, difficult = record.split_difficult()
-    taken = assign_in_order(
-        overlapping_pairs(found, counted, least_overlap=iou_threshold, same_class=same_class),
-        num_detections=len(found.labels),
-        num_objects=len(counted.labels),
-    )
+    pairs = overlapping_pairs(found, counted, least_overlap=0.5, same_class=same_class)
+    taken = assign_in_order(pairs, num_detections=len(found.labels), num_objects=len(counted.labels))
     is_stray = taken < 0
-    is_stray[overlapping_pairs(found, difficult, least_overlap=iou_threshold, same_class=same_class).detection] = False
+    is_stray[overlapping_pairs(found, difficult, least_overlap=0.5, same_class=same_class).detection] = False
     is_missed = torch.ones_like(counted.labels, dtype=torch.bool)
     is_missed[taken[taken >= 0]] = False
     return Matches(found, counted, taken, is_stray, is_missed)
 
 
-def confusion_matrix(
-    record: EvaluationRecord, *, iou_threshold: float = 0.5, score_threshold: float = 0.4
-) -> np.ndarray:
+def confusion_matrix(record: EvaluationRecord, *, score_threshold: float = 0.4) -> np.ndarray:
     """Count which objects were detected as which class.
 
     In descending order of score, every detection of any class takes the free object with the largest overlap. A
@@ -60,16 +53,14 @@ def confusion_matrix(
         the number of counted objects of class c; `[0, 0]` is 0.
     """
     found, counted, taken, is_stray, is_missed = match_visible(
-        record, iou_threshold=iou_threshold, score_threshold=score_threshold, same_class=False
+        record, score_threshold=score_threshold, same_class=False
     )
     is_hit = taken >= 0
-    none = counted.labels.new_zeros(1)
-    true_labels = torch.cat(
-        [counted.labels[taken[is_hit]], none.expand(int(is_stray.sum())), counted.labels[is_missed]]
-    )
-    found_labels = torch.cat([found.labels[is_hit], found.labels[is_stray], none.expand(int(is_missed.sum()))])
-    size = record.num_classes + 1
-    return (true_labels * size + found_labels).bincount(minlength=size**2).reshape(size, size).numpy()
+    matrix = np.zeros((record.num_classes + 1, record.num_classes + 1), dtype=np.int64)
+    np.add.at(matrix, (counted.labels[taken[is_hit]].numpy(), found.labels[is_hit].numpy()), 1)
+    np.add.at(matrix[0], found.labels[is_stray].numpy(), 1)
+    np.add.at(matrix[:, 0], counted.labels[is_missed].numpy(), 1)
+    return matrix
 
 
 def assign_in_order(pairs: Pairs, *, num_detections: int, num_objects: int) -> Tensor:

@@ -69,7 +69,7 @@ def recall_by_size(record: EvaluationRecord, bins: int = 5, *, score_threshold: 
 
     There are fewer bins if objects of one size would be split, and none without counted objects.
     """
-    matches = match_visible(record, iou_threshold=0.5, score_threshold=score_threshold)
+    matches = match_visible(record, score_threshold=score_threshold)
     counted, is_found = matches.counted, ~matches.is_missed.numpy()
     sides = _sides_px(counted.boxes, record.sizes_px[counted.image_index])
     if not len(sides):

@@ -18,8 +18,9 @@ from ssd_lightning.analysis.dataset_check.priors import FITTED, judge_priors
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, decode_images, judge_split
 from ssd_lightning.analysis.health import background_issues, duplicate_issues, few_images_issues
 from ssd_lightning.analysis.issues import Issue, grouped
+from ssd_lightning.analysis.objects import boxes_in_input
 from ssd_lightning.assembly import make_net
-from ssd_lightning.auto_settings import bound_augmentation, fit_priors, training_boxes
+from ssd_lightning.auto_settings import bound_augmentation, fit_priors
 from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.commands.doctor_trial import try_steps
@@ -87,8 +88,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     stated = list(config.data.class_names) if config.data.class_names else None
     check = open_splits(data, class_names=stated, decode=config.decode, needs_test=bool(config.test))
     report: dict[str, Any] = {"spoils_the_run": False, "issues": [], "splits": {}, "images_decoded": 0}
-    report["on_error"] = check.on_error
-    report |= {"coverage": None, "priors": None, "trial": None}
+    report |= {"on_error": check.on_error, "coverage": None, "priors": None, "trial": None}
     net = build_network(check, config) if check.class_names else None
     image_size = None if net is None else net.image_size
     if config.decode:
@@ -106,7 +106,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
             min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
         check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
-    if net is not None and check.training_objects:
+    if net is not None and check.datasets["train"].annotations.counts.any():
         if config.priors.fit:  # the priors that a run with this setting fits
             choice = fit_priors(net, check.datasets["train"], check.resize)
             OmegaConf.update(config, "model.levels", to_config(choice.levels), merge=False)
@@ -126,7 +126,7 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
         )
         if config.trial_steps and config.decode:
             if config.auto_augmentation:
-                bound_augmentation(config, training_boxes(check.datasets["train"], check.resize, net.image_size))
+                bound_augmentation(config, boxes_in_input(check.datasets["train"], check.resize, net.image_size))
             report["trial"] = try_steps(check, config, net)
     report["spoils_the_run"] = any(issue.severity == "error" for issue in check.issues)
     report["issues"] = grouped(check.issues)

@@ -31,10 +31,8 @@ def try_steps(check: DatasetCheck, config: DictConfig, net: SSD) -> dict[str, An
     device = training_device(config.trainer.accelerator)
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=num_devices, accumulate=accumulate)
-    batch_size = config.trial_batch_size or share
+    batch_size = config.trial_batch_size or (min(share, MOST_ON_A_PROCESSOR) if device.type == "cpu" else share)
     keep_freed_memory(device)
-    if device.type == "cpu":
-        batch_size = config.trial_batch_size or min(share, MOST_ON_A_PROCESSOR)
     batches = sound_batches(
         check,
         instantiate(config.augmentation, _convert_="all"),

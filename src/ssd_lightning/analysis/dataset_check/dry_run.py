@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,19 +52,17 @@ def sound_batches(
     check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
 ) -> Batches | None:
     """Load and augment batches of valid training images; None if there are none."""
-    facts, dataset = check.facts, check.datasets["train"]
-    known = [facts.get(Path(path)) for path in dataset.annotations.image_paths]
-    sound = np.array([fact is not None and fact.problem is None for fact in known], bool)
-    if not sound.any():
+    dataset = check.datasets["train"]
+    facts = [check.facts.get(Path(path)) for path in dataset.annotations.image_paths]
+    is_sound = np.array([fact is not None and fact.problem is None for fact in facts], bool)
+    annotations = dataset.annotations.select(is_sound)
+    if not len(annotations):
         return None
-    annotations = dataset.annotations.select(sound)
-    sound_ones = DetectionDataset(
-        annotations=annotations, class_names=dataset.class_names, transform=transform, seed=seed
-    )
+    sound = DetectionDataset(annotations=annotations, class_names=dataset.class_names, transform=transform, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     count = (steps + BATCHES_BESIDE) * batch_size
-    sampler = RandomSampler(sound_ones, replacement=True, num_samples=count, generator=generator)
-    return iter(DataLoader(sound_ones, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate))
+    sampler = RandomSampler(sound, replacement=True, num_samples=count, generator=generator)
+    return iter(DataLoader(sound, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate))
 
 
 def take_steps(
@@ -91,11 +90,10 @@ def take_steps(
         optimizer.zero_grad()
 
     try:
-        first = [
-            (images.to(device), targets) for images, targets in (next(batches) for _ in range(BATCHES_OF_FIRST_LOSS))
-        ]
-        losses = first_losses(net, loss, first)
-        seconds = time_steps(step, steps, device)
+        first = list(islice(batches, BATCHES_OF_FIRST_LOSS))
+        losses = first_losses(net, loss, [(images.to(device), targets) for images, targets in first])
+        step()  # warm-up
+        seconds = median(seconds_of(step, device) for _ in range(steps))
         peak = peak_memory_mib(step, device)
     except torch.OutOfMemoryError as error:
         sentence = f"a training step does not fit into the memory of {device}: {str(error).splitlines()[0]}"
@@ -155,12 +153,6 @@ def first_loss_issues(losses: Mapping[str, Mapping[str, float]]) -> list[Issue]:
     return [Issue("warning", "first_loss", "train", f"{sentence}{expected['loss_cls']:.1f}")]
 
 
-def time_steps(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Return the median seconds of a step including loading its batch, after one warm-up step."""
-    step()
-    return median(seconds_of(step, device) for _ in range(count))
-
-
 def run_estimate(
     *,
     seconds_a_step: float,
@@ -187,12 +179,12 @@ def run_estimate(
     """
     images_per_s = measured_batch_size / seconds_a_step
     device_batch_size = batch_size / (num_devices * batches_a_step)
-    steps_an_epoch = max(1, num_images // batch_size)
-    steps = math.inf if max_epochs in (None, -1) else max_epochs * steps_an_epoch
-    steps = min(steps, math.inf if max_steps == -1 else max_steps)
     seconds_a_run_step = batch_size / num_devices / images_per_s
-    steps = min(steps, math.inf if budget_s is None else round(budget_s / seconds_a_run_step))
-    seconds = steps * seconds_a_run_step
+    steps = min(
+        math.inf if max_epochs in (None, -1) else max_epochs * max(1, num_images // batch_size),
+        math.inf if max_steps == -1 else max_steps,
+        math.inf if budget_s is None else round(budget_s / seconds_a_run_step),
+    )
     memory = None if activations_mib is None else fixed_mib + activations_mib * device_batch_size / measured_batch_size
     return {
         "measured_batch_size": measured_batch_size,
@@ -201,6 +193,6 @@ def run_estimate(
         "device_batch_size": int(device_batch_size),
         "devices": num_devices,
         "steps": None if math.isinf(steps) else int(steps),
-        "hours": None if math.isinf(seconds) else seconds / 3600,
+        "hours": None if math.isinf(steps) else steps * seconds_a_run_step / 3600,
         "memory_mib": memory,
     }

@@ -84,7 +84,7 @@ def _issues_of(
     )
     if isinstance(opener.format, VOC) and split == "train":
         at_zero, at_one = count_edges(opener, places)
-        issues += pixel_origin_issues(split, at_zero=at_zero, at_one=at_one, offset=opener.format.xml_offset)
+        issues += pixel_origin_issues(at_zero=at_zero, at_one=at_one, offset=opener.format.xml_offset)
     return issues
 
 

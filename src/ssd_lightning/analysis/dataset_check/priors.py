@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from ssd_lightning.analysis.coverage import best_priors, coverage_issues, coverage_summary, describe_unreached
-from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, objects_of
+from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.fitting import fit_levels, fit_to_twice_the_input
-from ssd_lightning.analysis.objects import sides_px
+from ssd_lightning.analysis.objects import boxes_in_input, object_namer, sides_px
 from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.priors import Clip, PriorLevel
 from ssd_lightning.visualization.coverage_plot import PriorSet, draw_coverage
@@ -42,14 +42,12 @@ def judge_priors(
         The coverage, and `file` and `coverage` of the fitted priors, in plain values.
     """
     dataset = check.datasets["train"]
-    objects = objects_of(dataset.annotations, partial(check.resize.placement, image_size=image_size))
-    boxes = objects.boxes_xyxy
+    boxes = boxes_in_input(dataset, check.resize, image_size)
     before = best_priors(boxes, levels, image_size, clip)
     summary = partial(coverage_summary, image_size=image_size, iou_threshold=iou_threshold)
     coverage = summary(boxes, before.iou)
-    paths = list(dataset.annotations.image_paths)
     coverage["unreached"] = describe_unreached(
-        objects, before.iou, paths, dataset.class_names, image_size, iou_threshold=iou_threshold
+        boxes, before.iou, object_namer(dataset), image_size, iou_threshold=iou_threshold
     )
     judge = partial(coverage_issues, coverage, levels=levels, image_size=image_size)
     sets = [PriorSet("these priors", coverage, before.iou, _shapes(levels))]
