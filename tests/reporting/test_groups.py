@@ -1,11 +1,10 @@
-import json
 from pathlib import Path
 from statistics import stdev
 
 import pytest
 
 from helpers.evaluation_records import ImageSpec, make_record
-from helpers.report_runs import CLASS_NAMES, make_run
+from helpers.report_runs import make_run
 from ssd_lightning.reporting.groups import (
     config_differences,
     group_runs,
@@ -15,7 +14,7 @@ from ssd_lightning.reporting.groups import (
     short_names,
     without_seed,
 )
-from ssd_lightning.reporting.run import read_run
+from ssd_lightning.reporting.run import Run, read_run
 
 SCORE = "val/map_11point"
 
@@ -58,41 +57,36 @@ def test_scores_of_seeds_have_a_mean_and_a_spread_and_one_that_is_not_there_is_a
 
 
 FINGERPRINT = {"images": 30, "objects": 60, "classes": "c", "names": "n", "boxes": "b", "bytes": 5, "files": "f"}
-THREE = ["disk", "ring", "star"]
+THREE = {"class_names": ["disk", "ring", "star"]}
+
+
+def validated_on(fingerprint: object) -> dict:
+    return {"data": {"val": fingerprint, "train": {"images": 4}}}
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "are_alike"),
+    ("second", "are_alike"),
     [
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT, "train": {"images": 4}}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"contents": "x"}}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": FINGERPRINT | {"boxes": "other"}}}, False),
-        ({"data": {"val": FINGERPRINT}, "class_names": THREE}, {"data": {"val": FINGERPRINT}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"images": 30}}}, True),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": {"images": 31}}}, False),
-        ({"data": {"val": FINGERPRINT}}, {"data": {"val": [1]}}, True),
-        ({"class_names": THREE}, {"class_names": THREE[::-1]}, False),
-        ({"class_names": THREE}, {}, True),
-        ({}, {"data": 5, "class_names": 5}, True),
+        (validated_on(FINGERPRINT | {"contents": "x"}), True),
+        (validated_on(FINGERPRINT | {"boxes": "other"}), False),
+        (validated_on({"images": 30}), True),
+        (validated_on({"images": 31}), False),
+        (validated_on([1]) | THREE, True),
+        (THREE, True),
+        ({"class_names": THREE["class_names"][::-1]}, False),
+        ({"data": 5, "class_names": 5}, True),
     ],
 )
-def test_runs_are_alike_where_images_and_classes_are(
-    tmp_path: Path, first: dict, second: dict, are_alike: bool
-) -> None:
-    runs = []
-    for name, record in (("a", first), ("b", second)):
-        directory = make_run(tmp_path / name)
-        (directory / "run.json").write_text(json.dumps(record))
-        runs.append(read_run(directory))
-    assert [len(alike) for alike in runs_by_data(runs)] == ([2] if are_alike else [1, 1])
+def test_runs_are_alike_where_images_and_classes_are(second: dict, are_alike: bool) -> None:
+    records = (validated_on(FINGERPRINT) | THREE, second)
+    runs = [Run(Path(), record, {}, None, {}, {}, None) for record in records]
+    assert len(runs_by_data(runs)) == (1 if are_alike else 2)
 
 
-def test_older_runs_are_alike_by_the_images_of_their_evaluations(tmp_path: Path) -> None:
-    for name, count in (("a", 30), ("b", 30), ("c", 29)):
-        make_run(tmp_path / name, record=make_record([ImageSpec()] * count, class_names=CLASS_NAMES))
-    found = runs_by_data([read_run(tmp_path / name) for name in "abc"])
-    assert [[run.directory.name for run in alike] for alike in found] == [["a", "b"], ["c"]]
+def test_older_runs_are_alike_by_the_images_of_their_evaluations() -> None:
+    records = [make_record([ImageSpec()] * count) for count in (30, 29, 30)]
+    first, second, third = (Run(Path(), {}, {}, None, {}, {"val": record}, None) for record in records)
+    assert runs_by_data([first, second, third]) == [[first, third], [second]]
 
 
 def test_directories_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:

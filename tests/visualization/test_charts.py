@@ -84,8 +84,8 @@ def test_bars_are_as_long_as_their_values(horizontal: bool) -> None:
     figure = (
         bar_figure(names, [("AP", values)], texts=[names]) if horizontal else columns_figure(names, [("AP", values)])
     )
-    boxes = [patch.get_window_extent() for patch in figure.axes[0].patches]
-    lengths = np.array([box.width if horizontal else box.height for box in boxes])
+    side = "width" if horizontal else "height"
+    lengths = np.array([getattr(patch.get_window_extent(), side) for patch in figure.axes[0].patches])
     assert lengths[1] > 100
     assert lengths / lengths[1] == pytest.approx([0.5, 1, 0.25, 0])
 
@@ -110,9 +110,8 @@ def test_thinning_keeps_ends_count_and_range(values: list[float], points: int) -
 @pytest.mark.parametrize("num_classes", [3, 80])
 def test_a_confusion_matrix_of_any_size(num_classes: int) -> None:
     draw = np.random.default_rng(0)
-    matrix = draw.integers(1, 3, (num_classes + 1, num_classes + 1)) * (
-        draw.random((num_classes + 1, 1)) < 5 / num_classes
-    )
+    size = num_classes + 1
+    matrix = draw.integers(1, 3, (size, size)) * (draw.random((size, 1)) < 5 / num_classes)
     matrix[0, 0] = 0
     figure = confusion_figure(matrix, [f"{HOSTILE} {index}" for index in range(num_classes)])
     (axes,) = figure.axes

@@ -28,10 +28,10 @@ def make_font(path: Path, letters: str) -> str:
     names = {ord(letter): f"letter{ord(letter)}" for letter in letters}
     glyphs = {".notdef": TTGlyphPen(None).glyph()}
     for number, name in enumerate(names.values(), start=1):
-        pen = TTGlyphPen(None)
-        top = 900 * number // len(names)
-        for place, point in enumerate(((50, 0), (50, top), (450, top), (450, 0))):
-            (pen.lineTo if place else pen.moveTo)(point)
+        pen, top = TTGlyphPen(None), 900 * number // len(names)
+        pen.moveTo((50, 0))
+        for point in ((50, top), (450, top), (450, 0)):
+            pen.lineTo(point)
         pen.closePath()
         glyphs[name] = pen.glyph()
     builder = FontBuilder(1000, isTTF=True)

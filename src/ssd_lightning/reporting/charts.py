@@ -97,17 +97,20 @@ def curve_charts(run: Run) -> list[Chart]:
             if (curve := run.curves.get(name)) is not None
         ]
         if lines:
-            y_range = (0.0, 1.0) if title in (SCORES_TITLE, CLASSES_TITLE) else from_zero(lines)
-            charts.append(line_chart(title, lines, x_label="step", x_range=(0, last_step), y_range=y_range))
+            are_scores = title in (SCORES_TITLE, CLASSES_TITLE)
+            charts.append(step_chart(title, lines, last_step=last_step, are_scores=are_scores))
     return charts
+
+
+def step_chart(title: str, lines: Sequence[Line], *, last_step: float, are_scores: bool) -> Chart:
+    """Make a chart over the steps. Scores have the range 0 to 1, other values start at 0 if none is negative."""
+    values = np.concatenate([thin(line.x, line.y)[1] for line in lines])
+    y_range = (0.0, 1.0) if are_scores else None
+    if not are_scores and len(values) and values.min() >= 0 and values.max() > 0:
+        y_range = (0.0, 1.04 * float(values.max()))
+    return line_chart(title, lines, x_label="step", x_range=(0, last_step), y_range=y_range)
 
 
 def curve_line(label: str, curve: Curve, slot: int) -> Line:
     """Make a line from a logged curve. Lightning counts logged steps from 0."""
     return Line(label, curve.steps + 1, curve.values, slot, with_points=len(curve.steps) <= FEW_POINTS)
-
-
-def from_zero(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """Return a range from 0 to a little above the largest value; None if a value is negative or none is positive."""
-    values = np.concatenate([thin(line.x, line.y)[1] for line in lines])
-    return (0.0, 1.04 * float(values.max())) if len(values) and values.min() >= 0 and values.max() > 0 else None

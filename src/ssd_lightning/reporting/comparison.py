@@ -17,9 +17,8 @@ from ssd_lightning.reporting.charts import (
     Chart,
     bars_chart,
     curve_line,
-    from_zero,
-    line_chart,
     slot_class,
+    step_chart,
 )
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
@@ -124,8 +123,7 @@ def curve_charts(groups: Sequence[RunGroup]) -> list[Chart]:
         ]
         if lines:
             last = max(float(line.x[-1]) for line in lines)
-            y_range = (0.0, 1.0) if key == objective and "map" in key else from_zero(lines)
-            chart = line_chart(title, lines, x_label="step", x_range=(0, last), y_range=y_range)
+            chart = step_chart(title, lines, last_step=last, are_scores=key == objective and "map" in key)
             shown = {line.slot for line in lines}
             legend = [(slot_class(slot), groups[slot].label) for slot in sorted(shown)] if len(groups) > 1 else []
             charts.append(replace(chart, legend=legend))

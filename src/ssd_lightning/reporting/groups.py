@@ -41,11 +41,11 @@ class Cell:
 
     text: str
     """Mean, with +- standard deviation for several runs; a dash if there is none."""
-    difference: str = ""
+    difference: str
     """Difference to the first group; empty if there is none."""
-    is_sure: bool = True
+    is_sure: bool
     """Whether the difference exceeds twice its standard error; True if there are no spreads."""
-    is_best: bool = False
+    is_best: bool
 
 
 def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
@@ -121,17 +121,14 @@ def score_cells(groups: Sequence[RunGroup], key: str, *, are_compared: bool = Tr
     cells = []
     for place, scores in enumerate(all_scores):
         text = mean_and_deviation(scores, digits=3, sign="±") if scores else "–"
-        if not are_compared or not scores:
-            cells.append(Cell(text))
-            continue
-        is_best = len(groups) > 1 and fmean(scores) == best
-        if place == 0 or not first:
-            cells.append(Cell(text, is_best=is_best))
-            continue
-        difference = fmean(scores) - fmean(first)
-        error = math.hypot(_standard_error(scores), _standard_error(first))
-        is_sure = error == 0 or abs(difference) > 2 * error
-        cells.append(Cell(text, f"{difference:+.3f}".replace("-", "−"), is_sure, is_best))
+        difference, is_sure, is_best = "", True, False
+        if are_compared and scores:
+            is_best = len(groups) > 1 and fmean(scores) == best
+            if place > 0 and first:
+                gain = fmean(scores) - fmean(first)
+                error = math.hypot(_standard_error(scores), _standard_error(first))
+                difference, is_sure = f"{gain:+.3f}".replace("-", "−"), error == 0 or abs(gain) > 2 * error
+        cells.append(Cell(text, difference, is_sure, is_best))
     return cells
 
 

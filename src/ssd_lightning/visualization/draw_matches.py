@@ -21,8 +21,8 @@ from ssd_lightning.visualization.sheet import (
     write_line,
 )
 
-TEXT_PX = 520
-"""Width of the list next to an image."""
+IMAGE_PX, TEXT_PX = 480, 520
+"""Longer side of an image, and width of the list next to it."""
 LINE_PX = 22
 SMALL = 0.2
 """Objects with sides below this fraction of the image's sides are hard to see."""
@@ -67,7 +67,7 @@ def describe_object(number: int, matched: MatchedObject) -> str:
     return f"{number}  {matched.name}: {what}, best IoU {matched.best_iou:.2f}"
 
 
-def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_px: int = 480) -> np.ndarray:
+def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject]) -> np.ndarray:
     """Draw a sample with its objects (solid) and their priors (dashed), one colour per object, with a list next to it.
 
     Up to two objects that are hard to see, or that no prior reaches, are enlarged.
@@ -75,16 +75,16 @@ def draw_matches(image: np.ndarray, objects: Sequence[MatchedObject], *, image_p
     Returns:
         uint8 `[H', W', 3]`.
     """
-    size = fitting_size(image, image_px, image_px)
+    size = fitting_size(image, IMAGE_PX, IMAGE_PX)
     close_ups = hard_to_see(objects)[:CLOSE_UPS]
     extra = CLOSE_UP_PX + LINE_PX + 10 if close_ups else 0
     list_height = LINE_PX * min(len(objects), MOST_LINES)
     # Close-ups are placed where there is space: below the image of a long list, else below the list.
     is_below_image = size[1] < list_height
     height = max(size[1] + extra, list_height) if is_below_image else max(size[1], list_height + extra)
-    canvas = blank(height, image_px + GAP_PX + TEXT_PX)
-    canvas.paste(Image.fromarray(draw_window(image, objects, size=size)), ((image_px - size[0]) // 2, 0))
-    left = image_px + GAP_PX
+    canvas = blank(height, IMAGE_PX + GAP_PX + TEXT_PX)
+    canvas.paste(Image.fromarray(draw_window(image, objects, size=size)), ((IMAGE_PX - size[0]) // 2, 0))
+    left = IMAGE_PX + GAP_PX
     _write_list(canvas, objects, left=left, height=height if is_below_image else height - extra)
     for place, index in enumerate(close_ups):
         window = _window_around(objects[index], image.shape[:2])

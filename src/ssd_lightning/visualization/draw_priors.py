@@ -1,5 +1,6 @@
 """Draw priors over an image, level by level, like figure 1 of the SSD paper."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,26 +26,26 @@ class LevelPriors:
     """The priors of one feature map.
 
     Attributes:
-        boxes_cxcywh: float `[rows, columns, boxes, 4]`, normalised, as in the network.
-        ratios: long side over short side of each box of a cell.
+        level: the feature map.
         step_px: (vertical, horizontal) distance between neighbouring centres, in pixels of the network's input.
-        sizes_px: sides of the squares.
+        boxes_cxcywh: float `[rows, columns, boxes, 4]`, normalised, as in the network.
     """
 
-    boxes_cxcywh: np.ndarray
-    ratios: tuple[float, ...]
+    level: PriorLevel
     step_px: tuple[float, float]
-    sizes_px: tuple[float, ...]
+    boxes_cxcywh: np.ndarray
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.boxes_cxcywh.shape[0], self.boxes_cxcywh.shape[1]
+    def ratios(self) -> tuple[float, ...]:
+        """Long side over short side of each box of a cell."""
+        squares = len(self.level.squares())
+        stretched = [float(ratio) for ratio in self.level.aspect_ratios for _ in range(2)]
+        return (*[1.0] * squares, *stretched * (2 if self.level.both_sizes else 1))
 
     @property
     def count(self) -> int:
         """Number of its priors."""
-        return int(np.prod(self.boxes_cxcywh.shape[:3]))
+        return self.boxes_cxcywh.size // 4
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
@@ -60,9 +61,8 @@ class LevelPriors:
 
     def cells(self) -> tuple[str, str, str]:
         """Return its cells, its step and its squares as text for tables."""
-        vertical, horizontal = (f"{step:.4g}" for step in self.step_px)
-        step = vertical if vertical == horizontal else f"{vertical} x {horizontal}"
-        return f"{self.grid[0]} x {self.grid[1]}", step, ", ".join(f"{size:.4g}" for size in self.sizes_px)
+        step = " x ".join(dict.fromkeys(f"{step:.4g}" for step in self.step_px))
+        return "{} x {}".format(*self.level.grid), step, ", ".join(f"{size:.4g}" for size in self.level.squares())
 
     def ratio_texts(self) -> str:
         """Describe the boxes of a cell by their aspect ratios, equal ones once."""
@@ -74,22 +74,12 @@ def split_by_level(
     priors_cxcywh: np.ndarray, levels: Sequence[PriorLevel], image_size: tuple[int, int]
 ) -> list[LevelPriors]:
     """Split priors `[K, 4]` into levels of `[rows, columns, boxes, 4]`."""
-    start, found = 0, []
-    for level in levels:
-        rows, columns = level.grid
-        end = start + rows * columns * level.boxes_per_cell
-        squares = tuple(level.squares())
-        shapes = tuple(float(ratio) for ratio in level.aspect_ratios for _ in range(2))
-        found.append(
-            LevelPriors(
-                boxes_cxcywh=priors_cxcywh[start:end].reshape(rows, columns, level.boxes_per_cell, 4),
-                ratios=(1.0,) * len(squares) + shapes * (2 if level.both_sizes else 1),
-                step_px=level.steps(image_size),
-                sizes_px=squares,
-            )
-        )
-        start = end
-    return found
+    shapes = [(*level.grid, level.boxes_per_cell, 4) for level in levels]
+    parts = np.split(priors_cxcywh, np.cumsum([math.prod(shape[:3]) for shape in shapes])[:-1])
+    return [
+        LevelPriors(level, level.steps(image_size), part.reshape(shape))
+        for level, part, shape in zip(levels, parts, shapes, strict=True)
+    ]
 
 
 def ratio_text(ratio: float) -> str:
@@ -159,14 +149,12 @@ def level_caption(number: int, level: LevelPriors) -> tuple[str, tuple[str, ...]
     )
 
 
-def draw_prior_levels(
-    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, panel_px: int = 360
-) -> np.ndarray:
+def draw_prior_levels(image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str) -> np.ndarray:
     """Draw one panel for each level.
 
     The image has the proportions of the network's input; `clipping` describes how priors beyond it are clipped.
     """
-    colours, ground = ratio_colours(levels), lay_ground(image, panel_px)
+    colours, ground = ratio_colours(levels), lay_ground(image, 360)
     panels = [
         Panel(draw_level(ground, level, colours), *level_caption(number, level))
         for number, level in enumerate(levels, 1)
@@ -180,11 +168,9 @@ def draw_prior_levels(
     return lay_out(panels, columns=columns, title=title, lines=explanation, keys=keys)
 
 
-def draw_prior_overview(
-    image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str, image_px: int = 560
-) -> np.ndarray:
+def draw_prior_overview(image: np.ndarray, levels: Sequence[LevelPriors], *, title: str, clipping: str) -> np.ndarray:
     """Draw the middle cell's priors of all levels on one image, coloured by level, with a table next to it."""
-    ground = lay_ground(image, image_px)
+    ground = lay_ground(image, 560)
     canvas = ground.canvas
     colours = [_dark_colour(index) for index in range(len(levels))]
     for level, colour in reversed(list(zip(levels, colours, strict=True))):
@@ -203,7 +189,7 @@ def _dark_colour(index: int) -> Colour:
 
 def _chosen_cells(level: LevelPriors) -> tuple[tuple[int, int], list[tuple[int, int]]]:
     """Choose the middle cell and some others: the smaller the boxes, the more cells."""
-    rows, columns = level.grid
+    rows, columns = level.boxes_cxcywh.shape[:2]
     middle = (rows // 2, columns // 2)
     side = float(level.boxes_cxcywh[(*middle, 0)][2:].max())
     low, high = (rows // 5, columns // 5), (rows - 1 - rows // 5, columns - 1 - columns // 5)
@@ -214,7 +200,7 @@ def _chosen_cells(level: LevelPriors) -> tuple[tuple[int, int], list[tuple[int, 
 def _with_centres(ground: Ground, level: LevelPriors) -> Image.Image:
     drawn = ground.canvas.copy()
     draw = ImageDraw.Draw(drawn)
-    radius = 1 if min(ground.size) / max(level.grid) < 14 else 2
+    radius = 1 if min(ground.size) / max(level.boxes_cxcywh.shape[:2]) < 14 else 2
     for x, y in level.boxes_cxcywh[:, :, 0, :2].reshape(-1, 2) * np.array(ground.size) + np.array(ground.corner):
         left, top = int(x) - radius // 2, int(y) - radius // 2
         if radius > 1:

@@ -11,6 +11,7 @@ from ssd_lightning.visualization.colours import class_colour
 from ssd_lightning.visualization.fonts import drawable_names
 from ssd_lightning.visualization.sheet import Key, Panel, frame, lay_out, shortened
 
+CELL_PX = 224
 MOST_TAGS = 8
 """Number of objects up to which class names are drawn; more would cover the objects."""
 MOST_LETTERS = 24
@@ -69,13 +70,12 @@ def draw_augmentation(
     title: str,
     lines: Sequence[str] = (),
     header: Sequence[str] = (),
-    cell_px: int = 224,
 ) -> np.ndarray:
     """Draw a row for each image: the original, then the samples that the network sees.
 
     All cells have the proportions of `image_size`, the (height, width) of the network's input.
     """
-    scale = cell_px / max(image_size)
+    scale = CELL_PX / max(image_size)
     cell = max(1, round(image_size[0] * scale)), max(1, round(image_size[1] * scale))
     samples = [sample for row in rows for sample in row]
     panels = [

@@ -78,8 +78,8 @@ def blank(height: int, width: int) -> Image.Image:
 
 def write_line(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, *, size: int, max_width: int, colour: Colour = INK
-) -> int:
-    """Write a line, smaller or shortened if it is wider than `max_width` pixels, and return its width."""
+) -> None:
+    """Write a line, smaller or shortened if it is wider than `max_width` pixels."""
     text = shortened(text, max_width // 3)  # letters are wider than 3 pixels, and measuring is slow
     font = fitting_font(text, size=size, max_width=max_width)
     letters = len(text)
@@ -87,7 +87,6 @@ def write_line(
         letters = letters * 9 // 10
         text = shortened(text, letters)
     write_text(draw, corner, text, font, colour)
-    return text_size(text, font)[0]
 
 
 def shortened(text: str, letters: int) -> str:
