@@ -65,7 +65,7 @@ def test_each_image_is_written_and_the_same_every_time(
         assert f"{image.shape[1]} x {image.shape[0]} pixels" in line
         assert len(data) < 1_500_000
     paths[0].write_bytes(b"older")
-    for seed in (0, 1):
+    for seed in (1,) if what == "priors" else (0, 1):
         is_same = seed == 0 or what == "priors"  # which have no randomness
         drawn = show.show(compose(folder, what, *settings, f"seed={seed}"))
         assert ([path.read_bytes() for path in drawn] == first) == is_same

@@ -180,23 +180,30 @@ LACKING = ("checkpoint", "result.json", "config.yaml")
 
 
 @pytest.mark.parametrize(
-    ("name", "without"),
+    ("val", "test", "without"),
     [
-        ("no objects", ()),
-        ("no images, no classes", LACKING),
-        *(pytest.param(name, (), marks=pytest.mark.slow) for name in ("no images", "no detections", "neither")),
-        pytest.param("difficult objects alone", (), marks=pytest.mark.slow),
+        ("no objects", "no images", ()),
+        pytest.param("no detections", "difficult objects alone", (), marks=pytest.mark.slow),
+        ("no images, no classes", "no images, no classes", LACKING),
     ],
 )
 def test_parts_that_are_missing_are_said_and_the_others_shown(
-    tmp_path: Path, name: str, without: tuple[str, ...]
+    tmp_path: Path, val: str, test: str, without: tuple[str, ...]
 ) -> None:
-    page = read(write_report(make_run(tmp_path / "run", record=EMPTY[name], without=without)))
+    directory = make_run(tmp_path / "run", record=EMPTY[val], without=without)
+    replace(EMPTY[test], split="test").save(directory / "evaluations" / "test.npz")
+    page = read(write_report(directory))
     for text in ("The run is unfinished", "No configuration: there is no config.yaml", "No coverage by the priors"):
         assert (text in page.text) == bool(without)
-    assert "val-errors" in page.ids
+    assert {"val-errors", "test-errors"} < set(page.ids)
     assert {"priors", "configuration"} & set(page.ids) == (set() if without else {"priors", "configuration"})
     assert "nan" not in page.text
+
+
+def test_a_damaged_checkpoint_is_a_gap(tmp_path: Path) -> None:
+    directory = make_run(tmp_path / "run", record=EMPTY["neither"])
+    (directory / "checkpoints" / "best.ckpt").write_bytes(b"PK broken")
+    assert "No coverage by the priors: " in read(write_report(directory)).text
 
 
 def test_a_run_without_a_validation_says_why(tmp_path: Path, pages: dict[str, Path]) -> None:
@@ -212,20 +219,13 @@ def test_a_run_without_a_validation_says_why(tmp_path: Path, pages: dict[str, Pa
     assert "val" not in page.ids
 
 
-@pytest.mark.parametrize(
-    "odd", [None, *(pytest.param(odd, marks=pytest.mark.slow) for odd in ([1, "a"], {"a": {"images": "x"}}))]
-)
-def test_entries_of_another_kind_than_expected_and_a_damaged_checkpoint_are_passed_over(
-    tmp_path: Path, odd: object
-) -> None:
-    directory = make_run(tmp_path / "run", record=EMPTY["one class"])
-    (directory / "checkpoints" / "best.ckpt").write_bytes(b"PK broken")
+@pytest.mark.parametrize("odd", [None, [1, "a"], {"a": {"images": "x"}}])
+def test_entries_of_another_kind_than_expected_are_passed_over(tmp_path: Path, odd: object) -> None:
+    directory = make_run(tmp_path / "run")
     for path in (directory / name for name in ("run.json", "result.json", "config.yaml")):
         keys = list(yaml.safe_load(path.read_text()))
         path.write_text(json.dumps(dict.fromkeys(keys, odd)))  # which is YAML too
-    page = read(write_report(directory))
-    assert "val" in page.ids
-    assert "No coverage by the priors: " in page.text
+    assert "curves" in read(write_report(directory)).ids
     assert "scores" in read(write_comparison([directory], directory / "comparison.html")).ids
 
 
