@@ -17,7 +17,6 @@ write_priors = partial(priors_yaml, objects=7, before="1.0%", after="2.0%")
 @pytest.mark.parametrize(
     ("levels", "clip"),
     [
-        (SSD300_VOC, False),
         (tuple(replace(level, max_size=None) for level in SSDLITE320), "size"),
         (
             (

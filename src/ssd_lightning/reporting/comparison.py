@@ -24,7 +24,7 @@ from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
 from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.page import REPORT, render, write_page
-from ssd_lightning.reporting.run import SPLITS, Run, read_run
+from ssd_lightning.reporting.run import SPLITS, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
 from ssd_lightning.visualization.bars import bar_figure, dot_figure
 
@@ -42,11 +42,7 @@ def write_comparison(directories: Sequence[Path | str], output: Path | str = COM
     for index, path in enumerate(paths):
         if path.resolve() in {other.resolve() for other in paths[:index]}:
             raise DataError(f"{path} is given twice")
-    return write_page(comparison_page(list(map(read_run, paths)), Path(output)), Path(output))
-
-
-def comparison_page(runs: Sequence[Run], path: Path) -> str:
-    """Return the page as HTML; its links are relative to `path`."""
+    runs, path = list(map(read_run, paths)), Path(output)
     groups, warning = group_runs(runs), different_data(runs)
     errors, notes = error_charts(groups)
     there: dict[str, Any] = {
@@ -57,7 +53,7 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         "settings": [(group.label, config_differences(groups[0], group)) for group in groups[1:]],
     }
     configurations = "one configuration" if len(groups) == 1 else f"{len(groups)} configurations"
-    return render(
+    html = render(
         "comparison.html.j2",
         runs_mark=runs_mark(run.directory for run in runs),
         warning=warning,
@@ -71,6 +67,7 @@ def comparison_page(runs: Sequence[Run], path: Path) -> str:
         notes=notes,
         **there,
     )
+    return write_page(html, path)
 
 
 def group_row(group: RunGroup, slot: int, folder: Path) -> dict[str, Any]:

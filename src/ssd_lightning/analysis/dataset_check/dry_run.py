@@ -1,115 +1,20 @@
-"""The first steps of a run: expected loss of an untrained network, time of a step, and an estimate of the whole run."""
+"""What the first steps of a run say: the expected loss of an untrained network, and an estimate of the whole run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, RandomSampler
 
-from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.issues import Issue
-from ssd_lightning.data.dataset import DetectionDataset, Transform, collate
-from ssd_lightning.losses import MultiBoxLoss
-from ssd_lightning.memory import MIB, peak_memory_mib
-from ssd_lightning.models.ssd import SSD
-from ssd_lightning.timing import seconds_of
 from ssd_lightning.types import SSDOutput, Target
 
 Loss = Callable[[SSDOutput, Sequence[Target]], Mapping[str, Tensor]]
 Batch = tuple[Tensor, Sequence[Target]]
-Batches = Iterator[tuple[Tensor, list[Target]]]
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-BATCHES_OF_FIRST_LOSS = 2
-BATCHES_BESIDE = BATCHES_OF_FIRST_LOSS + 2
-"""Steps besides the timed ones: one for warm-up, one for the memory."""
 MOST_TIMES_EXPECTED = 10.0
 """Factor for the first class loss. Mining selects the worst of thousands of negatives, so a network with scattered
 logits has several times the loss of the uniform guess."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Measurements of the steps."""
-
-    losses: dict[str, dict[str, float]]
-    """Result of `first_losses`."""
-    seconds_a_step: float
-    activations_mib: float | None
-    """Peak of a step above weights, gradients and the optimiser's state; None if the device does not report it."""
-    fixed_mib: float
-    """Weights, gradients and the optimiser's state."""
-
-
-def sound_batches(
-    check: DatasetCheck, transform: Transform, *, batch_size: int, steps: int, num_workers: int, seed: int
-) -> Batches | None:
-    """Load and augment batches of valid training images; None if there are none."""
-    dataset = check.datasets["train"]
-    facts = [check.facts.get(Path(path)) for path in dataset.annotations.image_paths]
-    is_sound = np.array([fact is not None and fact.problem is None for fact in facts], bool)
-    annotations = dataset.annotations.select(is_sound)
-    if not len(annotations):
-        return None
-    sound = DetectionDataset(annotations=annotations, class_names=dataset.class_names, transform=transform, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    count = (steps + BATCHES_BESIDE) * batch_size
-    sampler = RandomSampler(sound, replacement=True, num_samples=count, generator=generator)
-    return iter(DataLoader(sound, batch_size, sampler=sampler, num_workers=num_workers, collate_fn=collate))
-
-
-def take_steps(
-    check: DatasetCheck,
-    net: SSD,
-    loss: MultiBoxLoss,
-    optimizer: Optimizer,
-    batches: Batches,
-    *,
-    steps: int,
-    device: torch.device,
-    precision: str,
-) -> Trial | None:
-    """Compare the first loss with its expected value, then train, and measure time and memory.
-
-    The network is on the device, as at the start of the run. None if the memory is not sufficient.
-    """
-
-    def step() -> None:
-        images, targets = next(batches)
-        with torch.autocast(device.type, HALF.get(precision), enabled=precision in HALF):
-            losses = loss(net(images.to(device, non_blocking=True)), targets)
-        (losses["loss_box"] + losses["loss_cls"]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    try:
-        first = list(islice(batches, BATCHES_OF_FIRST_LOSS))
-        losses = first_losses(net, loss, [(images.to(device), targets) for images, targets in first])
-        step()  # warm-up
-        seconds = median(seconds_of(step, device) for _ in range(steps))
-        peak = peak_memory_mib(step, device)
-    except torch.OutOfMemoryError as error:
-        sentence = f"a training step does not fit into the memory of {device}: {str(error).splitlines()[0]}"
-        check.issues.append(Issue("error", "memory", "train", sentence))
-        return None
-    check.issues += first_loss_issues(losses)
-    weights = sum(weight.nbytes for weight in net.parameters()) / MIB
-    values = [value for of_weight in optimizer.state.values() for value in of_weight.values()]
-    state = sum(value.nbytes for value in values if torch.is_tensor(value)) / MIB
-    return Trial(
-        losses=losses,
-        seconds_a_step=seconds,
-        # Gradients are allocated and freed in every step, so they are part of its peak.
-        activations_mib=None if peak is None else max(0.0, peak - weights),
-        fixed_mib=2 * weights + state,
-    )
 
 
 @torch.no_grad()
