@@ -147,8 +147,8 @@ class EvaluationRecord:
                 split=str(names["split"]),
                 **{key: tuple(map(str, names[key])) for key in _NAMES[1:]},
                 sizes_px=torch.from_numpy(arrays["sizes_px"].astype(np.int64)),
-                detections=DetectionTable(**_columns(arrays, "detections", "boxes", "scores", "labels")),
-                objects=ObjectTable(**_columns(arrays, "objects", "boxes", "labels", "difficult")),
+                detections=_read(arrays, "detections", DetectionTable),
+                objects=_read(arrays, "objects", ObjectTable),
             )
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -172,9 +172,10 @@ def _rows(table: _Table, kept: Tensor) -> _Table:
     return type(table)(*(column[kept] for column in table))
 
 
-def _columns(arrays: dict[str, np.ndarray], what: str, *names: str) -> dict[str, Tensor]:
+def _read(arrays: dict[str, np.ndarray], what: str, table: type[_Table]) -> _Table:
     counts = arrays[f"{what}_counts"].astype(np.int64)
-    columns = {name: torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in names}
-    if (counts < 0).any() or counts.sum() != len(columns["labels"]):
-        raise DataError(f"it has {len(columns['labels'])} {what}, but its images have {counts.sum()}")
-    return {"image_index": torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts)), **columns}
+    columns = [torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in table._fields[1:]]
+    num_rows = len(arrays[f"{what}_labels"])
+    if (counts < 0).any() or counts.sum() != num_rows:
+        raise DataError(f"it has {num_rows} {what}, but its images have {counts.sum()}")
+    return table(torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts)), *columns)

@@ -126,10 +126,14 @@ class _Task:
         self.clip: Clip = clip
         self.given = given
         self._weights = object_weights(boxes_xyxy, image_size)
-        self._reached_before = reached(best_priors(boxes_xyxy, given, image_size, clip).iou)
+        self._reached_before = reached(self.best(given).iou)
         steps = [min(level.steps(image_size)) for level in given]
         self._least = [min(level.min_size, LEAST_STEPS * step) for level, step in zip(given, steps, strict=True)]
         self._most = [max(level.min_size, MOST_STEPS * step) for level, step in zip(given, steps, strict=True)]
+
+    def best(self, levels: Sequence[PriorLevel]) -> BestPriors:
+        """Find the best prior of every object."""
+        return best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
 
     def rank(self, iou: np.ndarray) -> tuple[int, float]:
         """Prefer levels that reach no fewer objects, then the higher score."""
@@ -156,11 +160,11 @@ class _Task:
         Returns:
             The rank of the best levels, and these.
         """
-        best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
+        best = self.best(levels)
         found, highest, stalled = levels, self.rank(best.iou), 0
         for _ in range(MOST_ROUNDS):
             levels = self.tidied(move_levels(self.boxes_xyxy, levels, best, self.image_size))
-            best = best_priors(self.boxes_xyxy, levels, self.image_size, self.clip)
+            best = self.best(levels)
             # The median is over shapes, but the priors have other positions than their objects: a round may be worse.
             rank = self.rank(best.iou)
             stalled = 0 if rank > highest else stalled + 1

@@ -31,7 +31,7 @@ class PRCurve:
     ap_11point: float
     """VOC 2007's mean over 11 recalls; NaN without counted objects."""
 
-    def thinned(self, points: int = 200) -> "PRCurve":
+    def thinned(self, points: int) -> "PRCurve":
         """Keep at most `points` points for drawing: the first that reach evenly spaced recalls.
 
         Precision becomes that of the envelope, so that it does not depend on the selected points.

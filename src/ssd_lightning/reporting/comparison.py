@@ -31,18 +31,17 @@ from ssd_lightning.visualization.bars import bar_figure, dot_figure
 COMPARISON = "comparison.html"
 
 
-def write_comparison(directories: Sequence[Path | str], output: Path | str = COMPARISON) -> Path:
+def write_comparison(directories: Sequence[Path], output: Path) -> Path:
     """Write a page that compares runs with the first of them; `directories` are theirs.
 
     Raises:
         DataError: a directory is given twice, is not a run or has nothing to show, a file in it is damaged, or the
             page cannot be written.
     """
-    paths = list(map(Path, directories))
-    for index, path in enumerate(paths):
-        if path.resolve() in {other.resolve() for other in paths[:index]}:
+    for index, path in enumerate(directories):
+        if path.resolve() in {other.resolve() for other in directories[:index]}:
             raise DataError(f"{path} is given twice")
-    runs, path = list(map(read_run, paths)), Path(output)
+    runs = list(map(read_run, directories))
     groups, warning = group_runs(runs), different_data(runs)
     errors, notes = error_charts(groups)
     there: dict[str, Any] = {
@@ -61,13 +60,13 @@ def write_comparison(directories: Sequence[Path | str], output: Path | str = COM
         title=f"{len(runs)} runs" + (f" of {configurations}" if len(groups) < len(runs) else ""),
         subtitle=", ".join(group.name for group in groups),
         contents={"runs": "Runs", **{name: name.capitalize() for name, content in there.items() if content}},
-        rows=[group_row(group, slot, path.parent) for slot, group in enumerate(groups)],
+        rows=[group_row(group, slot, output.parent) for slot, group in enumerate(groups)],
         first=groups[0],
         has_seeds=any(len(group.runs) > 1 for group in groups),
         notes=notes,
         **there,
     )
-    return write_page(html, path)
+    return write_page(html, output)
 
 
 def group_row(group: RunGroup, slot: int, folder: Path) -> dict[str, Any]:

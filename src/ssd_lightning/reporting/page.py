@@ -41,7 +41,7 @@ EVALUATION_PARTS = {
 }
 
 
-def write_report(run_dir: Path | str, output: Path | str | None = None, *, refresh_s: int | None = None) -> Path:
+def write_report(run_dir: Path, output: Path | None = None, *, refresh_s: int | None = None) -> Path:
     """Write the page of a run, finished or not, and return its path, by default `report.html` in the run directory.
 
     With `refresh_s`, a browser loads the page again after this time.
@@ -50,8 +50,7 @@ def write_report(run_dir: Path | str, output: Path | str | None = None, *, refre
         DataError: the directory is not a run, has nothing to show, a file in it is damaged, or the page cannot be
             written.
     """
-    run = read_run(Path(run_dir))
-    return write_page(run_page(run, refresh_s=refresh_s), Path(output) if output else run.directory / REPORT)
+    return write_page(run_page(read_run(run_dir), refresh_s=refresh_s), output or run_dir / REPORT)
 
 
 def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:

@@ -21,7 +21,7 @@ from ssd_lightning.data.inspection import count_edges, open_leniently
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.split_annotations import Annotations, absolute_roots, shared_files
 from ssd_lightning.data.stages import STAGES
-from ssd_lightning.errors import DataError, one_line
+from ssd_lightning.errors import DataError, listed, one_line
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +109,11 @@ def repeated_issues(split: str, annotations: AnnotationTable, lists: Sequence[Ma
     return [Issue("warning", "repeated", split, one_line(sentence)) for sentence in sentences]
 
 
-def unlisted_issues(found: Iterable[Annotations], *, at_most: int = 5) -> Iterator[Issue]:
+def unlisted_issues(found: Iterable[Annotations]) -> Iterator[Issue]:
     """Find images that no CSV or JSON file of a whole split names, in the folders of those that one does.
 
-    Args:
-        found: annotations of all splits, which may share a folder. Other formats report such images when they are read.
-        at_most: how many an issue names.
+    `found` are the annotations of all splits, which may share a folder. Other formats report such images when they are
+    read.
     """
     named: dict[str, set[str]] = defaultdict(set)
     for annotations in found:
@@ -130,6 +129,5 @@ def unlisted_issues(found: Iterable[Annotations], *, at_most: int = 5) -> Iterat
     for folder, names in named.items():
         others = sorted(name for name in os.listdir(folder) if name not in names and is_image_name(Path(name)))
         if others:
-            shown = ", ".join(others[:at_most]) + ", ..." * (len(others) > at_most)
-            sentence = one_line(f"{folder}: {len(others)} images are not read: {shown}")
+            sentence = one_line(f"{folder}: {len(others)} images are not read: {listed(others, 5)}")
             yield Issue("warning", "unlisted", "train", sentence)
