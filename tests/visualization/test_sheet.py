@@ -37,12 +37,6 @@ def test_a_legend_wraps_and_shows_every_colour() -> None:
         assert (drawn == key.colour).all(-1).any(), key
 
 
-def test_no_sheet_without_panels_or_columns() -> None:
-    for panels, columns in (([], 2), ([Panel(RED)], 0)):
-        with pytest.raises(ValueError, match="make no sheet"):
-            lay_out(panels, columns=columns, title="t")
-
-
 def test_a_png_holds_the_image_and_a_large_one_gets_a_palette(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
     size = save_png(noise, tmp_path / "a.png")

@@ -14,6 +14,8 @@ from ssd_lightning.reporting.run import SPLITS
 from ssd_lightning.visualization.coverage_plot import draw_ious, draw_shares
 from ssd_lightning.visualization.svg import to_svg
 
+IOU_TITLE = "Best IoU of each object with a prior"
+
 
 def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
     """Measure how the priors of a checkpoint cover the objects of an evaluation, as `run.html.j2` shows it.
@@ -43,24 +45,19 @@ def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
         }
         for index, level in enumerate(net.levels)
     ]
+    figure = column_figure()
+    draw_ious(figure.subplots(), [("objects", best.iou)])
     return {
         "sentence": f"{summary['reached']:,} of {summary['objects']:,} objects of the {SPLITS[record.split]} images, "
         f"{share}, have a prior of IoU {summary['threshold']:g} or more; the network has {len(net.priors_cxcywh):,} "
         f"priors on {len(net.levels)} levels",
         "charts": [
-            _iou_chart(best.iou),
+            Chart(IOU_TITLE, to_svg(figure, f"{IOU_TITLE}: {len(boxes)} objects")),
             _share_chart("Objects with a prior, by size", summary["by_size"], "size (root of the area) in the input"),
             _share_chart("Objects with a prior, by shape", summary["by_ratio"], "width : height"),
         ],
         "levels": levels,
     }
-
-
-def _iou_chart(ious: np.ndarray) -> Chart:
-    figure = column_figure()
-    draw_ious(figure.subplots(), [("objects", ious)])
-    title = "Best IoU of each object with a prior"
-    return Chart(title, to_svg(figure, f"{title}: {len(ious)} objects"))
 
 
 def _share_chart(title: str, shares: Mapping[str, Mapping[str, Any]], x_label: str) -> Chart:

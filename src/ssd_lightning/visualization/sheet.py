@@ -51,14 +51,9 @@ def lay_out(
 ) -> np.ndarray:
     """Arrange panels in rows: uint8 `[H, W, 3]`.
 
-    Panels of any size are centred in columns as wide as the widest. The legend `keys` lies below the title and its
-    lines, `header` has the titles of the columns.
-
-    Raises:
-        ValueError: there is no panel, or `columns` is less than one.
+    Panels of any size are centred in columns as wide as the widest; there is at least one. The legend `keys` lies below
+    the title and its lines, `header` has the titles of the columns.
     """
-    if not panels or columns < 1:
-        raise ValueError(f"{len(panels)} panels in {columns} columns make no sheet")
     columns = min(columns, len(panels))
     cell = max(panel.image.shape[1] for panel in panels)
     width = columns * (cell + GAP_PX) + GAP_PX
