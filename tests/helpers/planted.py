@@ -1,7 +1,7 @@
 """Small data sets in every annotation format, whole or with one fault of each kind planted, and where each fault is."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,8 +191,8 @@ def _write_csv(root: Path, split: str, images: Sequence[ImageSpec], class_names:
 
 
 IMAGE_FOLDERS = {"voc": "JPEGImages", "coco": "{split}", "yolo": "images/{split}", "csv": "{split}"}
-Write = Callable[[Path, str, Sequence[ImageSpec], Sequence[str]], None]
-WRITERS: Mapping[str, Write] = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
+
+WRITERS = {"voc": _write_voc, "coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
 
 
 def write_voc_from(offset: int, root: Path) -> None:
