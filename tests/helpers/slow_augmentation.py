@@ -61,7 +61,7 @@ def choose_window(
     height, width = size_px
     found = [(0, 0, width, height)]
     for min_iou in (*min_ious, None):
-        for window_px in sample_windows(rng, (trials,), size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0)).tolist():
+        for window_px in sample_windows(rng, trials, size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0)).tolist():
             ious = [_iou(window_px, box) for box in boxes_px.tolist()]
             inside = [_holds_centre(window_px, box) for box in boxes_px.tolist()]
             if rule == "center":

@@ -1,10 +1,7 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe code."""
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any, get_args
-
-import numpy as np
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
@@ -13,11 +10,8 @@ from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
 from ssd_lightning.data.resize import as_resize_mode, checked_size
 from ssd_lightning.errors import ConfigurationError
 
-MIN_SIDE = 1e-4
-"""Boxes with a side below this fraction of the image (.03 of 300 pixels) are dropped: too thin for useful offsets."""
 
-
-class SSDAugmentation:
+class SSDAugmentation(Compose):
     """Photometric distortion, expansion (p .5), crop, warp with one of five interpolations, flip (p .5).
 
     The mean is not subtracted here; the network's preprocessing does it.
@@ -99,7 +93,7 @@ class SSDAugmentation:
             trials=crop_trials,
             allow_empty=allow_empty_crop,
         )
-        self._chain = Compose(
+        super().__init__(
             DistortExpandCropWarp(
                 image_size=checked_size(image_size),
                 photometric=distortion if photometric else None,
@@ -112,19 +106,3 @@ class SSDAugmentation:
             vertical_flip=vertical_flip,
             extra_transforms=() if extra_transforms is None else extra_transforms,
         )
-
-    def at_size(self, image_size: tuple[int, int]) -> "SSDAugmentation":
-        """Return the same augmentation for another output size (height, width)."""
-        other = copy(self)
-        other._chain = self._chain.at_size(image_size)
-        return other
-
-    def __call__(
-        self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Augment one sample, see `Transform`. Boxes with a side below `MIN_SIDE` are dropped."""
-        indexed = np.empty((len(boxes_xyxy), 5))
-        indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
-        image, boxes = self._chain(image, indexed, seed)
-        boxes = boxes[(boxes[:, 2:4] - boxes[:, :2] >= MIN_SIDE).all(axis=1)]
-        return image, boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from copy import copy
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks online for updates
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
 from ssd_lightning.data.random_iou_crop import RandomIoUCrop
-from ssd_lightning.data.resize import ResizeMode, Stretch, boxes_into_input
+from ssd_lightning.data.resize import ResizeMode, boxes_into_input
 from ssd_lightning.data.windows import (
     CropWindow,
     boxes_in_view,
@@ -27,6 +27,8 @@ from ssd_lightning.errors import ConfigurationError
 
 INTERPOLATIONS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4)
 EXPANSION_PROBABILITY = 0.5
+MIN_SIDE = 1e-4
+"""Boxes with a side below this fraction of the image (.03 of 300 pixels) are dropped: too thin for useful offsets."""
 
 
 class DistortExpandCropWarp(A.DualTransform):
@@ -52,7 +54,7 @@ class DistortExpandCropWarp(A.DualTransform):
         max_expand_ratio: float | None,
         fill: tuple[int, int, int],
         crop: RandomIoUCrop | None,
-        resize: ResizeMode = Stretch(),  # noqa: B008  it is immutable
+        resize: ResizeMode,
     ) -> None:
         super().__init__(p=1.0)
         self.image_size = image_size
@@ -120,7 +122,7 @@ class DistortExpandCropWarp(A.DualTransform):
 
 
 class Compose:
-    """Apply all steps in order to `image` and `bboxes` `[N, 4 + ...]`: normalised xyxy and extra columns.
+    """A `Transform` of all steps in order.
 
     The paper's steps do not use `A.Compose`, which is slower because it validates the boxes repeatedly. The user's
     transforms use it.
@@ -150,18 +152,22 @@ class Compose:
             A.Compose([knows_boxes, *extra_transforms], bbox_params=boxes) if extra_transforms else None
         )
 
-    def at_size(self, image_size: tuple[int, int]) -> "Compose":
-        """Return the same steps for another output size (height, width)."""
+    def at_size(self, image_size: tuple[int, int]) -> Self:
+        """Return the same transform for another output size (height, width)."""
         other = copy(self)
         other._first = copy(self._first)
         other._first.image_size = other._image_size = image_size
         return other
 
-    def __call__(self, image: np.ndarray, bboxes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Transform one sample. The seed determines the result."""
+    def __call__(
+        self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Transform one sample, see `Transform`. Boxes with a side below `MIN_SIDE` are dropped."""
+        indexed = np.empty((len(boxes_xyxy), 5))
+        indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
         # All steps share one random generator. If each had the same seed, expansion and flips would be correlated.
         streams = np.random.default_rng(seed), Random(seed)  # noqa: S311
-        sample = {"image": image, "bboxes": bboxes}
+        sample = {"image": image, "bboxes": indexed}
         for step in (self._first, *self._steps):
             step.set_random_state(*streams)
             sample = step(**sample)
@@ -170,7 +176,9 @@ class Compose:
             self._extra_transforms.set_random_state(*streams)
             sample = self._extra_transforms(**sample)
             self._require_image(sample["image"])
-        return sample["image"], sample["bboxes"].reshape(-1, bboxes.shape[1])
+        boxes = sample["bboxes"].reshape(-1, 5)
+        boxes = boxes[(boxes[:, 2:4] - boxes[:, :2] >= MIN_SIDE).all(axis=1)]
+        return sample["image"], boxes[:, :4].astype(np.float32), boxes[:, 4].astype(np.int64)
 
     def _fill_up(self, image: np.ndarray, bboxes: np.ndarray) -> dict[str, Any]:
         """Pad a sample to the input size, after the flips, so that the image is in the same corner as in evaluation."""

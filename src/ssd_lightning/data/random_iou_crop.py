@@ -94,7 +94,7 @@ class RandomIoUCrop:
         """Draw crops for one condition (None: no condition), and return the first that meets it."""
         left, top, right, bottom = canvas_px
         drawn_px = sample_windows(
-            rng, (self.trials,), (bottom - top, right - left), scale=self.scale, aspect_ratio=self.aspect_ratio
+            rng, self.trials, (bottom - top, right - left), scale=self.scale, aspect_ratio=self.aspect_ratio
         ) + np.array([left, top, left, top])
         fits = self.fits(normalise_windows(drawn_px, size_px), boxes, min_iou=min_iou)
         first = int(fits.argmax())
@@ -123,7 +123,7 @@ class RandomIoUCrop:
 
 def sample_windows(
     rng: np.random.Generator,
-    shape: tuple[int, ...],
+    count: int,
     size_px: tuple[int, int],
     *,
     scale: tuple[float, float],
@@ -136,21 +136,20 @@ def sample_windows(
 
     Args:
         rng: random number generator.
-        shape: shape of the array of crops.
+        count: number of crops.
         size_px: (height, width) of the image.
         scale: range of the square root of a crop's relative area, in (0, 1].
         aspect_ratio: range of width over height, relative to the image; must contain 1.
 
     Returns:
-        int64 `[*shape, 4]`, xyxy in pixels; the right and bottom edges are exclusive.
+        int64 `[count, 4]`, xyxy in pixels; the right and bottom edges are exclusive.
     """
     height, width = size_px
     size = np.array([width, height])
-    s = rng.uniform(*scale, shape)
+    s = rng.uniform(*scale, count)
     lowest = np.maximum(aspect_ratio[0], s * s)
-    root = np.sqrt(lowest + (np.minimum(aspect_ratio[1], 1 / (s * s)) - lowest) * rng.random(shape))
-    sides = np.empty((*shape, 2))
-    sides[..., 0], sides[..., 1] = s * root * width, s / root * height
+    root = np.sqrt(lowest + (np.minimum(aspect_ratio[1], 1 / (s * s)) - lowest) * rng.random(count))
+    sides = np.stack([s * root * width, s / root * height], axis=-1)
     sides_px = np.minimum(np.maximum(np.rint(sides), 1), size)
     corners_px = np.floor(rng.random(sides.shape) * (size - sides_px + 1))
     return np.concatenate([corners_px, corners_px + sides_px], axis=-1).astype(np.int64)

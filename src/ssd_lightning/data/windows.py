@@ -90,11 +90,8 @@ def view_through(window_px: Window, size_px: tuple[int, int], image_size: tuple[
     rows = _seen(top, bottom, size_px[0], image_size[0])
     if columns is None or rows is None:
         return CropWindow((0, 0, 0, 0), (0, 0, 0, 0))
-    (part_left, part_right), (place_left, place_right) = columns
-    (part_top, part_bottom), (place_top, place_bottom) = rows
-    return CropWindow(
-        (part_left, part_top, part_right, part_bottom), (place_left, place_top, place_right, place_bottom)
-    )
+    part_px, place_px = ((x[0], y[0], x[1], y[1]) for x, y in zip(columns, rows, strict=True))
+    return CropWindow(part_px, place_px)
 
 
 def _seen(start: int, end: int, side: int, shown: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
