@@ -10,7 +10,7 @@ from typing import Any, overload
 import numpy as np
 
 
-class TextColumn(Sequence[str]):
+class TextColumn:
     """Texts in one block of bytes, without a Python object for each.
 
     Args:
@@ -33,13 +33,7 @@ class TextColumn(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> str:
         return self.block[self.ends[index] : self.ends[index + 1]].tobytes().decode(errors="surrogateescape")
 
 

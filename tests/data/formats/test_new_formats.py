@@ -372,7 +372,7 @@ def test_records_are_a_format(tmp_path: Path) -> None:
     assert repr(records) != repr(Records(train=[record(EMPTY)]))
     found = records.read(tmp_path, "train")
     assert objects_of(found) == expected(A, EMPTY)
-    assert list(found.columns.image_ids[:]) == ["first", "b"]
+    assert list(found.columns.image_ids) == ["first", "b"]
     assert sorted(found.columns.difficult.tolist()) == [False, True]
     dataset = DatasetOpener(format=records)(splits=[{"root": tmp_path, "split": "train"}])
     assert (len(dataset), dataset.class_names) == (2, ("cat", "dog"))
