@@ -35,7 +35,7 @@ class ClassRules:
     rename: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        ruled = self._ruled()
+        ruled = [name for name, _ in self._new_names()]
         twice = sorted({name for name in ruled if ruled.count(name) > 1})
         if twice:
             raise ConfigurationError(
@@ -44,28 +44,26 @@ class ClassRules:
 
     def __call__(self, name: str) -> str | None:
         """Return the name under which a class is used; None if it is excluded."""
-        if name in (self.exclude or ()):
-            return None
-        return {**self._renamed(), **{name: new for new, name in self._merged()}}.get(name, name)
+        return dict(self._new_names()).get(name, name)
 
-    def _ruled(self) -> list[str]:
-        return [*(self.exclude or ()), *self._renamed(), *(name for _, name in self._merged())]
-
-    def _renamed(self) -> dict[str, str]:
-        """Return the new names by class. Keys on the command line cannot be quoted: the class "7" is a number there."""
-        return {str(name): new for name, new in (self.rename or {}).items()}
-
-    def _merged(self) -> list[tuple[str, str]]:
-        given = (self.merge or {}).items()
-        listed = ((str(new), names if isinstance(names, list | tuple) else [names]) for new, names in given)
-        return [(new, str(name)) for new, names in listed for name in names]
+    def _new_names(self) -> list[tuple[str, str | None]]:
+        """List the classes with a rule. Keys on the command line cannot be quoted: the class "7" is a number there."""
+        merged = (
+            (str(new), names if isinstance(names, list | tuple) else [names])
+            for new, names in (self.merge or {}).items()
+        )
+        return [
+            *((name, None) for name in self.exclude or ()),
+            *((str(name), new) for name, new in (self.rename or {}).items()),
+            *((str(name), new) for new, names in merged for name in names),
+        ]
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Describe each rule for a class that is none of `names`."""
         return [
             f"data.exclude_classes, merge_classes or rename_classes names '{name}', which "
             f"{unknown_class_text(name, names)}"
-            for name in self._ruled()
+            for name, _ in self._new_names()
             if name not in names
         ]
 

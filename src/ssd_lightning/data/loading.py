@@ -11,6 +11,8 @@ from ssd_lightning.checks import require_number
 from ssd_lightning.data.dataset import DetectionDataset, collate
 from ssd_lightning.data.sampler import EpochSampler
 
+MOST_WORKERS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
@@ -55,7 +57,7 @@ class Loading:
         )
 
 
-def spare_workers(ranks: int, most: int = 16) -> int:
+def spare_workers(ranks: int) -> int:
     """Divide the available CPU cores among the ranks of this machine, leaving one core for each rank."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(most, cores // ranks - 1))
+    return max(1, min(MOST_WORKERS, cores // ranks - 1))
