@@ -1,9 +1,9 @@
 """What was read once is mapped by all, until a file changes or the cache is damaged."""
 
-import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.annotation_tools import A, write_voc
+from helpers.annotation_tools import A, paint, write_coco, write_voc
 from ssd_lightning.data import annotation_cache
 from ssd_lightning.data.annotation_cache import read_cached
 from ssd_lightning.data.annotations import AnnotationTable
@@ -22,7 +22,7 @@ from ssd_lightning.data.split_annotations import Annotations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class Counted(CSV):
     """A reader that notes each reading in a file."""
 
     notes: Path
@@ -32,14 +32,19 @@ class Counted:
         time.sleep(self.slow_s)
         with self.notes.open("a") as file:
             file.write("read\n")
-        return CSV().read(root, split)
+        return super().read(root, split)
 
-    def files(self, root: Path, split: str) -> list[str]:
-        return list(CSV().files(root, split))
+    def cached(self, root: Path) -> Annotations:
+        return read_cached(self, root, "train", folder=self.notes.with_name("cache"))
 
     @property
     def times(self) -> int:
-        return self.notes.read_text().count("read") if self.notes.exists() else 0
+        return self.notes.read_text().count("read")
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Counted:
+    return Counted(notes=tmp_path / "notes")
 
 
 @pytest.fixture
@@ -50,9 +55,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (200, 100)).save(folder / f"images/{name}.jpg")
     write(folder, "a.jpg,cat,1,2,30,40", "b.jpg,dog,5,5,300,50", "b.jpg,dog,9,9,9,20")
     monkeypatch.setattr(annotation_cache, "SLOWEST_UNCACHED_S", 0.0)
-    for path in (folder, *folder.rglob("*")):
-        os.utime(path, (1e9, 1e9))
+    make_old(folder)
     return folder
+
+
+def make_old(root: Path) -> None:
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (1e9, 1e9))
 
 
 def write(root: Path, *rows: str) -> None:
@@ -64,9 +73,8 @@ def plain(found: Annotations) -> object:
     return rows, list(found.names), list(map(str, found.problems)), found.columns.overhangs.tolist(), list(found.notes)
 
 
-def test_a_second_opening_maps_what_the_first_has_read(root: Path, tmp_path: Path) -> None:
-    reader = Counted(notes=tmp_path / "notes")
-    first, second = (read_cached(reader, root, "train", folder=tmp_path / "cache") for _ in range(2))
+def test_a_second_opening_maps_what_the_first_has_read(root: Path, reader: Counted) -> None:
+    first, second = reader.cached(root), reader.cached(root)
     assert reader.times == 1
     assert plain(first) == plain(second) == plain(CSV().read(root, "train"))
     assert first.columns.folder is not None
@@ -77,10 +85,9 @@ def test_a_second_opening_maps_what_the_first_has_read(root: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("change", ["annotation", "added image", "removed image"])
 def test_a_change_of_the_files_is_read_with_a_line(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
+    root: Path, reader: Counted, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
-    reader = Counted(notes=tmp_path / "notes")
-    read_cached(reader, root, "train", folder=tmp_path / "cache")
+    reader.cached(root)
     if change == "annotation":
         write(root, "a.jpg,cow,1,2,30,40")
     elif change == "added image":
@@ -88,17 +95,16 @@ def test_a_change_of_the_files_is_read_with_a_line(
     else:
         (root / "images/a.jpg").unlink()
     with caplog.at_level(logging.INFO):
-        found = read_cached(reader, root, "train", folder=tmp_path / "cache")
+        found = reader.cached(root)
     assert reader.times == 2
     assert plain(found) == plain(CSV().read(root, "train"))
     assert f"{root / ('train.csv' if change == 'annotation' else 'images')} has changed" in caplog.text
 
 
 def test_a_damaged_cache_is_read_again_with_a_line(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    root: Path, reader: Counted, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = Counted(notes=tmp_path / "notes")
-    expected = plain(read_cached(reader, root, "train", folder=tmp_path / "cache"))
+    expected = plain(reader.cached(root))
     (place,) = (path for path in (tmp_path / "cache/annotations").iterdir() if path.is_dir())
     names = sorted(path.name for path in place.iterdir())
     assert len(names) > 10
@@ -107,29 +113,24 @@ def test_a_damaged_cache_is_read_again_with_a_line(
         changed = (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), b"")[number % 3]
         (place / name).write_bytes(changed)
         caplog.clear()
-        assert plain(read_cached(reader, root, "train", folder=tmp_path / "cache")) == expected, name
+        assert plain(reader.cached(root)) == expected, name
         assert reader.times == number, name
         assert f"{place}: the kept annotations are damaged" in caplog.text
 
 
 def test_files_that_are_being_written_are_not_kept(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    root: Path, reader: Counted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = Counted(notes=tmp_path / "notes")
     os.utime(root / "train.csv")
     for _ in range(2):
-        assert read_cached(reader, root, "train", folder=tmp_path / "cache").columns.folder is None
+        assert reader.cached(root).columns.folder is None
     assert reader.times == 2
     assert not caplog.messages
 
 
 def test_one_process_reads_and_the_others_wait(root: Path, tmp_path: Path) -> None:
     reader = Counted(notes=tmp_path / "notes", slow_s=0.5)
-    fork = multiprocessing.get_context("fork")
-    arguments = (reader, root, "train")
-    processes = [
-        fork.Process(target=read_cached, args=arguments, kwargs={"folder": tmp_path / "cache"}) for _ in range(2)
-    ]
+    processes = [multiprocessing.get_context("fork").Process(target=reader.cached, args=(root,)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -145,24 +146,19 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_alone(root: Path, tmp_p
 
 
 def test_a_missing_image_that_arrives_is_used(root: Path, tmp_path: Path) -> None:
-    image = {"id": 1, "file_name": "c.jpg", "width": 200, "height": 100}
-    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}
-    coco = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "cat"}]}
-    (root / "annotations").mkdir()
-    (root / "annotations" / "instances_other.json").write_text(json.dumps(coco))
-    for path in (root, *root.rglob("*")):
-        os.utime(path, (1e9, 1e9))
-    assert len(read_cached(COCO(), root, "other", folder=tmp_path / "cache").columns.image_ids) == 0
-    (root / "other").mkdir()
-    Image.new("RGB", (200, 100)).save(root / "other" / "c.jpg")
-    assert len(read_cached(COCO(), root, "other", folder=tmp_path / "cache").columns.image_ids) == 1
+    image = replace(A, name="c.jpg")
+    write_coco(root, "other", [image])
+    shutil.rmtree(root / "other")
+    make_old(root)
+    for count in (0, 1):
+        assert len(read_cached(COCO(), root, "other", folder=tmp_path / "cache").columns.image_ids) == count
+        paint(root / "other", [image])
 
 
 def test_a_list_that_makes_another_split_of_a_detected_folder_is_read(root: Path, tmp_path: Path) -> None:
     (root / "train.csv").unlink()
     write_voc(root, "trainval", [A, replace(A, name="b.jpg")])
-    for path in (root, *root.rglob("*")):
-        os.utime(path, (1e9, 1e9))
+    make_old(root)
 
     def opened() -> list[str]:
         opener = DatasetOpener(format=Auto(), cache_folder=tmp_path / "cache")

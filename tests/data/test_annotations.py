@@ -8,38 +8,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssd_lightning.data.annotation_checks import Problem
+from helpers.datasets import annotation
 from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, TextColumn
 
 
 def annotations(counts: list[int]) -> list[ImageAnnotation]:
     rng = np.random.default_rng(0)
     return [
-        ImageAnnotation(
-            f"image {index}",
-            Path(f"/folder/{index}.jpg"),
-            (10 + index, 20 + index),
-            rng.random((count, 4)).astype(np.float32),
-            rng.integers(1, 4, count),
-            rng.random(count) < 0.5,
+        annotation(
+            f"/folder/{index}.jpg",
+            image_id=f"image {index}",
+            size_px=(10 + index, 20 + index),
+            boxes=rng.random((count, 4)),
+            labels=rng.integers(1, 4, count),
+            difficult=rng.random(count) < 0.5,
         )
         for index, count in enumerate(counts)
     ]
 
 
 def same(left: ImageAnnotation, right: ImageAnnotation) -> bool:
-    arrays = ("boxes_xyxy_px", "labels", "difficult")
-    rest = ("image_id", "image_path", "size_px")
-    return all(np.array_equal(getattr(left, name), getattr(right, name)) for name in arrays) and all(
-        getattr(left, name) == getattr(right, name) for name in rest
-    )
+    return all(np.array_equal(value, getattr(right, name)) for name, value in vars(left).items())
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda name: name.decode(errors="surrogateescape"))))
 def test_texts_of_any_file_name(texts: list[str]) -> None:
-    column = TextColumn.of(texts)
-    assert list(column) == texts
-    assert len(column) == len(texts)
+    assert list(TextColumn.of(texts)) == texts
 
 
 @pytest.mark.parametrize("counts", [[], [0], [2, 0, 3, 1]])
@@ -68,9 +62,8 @@ def test_columns_agree_with_rows_after_any_selection(counts: list[int], data: st
     objects = chosen.objects()
     assert chosen.counts.tolist() == [len(one.labels) for one in chosen]
     assert objects.image.tolist() == [index for index, one in enumerate(chosen) for _ in one.labels]
-    assert objects.labels.tolist() == [label for one in chosen for label in one.labels.tolist()]
-    assert objects.boxes_xyxy_px.tolist() == [box for one in chosen for box in one.boxes_xyxy_px.tolist()]
-    assert objects.difficult.tolist() == [flag for one in chosen for flag in one.difficult.tolist()]
+    for name in ("labels", "boxes_xyxy_px", "difficult"):
+        assert getattr(objects, name).tolist() == [value for one in chosen for value in getattr(one, name).tolist()]
     assert chosen.sizes_px.tolist() == [list(one.size_px) for one in chosen]
     assert list(chosen.image_ids) == [one.image_id for one in chosen]
     assert [Path(path) for path in chosen.image_paths] == [one.image_path for one in chosen]
@@ -97,8 +90,3 @@ def test_a_table_in_memory_goes_to_another_process_and_keeps_its_values() -> Non
     table[1].boxes_xyxy_px[:] = -1  # of a copy
     table[1].difficult[:] = True
     assert same(table[1], given_ones[0])
-
-
-def test_a_problem_is_one_line() -> None:
-    problem = Problem(file="a\nb.xml", item="object 1 'c\td'", kind="inverted", text="is inverted")
-    assert str(problem) == r"a\nb.xml: object 1 'c\td' is inverted"

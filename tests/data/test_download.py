@@ -7,17 +7,16 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 import ssd_lightning.data.archive as archive_module
-from ssd_lightning.data import download
-from ssd_lightning.data.archive import Archive
+from ssd_lightning.data.archive import Archive, install
 from ssd_lightning.data.download import ARCHIVES, prepare
 from ssd_lightning.errors import DataError
 
@@ -110,11 +109,6 @@ class Server(ThreadingHTTPServer):
         )
 
 
-@pytest.fixture(autouse=True)
-def changeable_archives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "ARCHIVES", dict(ARCHIVES))
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -127,9 +121,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def fetch(root: Path, archive: Archive, **more: Any) -> None:
-    download.ARCHIVES["fake"] = archive  # type: ignore[index]  # the fixture's copy
-    prepare(root, archives=["fake"], **{"download": True, **more})
+def fetch(root: Path, archive: Archive, timeout_s: float = 30) -> None:
+    install(archive, root, timeout_s=timeout_s)
 
 
 def assert_in_place(root: Path) -> None:
@@ -139,17 +132,20 @@ def assert_in_place(root: Path) -> None:
     assert not (root / "VOCdevkit").exists()
 
 
-def test_nothing_is_fetched_unasked_and_what_is_asked_for_once(tmp_path: Path, server: Server) -> None:
-    root, archive = tmp_path / "not" / "yet", server.archive("good")
+def test_nothing_is_fetched_unasked_and_what_is_asked_for_once(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "not" / "yet"
+    monkeypatch.setitem(ARCHIVES, "fake", server.archive("good"))  # type: ignore[arg-type]
     fetches = r"the data fake are not in .*data\.download=true fetches them \(0\.0 GB\).*data\.root="
     with pytest.raises(DataError, match=fetches):
-        fetch(root, archive, download=False)
+        prepare(root, archives=["fake"], download=False)
     assert not server.requests
-    for download_ in (True, True, False):
-        fetch(root, archive, download=download_)
+    for download in (True, True, False):
+        prepare(root, archives=["fake"], download=download)
         assert_in_place(root)
     (root / "VOC2007").rename(root / "elsewhere")
-    fetch(root, archive)
+    prepare(root, archives=["fake"], download=True)
     assert_in_place(root)
     assert server.requests == [("good", None)]
 
@@ -203,18 +199,21 @@ def test_what_an_earlier_run_left_is_taken_up_or_thrown_away(
     assert (tmp_path / TAR_NAME).read_bytes() == CONTENT
 
 
-def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(tmp_path: Path, server: Server) -> None:
+def test_ones_own_copy_needs_neither_archive_nor_network_and_is_not_written_to(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARCHIVES, "fake", server.archive("absent"))  # type: ignore[arg-type]
     for name, content in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
 
-    fetch(tmp_path, server.archive("absent"))
+    prepare(tmp_path, archives=["fake"], download=True)
     assert sorted(tmp_path.rglob("*")) == before
 
     (tmp_path / "VOC2007/JPEGImages/000002.jpg").unlink()
-    with pytest.raises(DataError):
-        fetch(tmp_path, server.archive("absent"))
+    with pytest.raises(DataError, match="could not be downloaded"):
+        prepare(tmp_path, archives=["fake"], download=True)
 
 
 def test_all_mirrors_failing_says_what_to_do(tmp_path: Path, server: Server) -> None:
@@ -223,10 +222,7 @@ def test_all_mirrors_failing_says_what_to_do(tmp_path: Path, server: Server) -> 
 
     message = str(caught.value)
     assert message.startswith(f"{TAR_NAME} could not be downloaded; put this file into {tmp_path}, or ")
-    assert "data.root=" in message
-    assert "404" in message
-    assert "hash" in message
-    assert "refused" in message
+    assert all(cause in message for cause in ("data.root=", "404", "hash", "refused"))
     assert "\n" not in message
     assert not (tmp_path / "VOC2007").exists()
 
@@ -257,20 +253,8 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    def run() -> None:
-        try:
-            fetch(tmp_path, server.archive("good"))
-        except BaseException as error:
-            failures.append(error)
-
-    failures: list[BaseException] = []
-    runs = [threading.Thread(target=run) for _ in range(4)]
-    for thread in runs:
-        thread.start()
-    for thread in runs:
-        thread.join()
-
-    assert failures == []
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: fetch(tmp_path, server.archive("good")), range(4)))
     assert_in_place(tmp_path)
     assert server.requests == [("good", None)]
     assert caplog.text.count("unpacking") == 1
@@ -306,15 +290,18 @@ def zip_of_images() -> bytes:
     return stream.getvalue()
 
 
-def test_the_bananas_are_unpacked_once_and_a_lost_image_is_noticed(tmp_path: Path) -> None:
+def test_the_bananas_are_unpacked_once_and_a_lost_image_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content, path = zip_of_images(), tmp_path / ARCHIVES["bananas"].filename
     path.write_bytes(content)
     missing = (tmp_path / "no server").as_uri()
     archive = replace(ARCHIVES["bananas"], checksum=f"sha1:{hashlib.sha1(content).hexdigest()}", urls=(missing,))
+    monkeypatch.setitem(ARCHIVES, "bananas", archive)  # type: ignore[arg-type]
 
-    fetch(tmp_path, archive)
+    prepare(tmp_path, archives=["bananas"], download=True)
     path.unlink()
-    fetch(tmp_path, archive, download=False)
+    prepare(tmp_path, archives=["bananas"], download=False)
 
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.is_file()}
     assert files - {".download.lock"} == {
@@ -322,4 +309,4 @@ def test_the_bananas_are_unpacked_once_and_a_lost_image_is_noticed(tmp_path: Pat
     }
     (tmp_path / BANANAS[1] / "images/1.png").unlink()
     with pytest.raises(DataError, match=r"data\.download=true fetches them"):
-        fetch(tmp_path, archive, download=False)
+        prepare(tmp_path, archives=["bananas"], download=False)

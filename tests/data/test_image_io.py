@@ -6,11 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.pixels import noise
 from ssd_lightning.data.image_io import as_rgb, as_sequence
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 
-RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+RGB = noise(6, 9)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I"])
@@ -23,17 +24,6 @@ def test_pil_images_of_any_mode_are_read_as_files_are(tmp_path: Path, mode: str)
     if suffix:
         image.save(tmp_path / f"saved{suffix}")
         np.testing.assert_array_equal(found, read_image(tmp_path / f"saved{suffix}"))
-
-
-@pytest.mark.parametrize("orientation", [3, 6])
-def test_pil_images_are_turned_upright_as_files_are(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
-    with Image.open(tmp_path / "turned.png") as image:
-        found = as_rgb(image)
-    np.testing.assert_array_equal(found, read_image(tmp_path / "turned.png"))
-    assert found.shape[:2] == ((9, 6) if orientation >= 5 else (6, 9))
 
 
 def test_transparent_pixels_are_white_whatever_the_form(tmp_path: Path) -> None:

@@ -5,19 +5,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
+from helpers.pixels import save_turned, soft_noise
 from ssd_lightning.data.images import choose_reduction, read_image, reduced_size_px
 from ssd_lightning.data.jpeg import Frame, decode_plain_jpeg, read_frame
 from ssd_lightning.errors import DataError
 
-ORIENTATION_TAG = 0x0112
-
 
 def photo(height: int = 60, width: int = 90) -> Image.Image:
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    smooth = cv2.GaussianBlur(noise, (0, 0), 3).astype(float)
-    return Image.fromarray(((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8))
+    return Image.fromarray(soft_noise(height, width))
 
 
 def by_pillow(path: Path) -> np.ndarray:
@@ -43,31 +40,12 @@ def test_plain_jpegs_come_out_as_from_pillow(tmp_path, mode, subsampling, progre
     np.testing.assert_array_equal(read_image(path), pixels)
 
 
-def with_orientation(path: Path, orientation: int) -> Path:
-    exif = Image.Exif()
-    exif[ORIENTATION_TAG] = orientation
-    photo().save(path, exif=exif, quality=95)
-    return path
-
-
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_the_size_decides_about_orientation_as_for_other_formats(tmp_path, orientation):
-    path = with_orientation(tmp_path / "phone.jpg", orientation)
-    stored = by_pillow(path)
-    with Image.open(path) as image:
-        upright = np.array(ImageOps.exif_transpose(image))
-
-    # The size of an image that is mirrored or upside down is the same upright, and upright it is read.
-    keeps_size = orientation in (2, 3, 4)
-    assert (decode_plain_jpeg(path, (60, 90)) is None) == keeps_size
+def test_a_jpeg_that_is_turned_is_not_plain(tmp_path, orientation):
+    """Unless its stored pixels have the size, and the upright image has another."""
+    path = save_turned(tmp_path / "phone.jpg", soft_noise(60, 90), orientation)
+    assert (decode_plain_jpeg(path, (60, 90)) is None) == (orientation == 3)
     assert decode_plain_jpeg(path, None) is None
-    expected = upright if keeps_size else stored
-    assert np.abs(read_image(path, (60, 90)).astype(int) - expected).max() <= 1
-    np.testing.assert_array_equal(read_image(path), upright)
-    if orientation >= 5:
-        np.testing.assert_array_equal(read_image(path, (90, 60)), upright)
-    with pytest.raises(DataError, match="annotation says 20 x 10"):
-        read_image(path, (10, 20))
 
 
 def test_a_turn_may_be_stated_by_xmp_alone(tmp_path):
@@ -84,44 +62,40 @@ def test_what_is_not_plain_is_left_to_pillow(tmp_path):
     files = {
         "cmyk": lambda path: photo().convert("CMYK").save(path, "jpeg"),
         "png": lambda path: photo().save(path, "png"),
-        "truncated": lambda path: path.write_bytes(data[: len(data) // 2]),
-        "last byte": lambda path: path.write_bytes(data[:-1]),
-        "padded": lambda path: path.write_bytes(data + b"\0\0"),
-        "header alone": lambda path: path.write_bytes(data[:2] + data[-2:]),
-        "no scan": lambda path: path.write_bytes(data[: data.index(b"\xff\xc0")] + data[-2:]),
-        "twelve bits": lambda path: path.write_bytes(data.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c")),
-        "arithmetic": lambda path: path.write_bytes(data.replace(b"\xff\xc0", b"\xff\xc9")),
-        "empty": lambda path: path.write_bytes(b""),
+        "truncated": data[: len(data) // 2],
+        "last byte": data[:-1],
+        "padded": data + b"\0\0",
+        "header alone": data[:2] + data[-2:],
+        "no scan": data[: data.index(b"\xff\xc0")] + data[-2:],
+        "twelve bits": data.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"),
+        "arithmetic": data.replace(b"\xff\xc0", b"\xff\xc9"),
+        "empty": b"",
         "missing": lambda path: None,
-        "folder": lambda path: path.mkdir(),
+        "folder": Path.mkdir,
     }
-    for name, write in files.items():
+    for name, content in files.items():
         path = tmp_path / name
-        write(path)
-        assert decode_plain_jpeg(path, None) is None, name
-        assert decode_plain_jpeg(path, (60, 90)) is None, name
+        content(path) if callable(content) else path.write_bytes(content)
+        assert decode_plain_jpeg(path, None) is decode_plain_jpeg(path, (60, 90)) is None, name
     assert decode_plain_jpeg(whole, (90, 60)) is None
     np.testing.assert_array_equal(read_image(tmp_path / "padded"), by_pillow(whole))
 
 
 @pytest.mark.parametrize(("cut", "progressive"), [(0.5, True), (0.999, False)])
-def test_a_truncated_jpeg_never_gives_an_image(tmp_path, cut, progressive):
+@pytest.mark.parametrize(("size", "reduction"), [(None, 1), ((200, 300), 2)])
+def test_a_truncated_jpeg_never_gives_an_image(tmp_path, cut, progressive, size, reduction):
     path = tmp_path / "half.jpg"
     photo(200, 300).save(path, quality=95, progressive=progressive)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * cut)])
-    for size in (None, (200, 300)):
-        for reduction in (1, 2):
-            with pytest.raises(DataError, match=r"half\.jpg"):
-                read_image(path, size, reduction=reduction)
+    with pytest.raises(DataError, match=r"half\.jpg"):
+        read_image(path, size, reduction=reduction)
 
 
 def test_the_header_is_read_past_fill_bytes_and_other_segments():
     other = b"\xff\xe0\x00\x04ab" + b"\xff\xe1\x00\x08Exif\0\0"
     frame = b"\xff\xff\xff\xc2\x00\x11\x08\x01\x02\x03\x04\x03" + bytes(9)
     assert read_frame(b"\xff\xd8" + other + frame) == Frame((0x0102, 0x0304), 3, exif=b"Exif\0\0")
-    assert read_frame(b"\xff\xd8" + frame) == Frame((0x0102, 0x0304), 3, exif=None)
     assert read_frame(b"\xff\xd8\x00" + frame) is None
-    assert read_frame(b"\xff\xd8") is None
 
 
 @pytest.mark.parametrize(("suffix", "reduction"), [(".jpg", 2), (".jpg", 8), (".png", 2)])
@@ -142,7 +116,7 @@ def test_reduced_images_look_as_the_full_ones_shrunk(tmp_path, suffix, reduction
 
 
 def test_reduced_images_are_turned_too(tmp_path):
-    path = with_orientation(tmp_path / "phone.jpg", 6)
+    path = save_turned(tmp_path / "phone.jpg", soft_noise(60, 90), 6, quality=95)
     upright = read_image(path, (90, 60))
     reduced = read_image(path, (90, 60), reduction=2)
     assert reduced.shape == (45, 30, 3)

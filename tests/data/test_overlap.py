@@ -9,19 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.datasets import opener
+from helpers.datasets import annotation, opener
 from ssd_lightning.data import overlap
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.formats import Records
 from ssd_lightning.data.overlap import copies_across, shared_paths, warn_of_training_images
 
 
-def image(path: Path) -> ImageAnnotation:
-    return ImageAnnotation(path.stem, path, (10, 10), np.empty((0, 4)), np.empty(0, int), np.empty(0, bool))
-
-
 def test_images_of_two_tables_are_shared_if_id_and_path_are_the_same() -> None:
-    images = [image(Path(f"/folder/{number}.jpg")) for number in range(3)]
+    images = [annotation(f"/folder/{number}.jpg") for number in range(3)]
     table = AnnotationTable.of(images)
     moved = replace(images[2], image_path=Path("/other/2.jpg"))
     assert shared_paths(table.select(np.array([2, 1])), AnnotationTable.of([images[1], moved])) == ["/folder/1.jpg"]

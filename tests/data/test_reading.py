@@ -1,6 +1,7 @@
 """Images, objects and classes of a run, chosen from the annotations of splits."""
 
 import logging
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.datasets import open_csv, opener
+from helpers.annotation_tools import A, write_coco
+from helpers.datasets import annotation, open_csv, opener
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.formats import COCO, CSV, YOLO, Records
@@ -27,12 +29,7 @@ NAMES = [f"image_{i:05}" for i in range(4000)]
 
 def table(names: list[str], labels: list[list[int]] | None = None) -> AnnotationTable:
     labels = labels or [[]] * len(names)
-    return AnnotationTable.of(
-        [
-            ImageAnnotation(name, Path(name), (9, 9), np.zeros((len(of), 4)), np.array(of), np.zeros(len(of)))
-            for name, of in zip(names, labels, strict=True)
-        ]
-    )
+    return AnnotationTable.of([annotation(name, labels=of) for name, of in zip(names, labels, strict=True)])
 
 
 def held(names: list[str], fraction: float, labels: list[list[int]] | None = None) -> list[str]:
@@ -41,20 +38,17 @@ def held(names: list[str], fraction: float, labels: list[list[int]] | None = Non
 
 
 def test_the_held_out_part_has_the_stated_size_and_stays() -> None:
-    columns, label_map = table(NAMES).columns, np.arange(2)
-    parts = {
-        fraction: HeldOut(val_fraction=fraction).in_subset("val", columns, label_map) for fraction in (0.0, 0.1, 0.2, 1)
-    }
+    parts = {fraction: set(held(NAMES, fraction)) for fraction in (0.0, 0.1, 0.2, 1)}
     for fraction, part in parts.items():
-        assert part.mean() == pytest.approx(fraction, abs=0.02)
-    assert not (parts[0.1] & ~parts[0.2]).any()  # a larger part contains the smaller one
+        assert len(part) / len(NAMES) == pytest.approx(fraction, abs=0.02)
+    assert parts[0.1] <= parts[0.2]
     # A name stays in its part in every release: else a checkpoint would be validated on what it was trained on.
     assert held(NAMES[:20], 0.2) == ["image_00001", "image_00005", "image_00009"]
 
-    folds = [
-        HeldOut(fold=fold, num_folds=5, test_fraction=0.2).in_subset("val", columns, label_map) for fold in range(5)
-    ]
-    tested = HeldOut(fold=0, num_folds=5, test_fraction=0.2).in_subset("test", columns, label_map)
+    hashes = table(NAMES).columns.id_hashes
+    folds, (tested, *_) = zip(
+        *(HeldOut(fold=fold, num_folds=5, test_fraction=0.2).by_hash(hashes) for fold in range(5)), strict=True
+    )
     assert (np.sum(folds, axis=0) + tested == 1).all()
     assert [fold.mean() for fold in folds] == pytest.approx([0.16] * 5, abs=0.015)
     assert tested.mean() == pytest.approx(0.2, abs=0.02)
@@ -88,14 +82,9 @@ def test_a_problem_belongs_to_the_part_of_its_image(tmp_path: Path) -> None:
     by_hash = held(NAMES[:20], 0.2)
     (extra,) = set(moved) - set(by_hash)
     splits = write_csv(tmp_path, [*rows, f"{extra}.png,cat,9,9,9,9,0"])
-    dropped = {
-        part: [
-            problem.image_id
-            for problem in open_csv(splits=splits, part=part, val_fraction=0.2, on_error="skip").dropped
-        ]
-        for part in ("train", "val")
-    }
-    assert dropped == {"train": [], "val": [extra]}
+    for part, expected in {"train": [], "val": [extra]}.items():
+        dropped = open_csv(splits=splits, part=part, val_fraction=0.2, on_error="skip").dropped
+        assert [problem.image_id for problem in dropped] == expected
 
 
 def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict[str, Any]]:
@@ -107,19 +96,6 @@ def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict
 
 
 ROWS = ["a.jpg,car,1,2,30,40,0", "a.jpg,bus,5,5,60,70,1", "b.jpg,cat,150,20,260,80,0", "b.jpg,car,9,9,9,20,0"]
-
-
-def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:60]])
-    fractions = {"val_fraction": 0.2, "test_fraction": 0.3}
-    parts = {
-        part: [one.image_id for one in open_csv(splits=splits, part=part, **fractions).annotations]
-        for part in ("train", "val", "test")
-    }
-    assert sorted(chain.from_iterable(parts.values())) == NAMES[:60]
-    assert all(parts.values())
-    assert len(open_csv(splits=splits, part="all", **fractions)) == 60
-    assert len(open_csv(splits=splits, max_images=2)) == 2
 
 
 def test_a_box_that_overhangs_is_an_error_skipped_or_clipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -284,13 +260,17 @@ def test_roots_that_are_none(tmp_path: Path) -> None:
 
 
 def test_why_no_class_or_image_is_left_is_said(tmp_path: Path) -> None:
-    splits = write_csv(tmp_path, ["a.jpg,cat,1,x,30,40,0"])
-    with pytest.raises(DataError, match=r"train\.csv: line 2 'cat' of a\.jpg has ymin 'x'.* no usable object"):
-        open_csv(splits=splits)
-    splits = write_csv(tmp_path, ["a.jpg,,,,,,", "gone.jpg,,,,,,"])
-    (tmp_path / "images/gone.jpg").unlink()
-    with pytest.raises(DataError, match=r"gone\.jpg: the image is missing.* in the 1 usable images has a class name"):
-        open_csv(splits=splits)
+    for rows, said in (
+        (["a.jpg,cat,1,x,30,40,0"], r"train\.csv: line 2 'cat' of a\.jpg has ymin 'x'.* no usable object"),
+        (["gone.jpg,cat,1,1,30,40,0"], r"gone\.jpg: the image is missing .*; neither images"),
+        (["a.jpg,,,,,,", "gone.jpg,,,,,,"], r"gone\.jpg: the image is missing.* in the 1 usable images has a class"),
+    ):
+        splits = write_csv(tmp_path, rows)
+        (tmp_path / "images/gone.jpg").unlink(missing_ok=True)
+        with pytest.raises(DataError, match=said):
+            open_csv(splits=splits)
+    with pytest.raises(DataError, match=r"is there, and no image$"):
+        opener(Records, train=[])(splits=splits)
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
         DatasetOpener(format=CSV(), classes=ClassRules(exclude=["car", "bus"]))(splits=splits)
@@ -299,48 +279,26 @@ def test_why_no_class_or_image_is_left_is_said(tmp_path: Path) -> None:
 
 
 def test_two_entries_of_one_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = tmp_path / "coco"
-    (root / "train").mkdir(parents=True)
-    Image.new("RGB", (200, 100)).save(root / "train/a.jpg")
-    images = ", ".join(f'{{"id": {i}, "file_name": "{name}"}}' for i, name in enumerate(("a.jpg", "./a.jpg")))
-    (root / "train.json").write_text(
-        f'{{"images": [{images}], "annotations": [], "categories": [{{"id": 1, "name": "x"}}]}}'
-    )
-    opener(COCO)(splits=[{"root": str(root), "split": "train"}])
-    assert f"{root}/train/a.jpg: the split names it 2 times (as 'a', 'a.jpg')" in caplog.text
+    write_coco(tmp_path, "train", [A, replace(A, name="./a.jpg")])
+    opener(COCO)(splits=[{"root": str(tmp_path), "split": "train"}])
+    assert f"{tmp_path}/train/a.jpg: the split names it 2 times (as 'a', 'a.jpg')" in caplog.text
 
 
-def test_training_and_validation_read_their_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:20]])
-    opened = DatasetOpener(format=CSV())
-    train = opened(splits=splits, part="train", val_fraction=0.2)
-    (tmp_path / "train.csv").unlink()
-    val = opened(splits=splits, part="val", val_fraction=0.2)
-    assert len(train) + len(val) == 20
-
-
-def test_what_a_reader_notes_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:20]])
+def test_disjoint_parts_are_read_once_and_what_a_reader_notes_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:60]])
     Image.new("RGB", (100, 100)).save(tmp_path / "images/bare.png")
-    opened = opener(CSV)
-    for part in ("train", "val"):
-        opened(splits=splits, part=part, val_fraction=0.3)
+    opened, parts = opener(CSV), {}
+    for part in ("train", "val", "test", "all"):
+        dataset = opened(splits=splits, part=part, val_fraction=0.2, test_fraction=0.3)
+        parts[part] = list(dataset.annotations.image_ids)
+        (tmp_path / "train.csv").unlink(missing_ok=True)
+    assert parts.pop("all") == sorted(chain.from_iterable(parts.values())) == NAMES[:60]
+    assert all(parts.values())
     assert caplog.text.count("1 images have no row in") == 1
 
 
-@pytest.mark.parametrize(
-    ("of_format", "said"),
-    [
-        ("a.jpg;cat;5,5;1;30;40", r"^{root}/train\.csv: line 2 'cat' of a.jpg has xmin '5,5'"),  # a decimal comma
-        ("b.jpg;cat;1;1;30;40", r"^{root}/b.jpg: the image is missing"),
-        ([{"image": "a.jpg", "boxes": [1, 2, 3, 4], "labels": ["cat"]}], "record 1: 'boxes' is"),
-        ([], "no image"),
-    ],
-)
-def test_the_fault_that_leaves_no_class_leads(tmp_path: Path, of_format: Any, said: str) -> None:
-    Image.new("RGB", (60, 50)).save(tmp_path / "a.jpg")
-    (tmp_path / "train.csv").write_text(f"image;label;xmin;ymin;xmax;ymax\n{of_format}\n")
-    reader = CSV() if isinstance(of_format, str) else Records(train=of_format)
-    with pytest.raises(DataError, match=said.format(root=tmp_path)) as caught:
-        DatasetOpener(format=reader)(splits=[{"root": str(tmp_path), "split": "train"}])
-    assert "class_names" not in str(caught.value)
+def test_the_first_images_alone_are_used(tmp_path: Path) -> None:
+    splits = write_csv(tmp_path, [f"{name}.png,x,1,2,3,4,0" for name in NAMES[:3]])
+    assert list(open_csv(splits=splits, max_images=2).annotations.image_ids) == NAMES[:2]

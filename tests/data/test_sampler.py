@@ -1,5 +1,4 @@
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
 
-from helpers.datasets import sampler_of
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from helpers.datasets import annotation, sampler_of
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.sampler import EpochSampler, SampleKey, repeat_factors
 from ssd_lightning.errors import ConfigurationError
@@ -150,27 +149,15 @@ def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_
 
 # Images of rare classes come more often
 
-LABELS = [np.array(labels, dtype=np.int64) for labels in ([1, 1], [1, 2], [], [1], [3, 2, 1], [1], [1], [1], [1], [])]
-
-
-def annotated(labels: list[list[int]]) -> AnnotationTable:
-    return AnnotationTable.of(
-        [
-            ImageAnnotation("", Path(), (1, 1), np.zeros((len(of), 4)), np.array(of, np.int64), np.zeros(len(of), bool))
-            for of in labels
-        ]
-    )
+LABELS = [[1, 1], [1, 2], [], [1], [3, 2, 1], [1], [1], [1], [1], []]
 
 
 def test_repeat_factors_are_those_of_lvis():
-    threshold, count = 0.4, len(LABELS)
-    factors = repeat_factors(annotated(LABELS), threshold=threshold)
-    for labels, found in zip(LABELS, factors, strict=True):
-        shares = [sum(label in other for other in LABELS) / count for label in labels]
-        assert found == pytest.approx(max([max(1, (threshold / share) ** 0.5) for share in shares], default=1))
-    assert factors[[0, 1, 2, 4]].tolist() == pytest.approx([1, 2**0.5, 1, 2])
-    # The rarest class has just that share.
-    assert repeat_factors(annotated(LABELS), threshold=0.1).tolist() == [1] * count
+    table = AnnotationTable.of([annotation(labels=labels) for labels in LABELS])
+    # Of ten images, two have class 2 and one has class 3.
+    expected = [2 if 3 in labels else 2**0.5 if 2 in labels else 1 for labels in LABELS]
+    assert repeat_factors(table, threshold=0.4).tolist() == pytest.approx(expected)
+    assert repeat_factors(table, threshold=0.1).tolist() == [1] * 10  # the rarest class has just that share
 
 
 def test_an_epoch_has_every_sample_as_often_as_its_factor_says_and_always_as_many():

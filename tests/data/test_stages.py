@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 from hydra.utils import instantiate
 
-from helpers.annotation_tools import CASES, IMAGES, put
+from helpers.annotation_tools import CASES, IMAGES, Case, put, with_cases
 from helpers.datasets import opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.detection_data import DetectionData
-from ssd_lightning.data.formats import COCO, VOC, YOLO
+from ssd_lightning.data.formats import YOLO
 from ssd_lightning.data.reading import DatasetOpener
-from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.data.stages import plan_stages
 from ssd_lightning.errors import ConfigurationError, DataError
 
 ANNOTATED = tuple(image for image in IMAGES if image.things)
+FOUND = "train val test"
 
 
-def stages(root: Path, *, train: str = "train", val: str | None = "auto", test: str | None = "test") -> dict[str, Any]:
+def stages(root: Path | str, *, train: str = "train", val: str | None = "auto", test: str | None = "test") -> Any:
     """What `conf/data/layout/folder.yaml` hands over."""
     splits = {stage: [{"root": str(root), "split": split}] for stage, split in locals().items() if stage != "root"}
     return {
@@ -31,103 +31,98 @@ def stages(root: Path, *, train: str = "train", val: str | None = "auto", test: 
     }
 
 
-def names_of(chosen: Mapping[str, Any]) -> list[str | None]:
-    return [arguments and arguments["splits"][0]["split"] for arguments in chosen.values()]
+def chosen_of(there: str | Mapping[str, str], given: Any = None, **stated: Any) -> dict[str, Any]:
+    """Choose among splits with one file each, or with a file for each letter."""
+    files = {name: {name} for name in there.split()} if isinstance(there, str) else there
+    return plan_stages(lambda place: frozenset(files.get(place["split"], ())), **given or stages("root", **stated))
 
 
-def write_splits(form: str, root: Path, *splits: str) -> None:
+def names_of(chosen: Mapping[str, Any]) -> str:
+    return " ".join(arguments["splits"][0]["split"] if arguments else "-" for arguments in chosen.values())
+
+
+def write_splits(case: Case, root: Path, *splits: str) -> None:
     root.mkdir(exist_ok=True)
     for split, image in zip(splits, ANNOTATED, strict=False):
-        CASES[form].write(root, split, [image])
+        case.write(root, split, [image])
 
 
 def module_of(*overrides: str) -> DetectionData:
     return instantiate(compose_config("train", list(overrides)).data.module, _convert_="all")
 
 
-AUTO: dict[str, Any] = {"test": "auto"}
-FOUND = ["train", "val", "test"]
-
-
 @pytest.mark.parametrize(
-    ("form", "there", "stated", "expected"),
+    ("there", "stated", "expected"),
     [
-        *((form, FOUND, {}, FOUND) for form in ("labelimg", "coco", "yolo", "yolo list", "csv", "openimages")),
-        *(("voc", ["train", name, "test"], {}, ["train", name, "test"]) for name in ("validation", "eval", "dev")),
-        *((form, ["train", "valid"], AUTO, ["train", "valid", None]) for form in ("voc", "yolo", "bananas")),
-        ("voc", ["train", "valid"], {"test": None}, ["train", "valid", None]),
-        ("voc", ["train", "valid"], {"val": "valid", "test": "valid"}, ["train", "valid", "valid"]),
-        ("voc", ["train", "valid"], {"val": "valid", "test": None}, ["train", "valid", None]),
-        ("voc", FOUND, {"val": None}, ["train", "train", "test"]),
-        ("voc", ["train", "valid", "test"], {"test": "valid"}, ["train", "train", "valid"]),  # not validated on
-        ("yolo", ["train", "valid", "test"], {"test": "valid"}, ["train", "train", "valid"]),
-        ("labelimg", ["trainval", "train"], {"train": "auto"}, ["trainval", "trainval", "test"]),
-        ("labelimg", ["train", "test"], {"train": "auto"}, ["train", "train", "test"]),
-        ("labelimg", [".", "test"], {"train": "auto"}, [".", ".", "test"]),
-        ("labelimg", ["Train"], {"train": "auto"}, ["trainval", "trainval", "test"]),  # which the reader refuses
-        *(("labelimg", [".", name], AUTO | {"train": "auto"}, [".", name, None]) for name in SPLIT_NAMES["val"][::3]),
+        (FOUND, {}, FOUND),
+        ("train dev test", {}, "train dev test"),
+        ("train valid", {"test": "auto"}, "train valid -"),
+        ("train valid", {"test": None}, "train valid -"),
+        ("train valid", {"val": "valid", "test": "valid"}, "train valid valid"),
+        (FOUND, {"val": None}, "train train test"),
+        ("train valid test", {"test": "valid"}, "train train valid"),  # not validated on
+        ("trainval train", {"train": "auto"}, "trainval trainval test"),
+        ("train test", {"train": "auto"}, "train train test"),
+        (". test", {"train": "auto"}, ". . test"),
+        (". eval", {"train": "auto", "test": "auto"}, ". eval -"),
+        ("Train", {"train": "auto"}, "trainval trainval test"),  # which the reader refuses
     ],
 )
-def test_which_splits_are_used(
-    form: str, there: Sequence[str], stated: dict[str, Any], expected: list[str | None], tmp_path: Path
-) -> None:
-    write_splits(form, tmp_path, *there)
-    opened = DatasetOpener(format=CASES[form].format)
-    chosen = plan_stages(opened.files, **stages(tmp_path, **stated))
+def test_which_splits_are_used(there: str, stated: dict[str, Any], expected: str) -> None:
+    chosen = chosen_of(there, **stated)
     assert names_of(chosen) == expected
-    is_held_out = expected[1] == expected[0]
-    shares = {"part", "val_fraction"} if is_held_out else set()
-    assert chosen["train"] is not None
-    assert chosen["val"] is not None
+    train, val, _ = expected.split()
+    shares = {"part", "val_fraction"} if train == val else set()
     assert chosen["train"].keys() == {"splits", "keep_difficult"} | shares
     assert chosen["val"].keys() == {"splits"} | shares
-    if is_held_out:
+    if train == val:
         assert (chosen["train"]["part"], chosen["val"]["part"]) == ("train", "val")
-    elif expected[1] == there[1]:
-        (record,) = opened(**chosen["val"], class_names=("cat", "dog")).annotations
-        assert record.image_id == "b"
 
 
-def test_a_test_part_and_folds_are_held_out_of_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_splits("voc", tmp_path, "train", "val")
-    given = stages(tmp_path, test="auto")
+@with_cases("labelimg", "coco", "yolo", "yolo list", "csv", "openimages", "bananas")
+def test_the_splits_of_a_format_are_found(case: Case, tmp_path: Path) -> None:
+    write_splits(case, tmp_path, *FOUND.split())
+    opened = DatasetOpener(format=case.format)
+    chosen = plan_stages(opened.files, **stages(tmp_path, test="auto"))
+    assert names_of(chosen) == FOUND
+    (record,) = opened(**chosen["val"], class_names=("cat", "dog")).annotations
+    assert record.image_id == "b"
+
+
+def test_a_test_part_and_folds_are_held_out_of_training(caplog: pytest.LogCaptureFixture) -> None:
+    given = stages("root", test="auto")
     given["train"]["test_fraction"] = 0.3
     with caplog.at_level(logging.INFO):
-        chosen = plan_stages(opener(VOC).files, **given)
-    assert caplog.messages == [f"data.val_fraction=0.4 holds nothing out, since there is the split 'val' of {tmp_path}"]
-    assert names_of(chosen) == ["train", "val", "train"]
-    assert chosen["train"] is not None
+        chosen = chosen_of("train val", given)
+    assert caplog.messages == ["data.val_fraction=0.4 holds nothing out, since there is the split 'val' of root"]
+    assert names_of(chosen) == "train val train"
     assert chosen["train"]["part"] == "train"
     assert chosen["test"] == {"splits": chosen["train"]["splits"], "part": "test", "test_fraction": 0.3}
 
     given["train"] |= {"fold": 0, "num_folds": 5}
-    chosen = plan_stages(opener(VOC).files, **given)
-    assert names_of(chosen) == ["train", "train", "train"]
+    chosen = chosen_of("train val", given)
+    assert names_of(chosen) == "train train train"
     for stage, arguments in chosen.items():
-        assert arguments is not None
         assert (arguments["part"], arguments["num_folds"], arguments["fold"]) == (stage, 5, 0)
 
-    given = stages(tmp_path)
+    given = stages("root", val=None)
     given["train"]["val_fraction"] = 0.0
-    given["val"]["splits"][0]["split"] = None
-    assert plan_stages(opener(VOC).files, **given)["val"] is None
+    assert chosen_of("train val", given)["val"] is None
 
 
-def test_sets_find_their_own_validation_and_test_splits(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_splits("coco", tmp_path / name, "train", "val")
-    CASES["coco"].write(tmp_path / "two", "test", ANNOTATED[:1])
-    given = stages(tmp_path, train="auto", test="auto")
+def test_sets_find_their_own_validation_and_test_splits() -> None:
+    given = stages("root", train="auto", test="auto")
     given["train"]["sets"] = [{"root": "one"}, {"root": "two", "format": "auto"}]
     given["val"]["sets"] = [{"root": "two"}]
-    chosen = plan_stages(opener(COCO).files, **given)
-    places = {
-        stage: [(Path(split["root"]).name, split["split"]) for split in of["splits"]]
-        for stage, of in chosen.items()
-        if of
-    }
-    assert places == {"train": [("one", "train"), ("two", "train")], "val": [("two", "val")], "test": [("two", "test")]}
-    assert chosen["train"] is not None
+    there = {("one", "train"), ("one", "val"), ("two", "train"), ("two", "val"), ("two", "test")}
+
+    def place_of(split: Mapping[str, Any]) -> tuple[str, str]:
+        return Path(split["root"]).name, split["split"]
+
+    chosen = plan_stages(lambda split: frozenset({place_of(split)} & there), **given)
+    places = [[place_of(split) for split in of["splits"]] for of in chosen.values()]
+    assert places == [[("one", "train"), ("two", "train")], [("two", "val")], [("two", "test")]]
+    assert chosen["train"]["splits"][1]["format"] == "auto"
     assert "part" not in chosen["train"]
 
 
@@ -139,40 +134,32 @@ def test_sets_find_their_own_validation_and_test_splits(tmp_path: Path) -> None:
         ("one", r"data\.train: entry 1, one, has 'one'"),
     ],
 )
-def test_an_entry_of_a_set_that_is_none_is_named(tmp_path: Path, sets: object, said: str) -> None:
-    given = stages(tmp_path)
+def test_an_entry_of_a_set_that_is_none_is_named(sets: object, said: str) -> None:
+    given = stages("root")
     given["train"]["sets"] = sets
     with pytest.raises(ConfigurationError, match=said):
-        plan_stages(opener(COCO).files, **given)
+        chosen_of("train", given)
 
 
-def test_a_split_of_training_images_is_not_used_by_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for split, images in {"train": IMAGES, "test": IMAGES[:1]}.items():
-        CASES["voc"].write(tmp_path / "test", split, images)
-    assert names_of(plan_stages(opener(VOC).files, **stages(tmp_path / "test", test="auto")))[2] is None
+def test_a_split_of_training_images_is_not_used_by_itself(caplog: pytest.LogCaptureFixture) -> None:
+    there = {"train": "abcd", "test": "a"}
+    assert names_of(chosen_of(there, test="auto")) == "train train -"
     assert "1 files of the split 'test' are in another split too" in caplog.text
-    assert names_of(plan_stages(opener(VOC).files, **stages(tmp_path / "test")))[2] == "test"
-
-    for split, images in {"trainval": IMAGES[:2], "val": IMAGES[1:2], "test": IMAGES[2:]}.items():
-        CASES["voc"].write(tmp_path, split, images)
-    chosen = plan_stages(opener(VOC).files, **stages(tmp_path, train="trainval"))
-    assert names_of(chosen) == ["trainval", "trainval", "test"]
-    CASES["voc"].write(tmp_path, "train", IMAGES[:1])
-    assert names_of(plan_stages(opener(VOC).files, **stages(tmp_path))) == FOUND
+    assert names_of(chosen_of(there)) == "train train test"  # as stated
+    there = {"trainval": "ab", "val": "b", "test": "cd"}
+    assert names_of(chosen_of(there, train="trainval")) == "trainval trainval test"
+    assert names_of(chosen_of(there | {"train": "a"})) == FOUND
 
 
 @pytest.mark.parametrize(
     ("val", "there", "expected"),
     [
-        ("../train/images", ("train", "test"), ["train", "train", "test"]),
+        ("../train/images", ("train", "test"), "train train test"),
         ("../valid/images", ("train", "valid", "test"), FOUND),
-        ("../valid/images", ("train", "valid"), ["train", "val", None]),
-        ("../valid/images", ("train",), ["train", "train", None]),
+        ("../valid/images", ("train",), "train train -"),
     ],
 )
-def test_yolos_file_says_which_folder_a_split_is(
-    tmp_path: Path, val: str, there: Sequence[str], expected: list[str | None]
-) -> None:
+def test_yolos_file_says_which_folder_a_split_is(tmp_path: Path, val: str, there: Sequence[str], expected: str) -> None:
     for split in there:
         put(tmp_path / split / "images/a.jpg", "")
     put(tmp_path / "data.yaml", f"train: ../train/images\nval: {val}\ntest: ../test/images\nnames: [cat]\n")
@@ -181,7 +168,7 @@ def test_yolos_file_says_which_folder_a_split_is(
 
 @pytest.mark.parametrize("name", ["voc", "coco", "yolo", "csv"])
 def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
-    write_splits(name, tmp_path, "train", "mine", "test")
+    write_splits(CASES[name], tmp_path, "train", "mine", "test")
     place = [f"data={name}_folder", f"data.root={tmp_path}", "data.class_names=[cat,dog]"]
     module = module_of(*place, "data.val_split=mine")
     assert module.stages.split_names == {"train": ["train"], "val": ["mine"], "test": ["test"]}
@@ -194,7 +181,7 @@ def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
 def test_a_split_or_folder_that_is_missing(tmp_path: Path, layout: str) -> None:
     with pytest.raises(DataError, match=r"gone: there is no such folder; set data\.root="):
         module_of(f"data={layout}", f"data.root={tmp_path / 'gone'}").stages.arguments("test")
-    write_splits("voc", tmp_path, "train", "val")
+    write_splits(CASES["voc"], tmp_path, "train", "val")
     if layout == "voc_folder":
         with pytest.raises(DataError, match=r"no test split: .* data\.test_split=train .* data\.test_fraction"):
             module_of(f"data={layout}", f"data.root={tmp_path}").stages.arguments("test")

@@ -1,6 +1,5 @@
-import os
-import subprocess
-import sys
+import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -134,18 +133,21 @@ def test_settings_that_cannot_work(tmp_path, wrong):
     assert not (tmp_path / "toy").exists()
 
 
-@pytest.mark.slow
-def test_several_processes_at_once(tmp_path):
-    code = (
-        "import logging, sys; logging.basicConfig(level='INFO', stream=sys.stdout)\n"
-        "from ssd_lightning.data.toy import write_toy_dataset\n"
-        "write_toy_dataset(sys.argv[1], num_train=60, num_val=2, num_test=2, image_size_px=(96, 96))\n"
-        "import os; print(len(os.listdir(sys.argv[1] + '/JPEGImages')))\n"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, str(tmp_path / "toy")]
-    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
-    outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0, 0]
-    assert all(output.split()[-1] == "64" for output in outputs)
-    assert sum("drawing 64 toy images" in output for output in outputs) == 1
+def test_of_several_processes_one_draws_and_the_others_wait(tmp_path, monkeypatch):
+    fork, draw = multiprocessing.get_context("fork"), toy.draw_toy_image
+    drawn = fork.Value("i", 0)
+
+    def slow(**settings):
+        with drawn.get_lock():
+            drawn.value += 1
+        time.sleep(0.1)
+        return draw(**settings)
+
+    monkeypatch.setattr(toy, "draw_toy_image", slow)
+    ranks = [fork.Process(target=write_toy_dataset, args=(tmp_path / "toy",), kwargs=SMALL) for _ in range(3)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [0, 0, 0]
+    assert drawn.value == len(list((tmp_path / "toy/JPEGImages").iterdir())) == 5

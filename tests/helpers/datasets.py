@@ -1,16 +1,44 @@
-"""Open data sets of each format in one call."""
+"""Make annotations, and open data sets of each format in one call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.choosing import OnError
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, VOC, YOLO, Records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.sampler import EpochSampler
 from ssd_lightning.data.split_annotations import AnnotationFormat
+
+
+def annotation(
+    path: Path | str = "a.png",
+    *,
+    image_id: str | None = None,
+    size_px: tuple[int, int] = (10, 10),
+    boxes: Any = (),
+    labels: Sequence[int] | None = None,
+    difficult: Any = False,
+) -> ImageAnnotation:
+    """Annotate an image, which need not exist; by default its id is the stem, and all objects are of class 1.
+
+    Labels without boxes have empty ones.
+    """
+    labels = [1] * len(boxes) if labels is None else labels
+    return ImageAnnotation(
+        Path(path).stem if image_id is None else image_id,
+        Path(path),
+        size_px,
+        np.resize(np.array(boxes, np.float32), (len(labels), 4)),
+        np.array(labels, np.int64),
+        np.resize(np.array(difficult, bool), len(labels)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
