@@ -3,6 +3,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
+from helpers.slow_augmentation import meets
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop, sample_windows
 from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows, window_iou
 
@@ -80,15 +81,8 @@ def test_conditions_hold_by_a_slow_loop(rule, allow_empty):
     windows = normalise_windows(draw(5, 4 * 60), (3000, 4000)).reshape(4, 60, 4)
     result = satisfying_windows(windows, boxes, min_ious, rule, allow_empty)
     for row, trial in np.ndindex(4, 60):
-        window = windows[row, trial]
-        overlaps = box_iou(torch.from_numpy(window[None]), torch.from_numpy(boxes))[0].tolist()
-        centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
-        inside = [window[0] <= x <= window[2] and window[1] <= y <= window[3] for x, y in centres]
-        quantifier = all if rule == "all" else any
-        counted = [iou for iou, held in zip(overlaps, inside, strict=True) if held or rule != "center"]
-        expected = row == 3 or quantifier(iou >= min_ious[row] for iou in counted)
-        empty_is_fine = allow_empty and rule != "center"
-        assert result[row, trial] == (expected and (empty_is_fine or any(inside)))
+        expected = meets(windows[row, trial], boxes, (*min_ious, None)[row], rule, allow_empty)
+        assert result[row, trial] == expected
     assert 0 < result[:3].sum() < 180
 
 

@@ -177,7 +177,7 @@ def test_every_folder_format_has_the_setting(tmp_path: Path, name: str) -> None:
         assert module_of(*place, "data.val_split=null").stages.split_names["val"] == ["train"]
 
 
-@pytest.mark.parametrize("layout", ["auto", "voc_folder", "yolo_folder"])
+@pytest.mark.parametrize("layout", ["auto", "voc_folder"])
 def test_a_split_or_folder_that_is_missing(tmp_path: Path, layout: str) -> None:
     with pytest.raises(DataError, match=r"gone: there is no such folder; set data\.root="):
         module_of(f"data={layout}", f"data.root={tmp_path / 'gone'}").stages.arguments("test")

@@ -1,5 +1,6 @@
 """The paper's augmentation step by step on whole images: the slow twin of `DistortExpandCropWarp`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -62,23 +63,34 @@ def choose_window(
     found = [(0, 0, width, height)]
     for min_iou in (*min_ious, None):
         for window_px in sample_windows(rng, trials, size_px, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0)).tolist():
-            ious = [_iou(window_px, box) for box in boxes_px.tolist()]
-            inside = [_holds_centre(window_px, box) for box in boxes_px.tolist()]
-            if rule == "center":
-                ious = [iou for iou, held in zip(ious, inside, strict=True) if held]
-            enough = min_iou is None or (all if rule == "all" else any)(iou >= min_iou for iou in ious)
-            if enough and ((allow_empty and rule != "center") or any(inside)):
+            if meets(window_px, boxes_px.tolist(), min_iou, rule, allow_empty):
                 found.append(tuple(window_px))
                 break
     return found[rng.integers(len(found))]
 
 
-def _iou(a: list[int], b: list[float]) -> float:
+def meets(
+    window: Sequence[float],
+    boxes: Sequence[Sequence[float]],
+    min_iou: float | None,
+    rule: CropRule,
+    allow_empty: bool,
+) -> bool:
+    """Tell whether one crop meets a condition (None: no condition)."""
+    ious = [_iou(window, box) for box in boxes]
+    inside = [_holds_centre(window, box) for box in boxes]
+    if rule == "center":
+        ious = [iou for iou, held in zip(ious, inside, strict=True) if held]
+    enough = min_iou is None or (all if rule == "all" else any)(iou >= min_iou for iou in ious)
+    return enough and ((allow_empty and rule != "center") or any(inside))
+
+
+def _iou(a: Sequence[float], b: Sequence[float]) -> float:
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     both = max(0.0, width) * max(0.0, height)
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
 
 
-def _holds_centre(window: list[int], box: list[float]) -> bool:
+def _holds_centre(window: Sequence[float], box: Sequence[float]) -> bool:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     return window[0] <= x <= window[2] and window[1] <= y <= window[3]

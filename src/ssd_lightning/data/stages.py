@@ -64,27 +64,28 @@ def plan_stages(
     splits = _named(train["splits"], TRAINING_NAMES, sources)
     if not splits:  # the reader reports the splits that there are
         splits = [{**split, "split": TRAINING_NAMES[0]} for split in train["splits"]]
-    train = {**train, "splits": splits}
     own_test = _own_splits("test", test, train=splits, others=(), sources=sources)
     shares = _shares(train)
-    own_val: list[Mapping[str, Any]] = []
-    if "fold" not in shares:
-        own_val = _own_splits("val", val, train=splits, others=own_test, sources=sources)
+    own_val = [] if "fold" in shares else _own_splits("val", val, train=splits, others=own_test, sources=sources)
     for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
         if own and key in shares:
             names = " and ".join(f"'{split['split']}' of {split['root']}" for split in own)
             log.info("data.%s=%s holds nothing out, since there is the split %s", key, shares.pop(key), names)
-    val, test = (of and {key: value for key, value in of.items() if key != "sets"} for of in (val, test))
-    if val is not None:
-        val = {**val, "splits": own_val or splits, **({} if own_val else {"part": "val", **shares})}
-        if not own_val and HeldOut(**shares).is_empty:
-            val = None
-    if own_test:
-        test = {**(test or {}), "splits": own_test}
-    else:
-        test = {**(test or {}), "splits": splits, "part": "test", **shares} if "test_fraction" in shares else None
-    train = {key: value for key, value in train.items() if key not in ("part", *SHARES)}
-    return {"train": {**train, **({"part": "train", **shares} if shares else {})}, "val": val, "test": test}
+    held_out = {stage: {"splits": splits, "part": stage, **shares} for stage in STAGES}
+    new_val = {"splits": own_val} if own_val else held_out["val"]
+    new_test = {"splits": own_test} if own_test else held_out["test"]
+    has_val = val is not None and (bool(own_val) or not HeldOut(**shares).is_empty)
+    has_test = bool(own_test) or "test_fraction" in shares
+    return {
+        "train": {**_others(train), **(held_out["train"] if shares else {"splits": splits})},
+        "val": {**_others(val or {}), **new_val} if has_val else None,
+        "test": {**_others(test or {}), **new_test} if has_test else None,
+    }
+
+
+def _others(arguments: Arguments) -> Arguments:
+    """Return the arguments that do not choose images."""
+    return {key: value for key, value in arguments.items() if key not in ("sets", "splits", "part", *SHARES)}
 
 
 def _with_sets(stage: str, arguments: Arguments) -> Arguments:
