@@ -19,7 +19,7 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
-from ssd_lightning.data.formats import COCO, CSV, YOLO, Records
+from ssd_lightning.data.formats import COCO, CSV, Records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -215,12 +215,14 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
     (tmp_path / "two/data.yaml").write_text("names: [dog, car]\n")
     Image.new("RGB", (100, 100)).save(tmp_path / "two/images/train/a.jpg")
     (tmp_path / "two/labels/train/a.txt").write_text("1 .5 .5 .2 .2\n0 .5 .5 .4 .4\n")
-    two = {"root": str(tmp_path / "two"), "split": "train", "format": YOLO()}
+    two = {"root": str(tmp_path / "two"), "split": "train", "format": "yolo"}
     dataset = opener(CSV, on_error="skip")(splits=[two, *splits])
     assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 1)]
     dataset = opener(CSV, on_error="skip")(splits=[*splits, two])
     assert [(problem.image_id, problem.position) for problem in dataset.dropped] == [("one/a", 0)]
     assert dataset.class_names == ("dog", "car", "bus")
+    with pytest.raises(ConfigurationError, match=r"format 'yolov5' of .*: it is one of auto, "):
+        opener(CSV)(splits=[two | {"format": "yolov5"}])
     assert [(one.image_id, one.labels.tolist()) for one in dataset.annotations] == [
         ("one/a", [2, 3]),
         ("two/a", [2, 1]),

@@ -33,6 +33,9 @@ class TextColumn:
     def __len__(self) -> int:
         return len(self.ends) - 1
 
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> str:
         return self.block[self.ends[index] : self.ends[index + 1]].tobytes().decode(errors="surrogateescape")
 
