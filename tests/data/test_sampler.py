@@ -124,21 +124,6 @@ def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):
     assert list(sampler) == [SampleKey(0, 1), SampleKey(0, 3)]
 
 
-REFUSED = [[1, 1, 1], [1, 0.5, 1, 1], [1, np.nan, 1, 1]]
-
-
-@pytest.mark.parametrize(
-    ("settings", "value"),
-    [
-        ({"size": -1}, "-1"),
-        *[({"size": 4, "repeats": np.array(wrong)}, "4 samples need as many repeat factors") for wrong in REFUSED],
-    ],
-)
-def test_impossible_settings_are_refused(settings, value):
-    with pytest.raises(ConfigurationError, match=value):
-        EpochSampler(**settings, pad=True)
-
-
 @pytest.mark.parametrize(("ranks", "samples_seen"), [(1, -1), (1, 9), (2, 3)])
 def test_what_the_ranks_cannot_have_seen_together_is_not_skipped(ranks, samples_seen):
     sampler, of_each = sampler_of(0, ranks, size=8, pad=True), 8 // ranks

@@ -50,12 +50,8 @@ class HeldOut:
         if (self.fold is None) != (self.num_folds is None):
             raise ConfigurationError(f"fold={self.fold} and num_folds={self.num_folds} go together")
         if self.fold is not None and self.num_folds is not None:
-            are_whole = isinstance(self.fold, int) and isinstance(self.num_folds, int)
-            if not are_whole or self.num_folds < 2 or not 0 <= self.fold < self.num_folds:
-                raise ConfigurationError(
-                    f"fold={self.fold}, num_folds={self.num_folds}: num_folds is a whole number from 2, fold is one "
-                    "from 0 to num_folds - 1"
-                )
+            require_number("data.num_folds", self.num_folds, 2, whole=True)
+            require_number("data.fold", self.fold, 0, self.num_folds - 1, whole=True)
 
     @property
     def is_empty(self) -> bool:

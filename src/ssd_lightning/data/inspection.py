@@ -50,11 +50,11 @@ def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Probl
     facts = {image_id: _look_at(table[row]) for image_id, row in rows.items()}
     measured: dict[Problem, None] = {}
     for problem in problems:
-        known = facts.get(problem.image_id or "")
-        if problem.kind == "outside" and known is not None and known.size_px is not None and known.problem is not None:
+        known = facts.get(problem.image_id or "") if problem.kind == "outside" else None
+        if known and known.problem and known.size_px and problem.reach_px:
             measured[known.problem] = None
-            sides = zip(problem.reach_px or (), known.size_px[::-1], strict=False)
-            if problem.reach_px is not None and all(reach <= side + RANGE_TOLERANCE_PX for reach, side in sides):
+            sides = zip(problem.reach_px, known.size_px[::-1], strict=True)
+            if all(reach <= side + RANGE_TOLERANCE_PX for reach, side in sides):
                 continue
         measured[problem] = None
     return list(measured)

@@ -65,9 +65,6 @@ class EpochSampler(Sampler[SampleKey]):
 
     Attributes:
         samples: number of samples of an epoch, over all ranks, before it is cut to whole batches.
-
-    Raises:
-        ConfigurationError: the size is negative, or the repeat factors are not of these samples.
     """
 
     def __init__(
@@ -81,10 +78,6 @@ class EpochSampler(Sampler[SampleKey]):
         multiscale: MultiScale | None = None,
         repeats: np.ndarray | None = None,
     ) -> None:
-        if size < 0:
-            raise ConfigurationError(f"a sampler cannot have {size} samples")
-        if repeats is not None and (len(repeats) != size or not (repeats >= 1).all()):
-            raise ConfigurationError(f"{size} samples need as many repeat factors of at least 1, got {repeats}")
         self.size = size
         self.repeats = repeats
         self.samples = size if repeats is None else int(repeats.sum() + 1e-6)  # tolerates rounding in the sum
