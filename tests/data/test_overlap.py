@@ -2,26 +2,14 @@
 
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from helpers.datasets import annotation, opener
+from helpers.datasets import annotation
 from ssd_lightning.data import overlap
-from ssd_lightning.data.annotations import AnnotationTable
-from ssd_lightning.data.formats import Records
-from ssd_lightning.data.overlap import copies_across, shared_paths, warn_of_training_images
-
-
-def test_images_of_two_tables_are_shared_if_id_and_path_are_the_same() -> None:
-    images = [annotation(f"/folder/{number}.jpg") for number in range(3)]
-    table = AnnotationTable.of(images)
-    moved = replace(images[2], image_path=Path("/other/2.jpg"))
-    assert shared_paths(table.select(np.array([2, 1])), AnnotationTable.of([images[1], moved])) == ["/folder/1.jpg"]
-    assert shared_paths(table, AnnotationTable.of([])) == []
+from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.overlap import copies_across, warn_of_training_images
 
 
 def write(root: Path, files: dict[str, bytes]) -> dict[str, list[str]]:
@@ -73,16 +61,16 @@ def test_the_cost_is_bounded(
     assert caplog.messages
 
 
-def test_copies_of_training_images_are_named_in_the_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for number, names in enumerate((["a", "copy"], ["b"], ["c"])):
-        for name in names:
-            Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / f"{name}.png")
-    box = {"boxes": [[1, 2, 9, 9]], "labels": ["cat"]}
-    names_of = {"train": ("a", "b"), "val": ("copy", "b", "c")}
-    records = {split: [{"image": f"{name}.png", **box} for name in names] for split, names in names_of.items()}
-    opened = opener(Records, **records)
-    datasets = {split: opened(splits=[{"root": str(tmp_path), "split": split}]) for split in records}
-    warn_of_training_images(datasets["val"], "val", datasets["train"])
-    (line,) = caplog.messages
-    assert line.startswith("2 of 3 validation images are training images too")
-    assert f"{tmp_path}/copy.png, a copy of {tmp_path}/a.png" in line
+def test_training_images_and_their_copies_are_named_in_the_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, {"train/a": b"1", "train/b": b"2", "val/a": b"3", "val/copy": b"1"})
+    train, val = (
+        DetectionDataset(annotations=[annotation(tmp_path / name) for name in names], class_names=["x"])
+        for names in (("train/a", "train/b"), ("val/a", "val/copy", "train/b"))
+    )
+    warn_of_training_images(val, "val", train)
+    assert caplog.messages == [
+        "2 of 3 validation images are training images too, so scores on them say little about new images:\n"
+        f"  {tmp_path}/train/b\n  {tmp_path}/val/copy, a copy of {tmp_path}/train/a"
+    ]

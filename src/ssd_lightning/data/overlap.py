@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
-from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.fingerprint import checksum
 from ssd_lightning.data.special_files import file_size
@@ -27,10 +24,10 @@ END_BYTES = 4096
 
 def warn_of_training_images(dataset: DetectionDataset, split: str, training: DetectionDataset) -> None:
     """Warn if a split has training images: its scores say little about new images."""
-    shared = shared_paths(dataset.annotations, training.annotations)
-    known = set(shared)
-    others = [path for path in dataset.annotations.image_paths if path not in known]
-    copies = copies_across({"train": training.annotations.image_paths, split: others})
+    known = dict.fromkeys(training.annotations.image_paths)
+    paths = list(dataset.annotations.image_paths)
+    shared = [path for path in paths if path in known]
+    copies = copies_across({"train": known, split: [path for path in paths if path not in known]})
     originals = {digest: path for path, digest in copies["train"].items()}
     found = [*shared, *(f"{path}, a copy of {originals[digest]}" for path, digest in copies[split].items())]
     if found:
@@ -38,13 +35,6 @@ def warn_of_training_images(dataset: DetectionDataset, split: str, training: Det
             "%d of %d %s images are training images too, so scores on them say little about new images:\n  %s",
             *(len(found), len(dataset), SPLIT_TITLES[split], listed(map(one_line, found), separator="\n  ")),
         )
-
-
-def shared_paths(table: AnnotationTable, other: AnnotationTable) -> list[str]:
-    """Return the paths of the images that both tables have under the same id and path."""
-    hashes, others = (one.columns.id_hashes[one.rows] for one in (table, other))
-    paths = set(other.select(np.isin(others, hashes)).image_paths)
-    return [path for path in table.select(np.isin(hashes, others)).image_paths if path in paths]
 
 
 def copies_across(splits: Mapping[str, Iterable[str]]) -> dict[str, dict[str, str]]:
