@@ -141,7 +141,6 @@ class Compose:
         extra_transforms: Sequence[A.BasicTransform | A.BaseCompose],
     ) -> None:
         _require_transforms(extra_transforms)
-        self._image_size, self._resize = first.image_size, first.resize
         self._names = ", ".join(type(step).__name__ for step in extra_transforms)
         self._first = first
         self._steps = [*[A.HorizontalFlip(p=0.5)] * flip, *[A.VerticalFlip(p=0.5)] * vertical_flip]
@@ -156,7 +155,7 @@ class Compose:
         """Return the same transform for another output size (height, width)."""
         other = copy(self)
         other._first = copy(self._first)
-        other._first.image_size = other._image_size = image_size
+        other._first.image_size = image_size
         return other
 
     def __call__(
@@ -183,12 +182,12 @@ class Compose:
     def _fill_up(self, image: np.ndarray, bboxes: np.ndarray) -> dict[str, Any]:
         """Pad a sample to the input size, after the flips, so that the image is in the same corner as in evaluation."""
         shown_size, bboxes = (image.shape[0], image.shape[1]), bboxes.copy()
-        placement = self._resize.placement(shown_size, self._image_size)
-        bboxes[:, :4] = boxes_into_input(bboxes[:, :4], placement)
-        return {"image": self._resize.pad(image, self._image_size), "bboxes": bboxes}
+        resize, image_size = self._first.resize, self._first.image_size
+        bboxes[:, :4] = boxes_into_input(bboxes[:, :4], resize.placement(shown_size, image_size))
+        return {"image": resize.pad(image, image_size), "bboxes": bboxes}
 
     def _require_image(self, image: Any) -> None:
-        shape = (*self._image_size, 3)
+        shape = (*self._first.image_size, 3)
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == shape:
             return
         raise ConfigurationError(

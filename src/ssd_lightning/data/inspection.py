@@ -82,14 +82,12 @@ def inspect_images(
         advance: called after each image.
     """
     first = {record.image_path: record for record in reversed(records)}
-
-    def look(record: ImageAnnotation) -> ImageFacts:
-        facts = _look_at(record)
-        advance()
-        return facts
-
+    facts = {}
     with ThreadPoolExecutor() as pool:
-        return {facts.path: facts for facts in pool.map(look, reversed(first.values()))}
+        for of_image in pool.map(_look_at, reversed(first.values())):
+            facts[of_image.path] = of_image
+            advance()
+    return facts
 
 
 def _look_at(record: ImageAnnotation) -> ImageFacts:
