@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from helpers.datasets import open_voc
 from ssd_lightning.config import compose_config, find_folder
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.images import read_image
 from ssd_lightning.training import DetectionDataModule
 
 STAGES = ("train", "val", "test")
@@ -32,12 +33,11 @@ def test_every_image_and_box_is_sound(datasets: dict[str, DetectionDataset]) -> 
     assert [len(datasets[stage]) for stage in STAGES] == [257, 35, 72]
     assert {dataset.class_names for dataset in datasets.values()} == {("Platelets", "RBC", "WBC")}
     assert [dataset.dropped for dataset in datasets.values()] == [[], [], []]
-    paths = [record.image_path for dataset in datasets.values() for record in dataset.annotations]
-    assert len({path.name for path in paths}) == 364
-    for dataset in datasets.values():
-        for index in range(len(dataset)):
-            assert dataset._read_alone(index)[0].shape == (240, 320, 3)
-    labels = np.concatenate([record.labels for dataset in datasets.values() for record in dataset.annotations])
+    records = [record for dataset in datasets.values() for record in dataset.annotations]
+    assert len({record.image_path.name for record in records}) == 364
+    for record in records:
+        assert read_image(record.image_path, record.size_px).shape == (240, 320, 3)
+    labels = np.concatenate([record.labels for record in records])
     assert np.bincount(labels).tolist() == [0, 361, 4153, 372]
     sides = [np.diff(r.boxes_xyxy_px.reshape(-1, 2, 2), axis=1)[r.labels == 1] for r in datasets["train"].annotations]
     assert np.median(np.concatenate(sides)) >= 16  # platelets stay learnable

@@ -1,6 +1,7 @@
 """Mosaic: boxes stay on their objects, and the draws hang on seed, epoch and index alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from helpers.datasets import annotation
+from helpers.targets import make_target
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.mosaic import Mosaic, draw_window
 from ssd_lightning.data.sampler import SampleKey
@@ -20,11 +22,8 @@ COLOURS = {1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), 4: (255, 255, 0)}
 Sample = tuple[np.ndarray, Target]
 
 
-def with_objects(image: np.ndarray, boxes: object, labels: list[int], difficult: list[bool]) -> Sample:
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    flags = torch.tensor(difficult, dtype=torch.bool)
-    labels_of = torch.tensor(labels, dtype=torch.int64)
-    return image, Target(boxes=boxes, labels=labels_of, difficult=flags, image_id="a", size_px=image.shape[:2])
+def with_objects(image: np.ndarray, boxes: Any, labels: list[int], difficult: list[bool]) -> Sample:
+    return image, {**make_target(boxes, labels), "difficult": torch.tensor(difficult, dtype=torch.bool)}
 
 
 def one_object(label: int, size: tuple[int, int], box_px: tuple[int, int, int, int]) -> Sample:

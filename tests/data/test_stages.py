@@ -79,7 +79,7 @@ def test_which_splits_are_used(there: str, stated: dict[str, Any], expected: str
         assert (chosen["train"]["part"], chosen["val"]["part"]) == ("train", "val")
 
 
-@with_cases("labelimg", "coco", "yolo", "yolo list", "csv", "openimages", "bananas")
+@with_cases("labelimg", "coco", "yolo list", "openimages", "bananas")
 def test_the_splits_of_a_format_are_found(case: Case, tmp_path: Path) -> None:
     write_splits(case, tmp_path, *FOUND.split())
     opened = DatasetOpener(format=case.format)
