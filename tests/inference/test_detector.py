@@ -1,6 +1,3 @@
-import random
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,21 +13,17 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
-from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.postprocess import PostProcess
-from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 
 CLASS_NAMES = ("circle", "square", "star")
-three_classes = partial(tiny_net, num_classes=3)
 
 
 @pytest.fixture
 def detector() -> Detector:
     postprocess = PostProcess(score_threshold=0.2, max_detections=9)
-    made = Detector(three_classes(normalization=SUBTRACT_MEAN_BGR), class_names=CLASS_NAMES, postprocess=postprocess)
-    made.data_settings = {"fold": 1}
-    return made
+    net = tiny_net(num_classes=3, normalization=SUBTRACT_MEAN_BGR)
+    return Detector(net, class_names=CLASS_NAMES, postprocess=postprocess, data_settings={"fold": 1})
 
 
 @pytest.fixture
@@ -49,36 +42,29 @@ def arrays(found: list[ImageDetections]) -> list[tuple[np.ndarray, ...]]:
     return [(detections.boxes_xyxy_px, detections.scores, detections.labels) for detections in found]
 
 
-def test_saved_and_loaded_it_sees_the_same(detector: Detector, checkpoint: Path) -> None:
-    content = torch.load(checkpoint, weights_only=True)  # plain containers
+def test_saved_and_loaded_it_sees_the_same(detector: Detector, tmp_path: Path) -> None:
+    detector.resize = Letterbox(fill=(1, 2, 3))
+    path = tmp_path / "tiny.ckpt"
+    detector.save(path)
+    content = torch.load(path, weights_only=True)  # plain containers
     assert content["detector"]["class_names"] == list(CLASS_NAMES)
     assert all(name.startswith("net.") for name in content["state_dict"])
-    loaded = Detector.load(checkpoint)
+    loaded = Detector.load(path)
     images = noise_images((32, 48), (32, 48))
     found = detector(images)
     assert all(0 < len(detections) <= 9 for detections in found)
     torch.testing.assert_close(arrays(loaded(images)), arrays(found), rtol=0, atol=0)
-    assert loaded.class_names == CLASS_NAMES
-    assert loaded.postprocess == detector.postprocess
-    assert loaded.data_settings == detector.data_settings == {"fold": 1}
+    for name in ("class_names", "postprocess", "resize", "data_settings"):
+        assert getattr(loaded, name) == getattr(detector, name)
     assert not loaded.net.training
-
-
-def test_images_of_any_size(detector: Detector) -> None:
-    sizes_px = ((10, 10), (32, 48), (200, 31), (1, 1))
-    found = detector(noise_images(*sizes_px))
-    assert len(found) == 4
-    for detections, (height, width) in zip(found, sizes_px, strict=True):
-        assert (detections.boxes_xyxy_px >= 0).all()
-        assert (detections.boxes_xyxy_px <= [width, height, width, height]).all()
-        assert {1, 2, 3} >= set(detections.labels.tolist())
-        assert detections.image.shape == (height, width, 3)
-    alone = detector(noise_images((10, 10)))
-    torch.testing.assert_close(arrays(alone), arrays(found[:1]))
+    del content["detector"]["resize"]  # as older checkpoints are
+    content["state_dict"]["metrics.count"] = torch.zeros(1)  # weights beside those of the network are left out
+    torch.save(content, path)
+    assert Detector.load(path).resize == Stretch()
 
 
 @pytest.mark.parametrize("mode", [Stretch(), Letterbox()], ids=["stretch", "letterbox"])
-@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (64, 96), (7, 2000)])
+@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (7, 2000)])
 def test_boxes_are_those_of_the_original(detector: Detector, mode: ResizeMode, height: int, width: int) -> None:
     """By hand: letterboxed, the image lies in the top left corner of 32 x 48 pixels, all of it at one scale."""
     (image,) = noise_images((height, width))
@@ -96,17 +82,6 @@ def test_boxes_are_those_of_the_original(detector: Detector, mode: ResizeMode, h
     assert found.scores.tolist() == in_input["scores"].tolist()
     assert found.labels.tolist() == in_input["labels"].tolist()
     assert (found.boxes_xyxy_px.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
-
-
-def test_the_resize_mode_is_saved_with_the_detector(detector: Detector, tmp_path: Path) -> None:
-    path = tmp_path / "letterbox.ckpt"
-    detector.resize = Letterbox(fill=(1, 2, 3))
-    detector.save(path)
-    assert Detector.load(path).resize == Letterbox(fill=(1, 2, 3))
-    content = torch.load(path, weights_only=True)
-    del content["detector"]["resize"]  # as older checkpoints are
-    torch.save(content, path)
-    assert Detector.load(path).resize == Stretch()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -136,10 +111,16 @@ def test_a_stack_of_images_is_a_sequence_and_may_be_empty(detector: Detector) ->
 
 def test_the_size_of_batches_and_the_order_of_memory_change_nothing_but_the_last_bits(detector: Detector) -> None:
     """Convolutions of another batch may add in another order: some units of float32's last place (6e-8) a layer."""
-    images = noise_images(*[(20 + index, 64 - 3 * index) for index in range(7)])
-    expected = arrays(detector(images, batch_size=7))
+    sizes_px = ((10, 10), (32, 48), (200, 31), (1, 1), (24, 52))
+    images = noise_images(*sizes_px)
+    found = detector(images, batch_size=5)
     for batch_size in (1, 3, 64):
-        torch.testing.assert_close(arrays(detector(images, batch_size=batch_size)), expected, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(arrays(detector(images, batch_size=batch_size)), arrays(found), rtol=1e-5, atol=1e-4)
+    for detections, (height, width) in zip(found, sizes_px, strict=True):
+        assert (detections.boxes_xyxy_px >= 0).all()
+        assert (detections.boxes_xyxy_px <= [width, height, width, height]).all()
+        assert {1, 2, 3} >= set(detections.labels.tolist())
+        assert detections.image.shape == (height, width, 3)
     batch = torch.from_numpy(np.stack(noise_images((32, 48), (32, 48)))).permute(0, 3, 1, 2)
     assert batch.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(detector.detect(batch.contiguous()), detector.detect(batch))
@@ -173,103 +154,6 @@ def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     assert Detector.load(str(run)).class_names == CLASS_NAMES
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\0" * 1000,
-        b"<!DOCTYPE html><html><body>404</body></html>",
-        b"\x80\x02.",
-        b"\x80\x02h\x07.",  # a pickle that asks for what it never stored
-        b"\x80\x02\x8a\x0a123.",
-        b"PK\x03\x04 and no more",
-    ],
-)
-def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "bad.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"bad\.ckpt") as caught:
-        Detector.load(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("zipped", [True, False])
-def test_damage_anywhere_is_one_clear_error_or_none(zipped: bool, tmp_path: Path) -> None:
-    path, rng = tmp_path / "damaged.ckpt", random.Random(0)
-    torch.save({"a": torch.zeros(3), "b": {"c": [1, 2.5]}}, path, _use_new_zipfile_serialization=zipped)
-    good = path.read_bytes()
-    for _ in range(100):
-        damaged = bytearray(good[: rng.randrange(1, len(good) + 1)] if rng.random() < 0.3 else good)
-        for _ in range(rng.randrange(1, 5)):
-            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            assert isinstance(read_checkpoint(path), dict)
-        except WeightsError as error:
-            assert ("damaged.ckpt" in str(error), "\n" in str(error)) == (True, False)  # noqa: PT017
-
-
-LINEAR = {"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}
-
-
-def with_detector(content: dict, **entries: object) -> dict:
-    return {**content, "detector": {**content["detector"], **entries}}
-
-
-def with_weights(content: dict, net: SSD, **changed: object) -> dict:
-    weights = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    return {
-        **content,
-        "state_dict": {name: value for name, value in {**weights, **changed}.items() if value is not None},
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "answer"),
-    [
-        (lambda content: [1, 2], "holds a list, not a checkpoint"),
-        (lambda content: {}, "does not describe a detector"),
-        (lambda content: {3: 4, "detector": 1}, "does not describe a detector"),
-        (lambda content: {"detector": {"network": {}}}, "does not describe a detector"),
-        (lambda content: with_detector(content, network={}), "it describes a dict, not a network"),
-        (lambda content: with_detector(content, network=LINEAR), "it describes a Linear, not a network"),
-        (lambda content: with_detector(content, class_names=list("abcd")), "4 classes for a network of 3 classes"),
-        (lambda content: with_detector(content, class_names="abc"), "needs a list of class names, found 'abc'"),
-        (lambda content: with_detector(content, resize={"kind": "crop"}), "resize is {'kind': 'crop'}; it can be"),
-        (lambda content: {**content, "state_dict": None}, "does not fit its network"),
-        (lambda content: {**content, "state_dict": {"net.head.box.0.bias": 3}}, "does not fit its network"),
-        (lambda content: with_weights(content, tiny_net(num_classes=4)), "does not fit its network in 6 of "),
-        (
-            lambda content: with_weights(content, tiny_net(num_classes=4)),
-            "head.cls.0.bias has shape (20,), the network needs (16,)",
-        ),
-        (
-            lambda content: with_weights(content, three_classes(), **{"net.head.box.1.bias": None}),
-            "in 1 of 60 weights: head.box.1.bias is missing",
-        ),
-        (
-            lambda content: with_weights(content, three_classes(), **{"net.head.extra": torch.zeros(1)}),
-            "head.extra is unknown",
-        ),
-    ],
-)
-def test_a_checkpoint_of_something_else(change: Callable[[dict], object], answer: str, checkpoint: Path) -> None:
-    torch.save(change(torch.load(checkpoint)), checkpoint)
-    with pytest.raises(WeightsError) as caught:
-        Detector.load(checkpoint)
-    assert "tiny.ckpt" in str(caught.value)
-    assert answer in str(caught.value)
-
-
-def test_weights_beside_those_of_the_network_are_left_out(checkpoint: Path) -> None:
-    content = torch.load(checkpoint)
-    content["state_dict"]["metrics.count"] = torch.zeros(1)
-    torch.save(content, checkpoint)
-    assert Detector.load(checkpoint).class_names == CLASS_NAMES
-
-
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
     checkpoint: Path, tmp_path: Path, precision: str
@@ -277,10 +161,7 @@ def test_reduced_precision_sees_nearly_the_same_and_gives_and_saves_float32(
     full, reduced = Detector.load(checkpoint), Detector.load(checkpoint, precision=precision)
     images = torch.from_numpy(noise_images((32, 48))[0]).permute(2, 0, 1)[None]
     (expected,), (found,) = full.detect(images), reduced.detect(images)
-    assert {expected[name].dtype for name in ("boxes", "scores")} == {torch.float32}
-    assert {name: tensor.dtype for name, tensor in found.items()} == {
-        name: tensor.dtype for name, tensor in expected.items()
-    }
+    assert (found["boxes"].dtype, found["scores"].dtype, found["labels"].dtype) == (torch.float32,) * 2 + (torch.int64,)
     count = min(3, len(found["scores"]))
     torch.testing.assert_close(found["scores"][:count], expected["scores"][:count], rtol=0, atol=0.02)
     assert not torch.equal(found["scores"], expected["scores"])

@@ -83,8 +83,8 @@ def test_what_outputs_are_called_after() -> None:
 def test_names_are_unique_whatever_their_case() -> None:
     names = UniqueNames()
     assert [names.take(name) for name in ("a", "A", "a_2", "a", "b")] == ["a", "A_2", "a_2_2", "a_3", "b"]
-    paths = [Path(str(index), "image.jpg") for index in range(3000)]
-    assert len(set(output_names(paths).values())) == 3000
+    sources = [Source("image", f"{index}/image.jpg") for index in range(3000)]
+    assert len(set(output_names(sources).values())) == 3000
 
 
 @pytest.mark.parametrize(

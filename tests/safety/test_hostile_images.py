@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import resource
 import struct
 import zlib
@@ -11,17 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.hostile_files import check_message, png, png_chunk, refused
 from ssd_lightning.data.formats.voc import parse_annotation
 from ssd_lightning.data.images import image_size_px, read_image
 from ssd_lightning.errors import DataError
-
-
-def png(width: int, height: int, rows: bytes) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
 def jpeg_of_size(width: int, height: int) -> bytes:
@@ -38,17 +32,14 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize(("stated", "reduction"), [(None, 1), ((20_000, 20_000), 8)])
-def test_twenty_thousand_squared_is_refused_by_its_header(
-    tmp_path: Path, suffix: str, stated: tuple[int, int] | None, reduction: int
-) -> None:
-    path = tmp_path / f"huge{suffix}"
-    path.write_bytes(jpeg_of_size(20_000, 20_000) if suffix == ".jpg" else png(20_000, 20_000, bytes(100)))
+@pytest.mark.parametrize("content", [jpeg_of_size(20_000, 20_000), png(20_000, 20_000, bytes(100))], ids=["jpg", "png"])
+def test_twenty_thousand_squared_is_refused_by_its_header(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "huge"
+    path.write_bytes(content)
     before = peak_mib()
-    for read in (lambda: read_image(path, stated, reduction=reduction), lambda: image_size_px(path)):
-        with pytest.raises(DataError, match=rf"huge{suffix}: .*decompression bomb.*400000000 pixels.*tiles"):
-            read()
+    for read in (read_image, image_size_px, lambda path: read_image(path, (20_000, 20_000), reduction=8)):
+        message = refused(path, read, DataError)
+        assert re.search("decompression bomb.*400000000 pixels.*tiles", message)
     assert peak_mib() < before + 100
 
 
@@ -59,25 +50,21 @@ def test_a_jpeg_header_that_lies_gives_a_image_of_that_size_or_one_sentence(
 ) -> None:
     path = tmp_path / "lies.jpg"
     path.write_bytes(jpeg_of_size(width, height))
-    for stated in (None, (64, 64), (height, width)):
+    for stated in (None, (height, width)):
         try:
             assert read_image(path, stated).shape == (height, width, 3)
         except DataError as error:
-            assert str(error).startswith(f"{path}: ")  # noqa: PT017
-    with pytest.raises(DataError, match=r"lies\.jpg"):
-        read_image(path, (64, 64))
+            check_message(str(error), path)
+    refused(path, lambda path: read_image(path, (64, 64)), DataError)
 
 
 def test_text_in_a_png_that_blows_up(tmp_path: Path) -> None:
     path = tmp_path / "text.png"
-    good = png(2, 1, bytes(3))
     packer = zlib.compressobj(1)
     data = b"key\0\0" + b"".join(packer.compress(bytes(10**6)) for _ in range(120)) + packer.flush()
-    text = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
-    path.write_bytes(good[:33] + text + good[33:])
+    path.write_bytes(png(2, 1, bytes(3), before_pixels=png_chunk(b"zTXt", data)))
     before = peak_mib()
-    with pytest.raises(DataError, match=r"text\.png"):
-        read_image(path)
+    refused(path, read_image, DataError)
     assert peak_mib() < before + 100
 
 
@@ -89,17 +76,16 @@ ODD: dict[str, Callable[[Path], object]] = {
 }
 
 
+READERS = (read_image, image_size_px, parse_annotation)
+
+
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("make", ODD.values(), ids=ODD)
-@pytest.mark.parametrize("read", [read_image, image_size_px, parse_annotation])
-def test_what_is_no_file_is_refused_at_once(
-    tmp_path: Path, make: Callable[[Path], object], read: Callable[[Path], object]
-) -> None:
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "odd.jpg"
-    make(path)
-    with pytest.raises(DataError, match=r"odd\.jpg: ") as caught:
-        read(path)
-    assert "\n" not in str(caught.value)
+    ODD[kind](path)
+    for read in READERS:
+        refused(path, read, DataError)
 
 
 def test_files_that_may_not_be_read(tmp_path: Path) -> None:
@@ -109,9 +95,8 @@ def test_files_that_may_not_be_read(tmp_path: Path) -> None:
     own = os.geteuid()
     os.seteuid(own or 65534)  # root may read everything
     try:
-        for read in (read_image, image_size_px, parse_annotation):
-            with pytest.raises(DataError, match=r"secret\.jpg: .*Permission denied"):
-                read(path)
+        for read in READERS:
+            assert "Permission denied" in refused(path, read, DataError)
     finally:
         os.seteuid(own)
 
@@ -127,21 +112,19 @@ def test_entities_are_neither_fetched_nor_expanded(tmp_path: Path) -> None:
     texts = [text.format(url=url) for text in (EXTERNAL, PARAMETER) for url in (secret.as_uri(), "http://localhost:9/")]
     for text in [*texts, QUADRATIC]:
         path.write_text(text)
-        with pytest.raises(DataError, match=r"a\.xml: the XML declares entities, which is refused") as caught:
-            parse_annotation(path)
-        assert "very secret" not in str(caught.value)
+        message = refused(path, parse_annotation, DataError)
+        assert "the XML declares entities, which is refused" in message
+        assert "very secret" not in message
 
 
-def test_a_document_type_elsewhere_is_not_fetched(tmp_path: Path) -> None:
+def test_xml_of_odd_forms(tmp_path: Path) -> None:
+    """A document type elsewhere, which is not fetched; deep; wide."""
     path = tmp_path / "a.xml"
-    path.write_text('<!DOCTYPE annotation SYSTEM "http://localhost:9/a.dtd"><annotation/>')
-    assert parse_annotation(path).tag == "annotation"
-
-
-def test_xml_that_is_deep_or_wide(tmp_path: Path) -> None:
-    path = tmp_path / "a.xml"
-    path.write_text(f"<annotation>{'<a>' * 30_000}{'</a>' * 30_000}</annotation>")
-    assert parse_annotation(path).tag == "annotation"
     attributes = " ".join(f"a{number}='1'" for number in range(10_000))
-    path.write_text(f"<annotation {attributes}/>")
-    assert parse_annotation(path).tag == "annotation"
+    for text in (
+        '<!DOCTYPE annotation SYSTEM "http://localhost:9/a.dtd"><annotation/>',
+        f"<annotation>{'<a>' * 30_000}{'</a>' * 30_000}</annotation>",
+        f"<annotation {attributes}/>",
+    ):
+        path.write_text(text)
+        assert parse_annotation(path).tag == "annotation"

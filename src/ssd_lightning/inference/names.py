@@ -1,8 +1,6 @@
 """File names for outputs: safe on any system, and unique."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
 
 from ssd_lightning.inference.sources import Source
 
@@ -36,13 +34,10 @@ def clean_name(wanted: str) -> str:
     return stem if stem.strip(".") else "image"  # in a name of only dots, the suffix would become the name
 
 
-Thing = TypeVar("Thing", Path, Source)
-
-
-def output_names(things: Sequence[Thing]) -> dict[Thing, str]:
+def output_names(sources: Sequence[Source]) -> dict[Source, str]:
     """Return a unique output name for each, without suffix. Equal names from different folders get a number."""
     names = UniqueNames()
-    return {thing: names.take(thing.stem) for thing in things}
+    return {source: names.take(source.stem) for source in sources}
 
 
 def drawn_name(stem: str, *, is_video: bool) -> str:
