@@ -23,7 +23,7 @@ from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
 from ssd_lightning.inference.export.graph import DETECTNET
 from ssd_lightning.inference.export.quantization import quantize_int8
-from ssd_lightning.inference.runtime.description import companions
+from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
@@ -56,7 +56,7 @@ def export(config: DictConfig) -> None:
     """
     check_settings(config)
     output = Path(config.output)
-    files = [output, *companions(output)]
+    files = network_files(output)
     for file in files:
         if file.exists():
             raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
@@ -64,7 +64,7 @@ def export(config: DictConfig) -> None:
         write_foreign(Detector.load(config.checkpoint), config.format, output)
         return
     unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
-    for left in (unverified, *companions(unverified)):
+    for left in network_files(unverified):
         if left.exists():
             raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
@@ -90,14 +90,14 @@ def export(config: DictConfig) -> None:
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
-    for new, file in zip([unverified, *companions(unverified)], files, strict=True):
+    for new, file in zip(network_files(unverified), files, strict=True):
         publish(new, file)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
     if config.layout:
         print_detectnet(checkpoint, output)
-    elif others := companions(output):
-        print_companions(checkpoint, others)
+    elif len(files) > 1:
+        print_companions(checkpoint, files[1:])
     else:
         print_input(checkpoint, is_prepared=config.format != "safetensors" and config.preprocessing)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from ssd_lightning.inference.export.verify_export import (
     Batch,
     Seconds,
     drawn_images,
-    in_batches,
     verification_table,
     verify_export,
 )
-from ssd_lightning.inference.runtime.description import companions
+from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.timing import seconds_of, time_pairs
 from ssd_lightning.visualization.tables import print_table
 
@@ -35,7 +35,7 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
     batches: Iterable[Batch]
     if data is None:
         source, images = "drawn images", drawn_images(config.images, checkpoint.image_size)
-        batches = in_batches(images, checkpoint.image_size, size=5, resize=checkpoint.resize)
+        batches = ((checkpoint.prepare(images[start : start + 5])[0], None) for start in range(0, len(images), 5))
     else:
         source, records = f"images of the {config.split} split", data.dataset(config.split).annotations
         some = islice(records, 0, None, math.ceil(len(records) / config.images))
@@ -51,7 +51,7 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
             tolerance=tolerance,
             max_map_loss=config.max_map_loss,
             seconds=time_both(checkpoint, exported) if config.latency and config.format != "safetensors" else {},
-            bytes_of=(weights, sum(file.stat().st_size for file in (path, *companions(path)))),
+            bytes_of=(weights, sum(file.stat().st_size for file in network_files(path))),
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
@@ -66,8 +66,8 @@ def time_both(checkpoint: Detector, exported: Detector) -> dict[int, Seconds]:
     """Time both alternately, from images of the network's size to detections, about ten seconds per batch size."""
     drawn, seconds = drawn_images(8, checkpoint.image_size), {}
     for batch in (1, 8):
-        images, _ = next(iter(in_batches(drawn, checkpoint.image_size, batch, checkpoint.resize)))
-        sides = [lambda d=detector, x=images: d.detect(x) for detector in (checkpoint, exported)]
+        images, _ = checkpoint.prepare(drawn[:batch])
+        sides = [partial(detector.detect, images) for detector in (checkpoint, exported)]
         once = sum(seconds_of(side, torch.device("cpu")) for side in sides)
         pairs = min(15, max(3, int(10 / once)))
         seconds[batch] = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=2)

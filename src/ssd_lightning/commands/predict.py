@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.tiles import check_tiles
 from ssd_lightning.devices import choose_device
-from ssd_lightning.errors import DataError, UserError, one_line
+from ssd_lightning.errors import DataError, one_line
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.frames import SourceImage, SourceReader
 from ssd_lightning.inference.names import output_names
@@ -44,9 +44,8 @@ def predict(config: DictConfig) -> None:
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
-    overrides = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
-    if overrides:
-        detector.use_postprocess(**overrides)
+    given = {name: config[name] for name in ("iou_threshold", "max_detections") if config[name] is not None}
+    detector.use_postprocess(**given)
     if config.tiles is not None:
         detector = detector.with_tiles(config.tiles, config.overlap, whole_image=config.whole_image)
     labels_of(_as_list(config.classes), detector.class_names)
@@ -95,11 +94,6 @@ def _run(
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
     classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
-    header = {
-        "checkpoint": str(config.checkpoint),
-        "classes": list(detector.class_names),
-        "score_threshold": config.score_threshold,
-    }
     seen: Counter[str] = Counter()
     counts: Counter[str] = Counter()
 
@@ -117,7 +111,11 @@ def _run(
             outputs=outputs,
             folder=folder,
             names=names,
-            header=header,
+            header={
+                "checkpoint": str(config.checkpoint),
+                "classes": list(detector.class_names),
+                "score_threshold": config.score_threshold,
+            },
             class_names=detector.class_names,
             skipped=skipped,
         )
@@ -128,8 +126,8 @@ def _run(
             )
             # A viewer should not wait until a batch is full.
             at_once = 1 if window is not None or has_camera else config.batch_size
-            images = reader.read(sources, on_bad=note)
-            for source_image, all_found in detect_in(images, detector, at_once, config.batch_size):
+            source_images = reader.read(sources, on_bad=note)
+            for source_image, all_found in detect_in(source_images, detector, at_once, config.batch_size):
                 found = all_found.select(config.score_threshold, classes)
                 writers.write(source_image, found)
                 seen["image" if source_image.frame is None else "frame"] += 1
@@ -140,8 +138,6 @@ def _run(
     except KeyboardInterrupt:
         if not has_camera:  # a camera stream ends only this way
             raise
-    except UserError:
-        raise
     except OSError as error:  # reading errors have their own message
         raise DataError(f"output={folder}: cannot write there: {error}") from error
     finally:

@@ -21,7 +21,6 @@ from ssd_lightning.data.resize import undo_detections
 from ssd_lightning.errors import DataError, UserError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
-from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.types import Detections, Placement, SSDOutput
 from ssd_lightning.visualization.tables import counted
 
@@ -50,7 +49,7 @@ class Look:
 
 def fixed_overlap(detector: Detector) -> str | None:
     """Return why the IoU threshold of NMS has no effect. None if it has one."""
-    if isinstance(detector.net, ExportedNetwork) and detector.net.description.nms:
+    if detector.has_nms_inside:
         return "fixed: the exported file has its NMS inside"
     return "not used by gaussian Soft-NMS" if detector.postprocess.soft_nms == "gaussian" else None
 
@@ -58,12 +57,11 @@ def fixed_overlap(detector: Detector) -> str | None:
 @torch.inference_mode()
 def look_at(detector: Detector, image: np.ndarray) -> Look:
     """Run the network on an image, uint8 `[H, W, 3]` RGB. One call at a time runs, others wait."""
-    resized, placement = detector.resize.apply(image, detector.image_size)
-    batch = torch.from_numpy(resized).permute(2, 0, 1)[None]
+    batch, [placement] = detector.prepare([image])
     output: SSDOutput | Detections
     with NETWORK:
         start = time.perf_counter()
-        if isinstance(detector.net, ExportedNetwork) and detector.net.description.nms:
+        if detector.has_nms_inside:
             [output] = detector.detect(batch)
         else:
             box_offsets, class_logits, priors_cxcywh = detector.run(batch)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import gradio as gr
@@ -19,23 +20,21 @@ async def refuse_address(url: str, cache_dir: str) -> str:
     raise gr.Error("send the image itself: this server fetches no addresses", print_exception=False)
 
 
+@dataclass(frozen=True)
 class Guard:
     """Rejects requests that are too large or come from other web pages.
 
     A web page can make a browser send requests to this machine. To read the answers, it would need a host name of its
     own that points to this machine ("DNS rebinding"). The header Host reveals this. Without reading the answers, it
     could still make the network work. The header Origin reveals this.
-
-    Args:
-        app: application that answers the allowed requests.
-        hosts: allowed values of Host, without a port. Empty allows all, for a server that other machines may use.
-        max_bytes: limit of an image.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Sequence[str], max_bytes: int) -> None:
-        self.app = app
-        self.hosts = hosts
-        self.max_bytes = max_bytes
+    app: ASGIApp
+    """Application that answers the allowed requests."""
+    hosts: Sequence[str]
+    """Allowed values of Host, without a port. Empty allows all, for a server that other machines may use."""
+    max_bytes: int
+    """Limit of an image."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

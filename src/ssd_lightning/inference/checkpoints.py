@@ -70,7 +70,7 @@ def read_detector(path: Path) -> dict[str, Any]:
     net = _build_network(spec["network"], weights if isinstance(weights, dict) else {}, path)
     class_names = spec["class_names"]
     if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise WeightsError(f"{path} needs a list of class names, found {_shortened(class_names)}")
+        raise WeightsError(f"{path} needs a list of class names, found {class_names!r:.100}")
     if len(class_names) != net.num_classes:
         raise WeightsError(f"{path} names {len(class_names)} classes for a network of {net.num_classes} classes")
     with _errors_naming(path):
@@ -96,7 +96,7 @@ def _build_network(spec: Any, weights: Mapping[str, Any], path: Path) -> SSD:
         if not isinstance(planned, SSD):
             raise WeightsError(f"it describes a {type(planned).__name__}, not a network")
         if not isinstance(planned.normalization, Normalization):
-            raise WeightsError(f"its normalization is {_shortened(planned.normalization)}")
+            raise WeightsError(f"its normalization is {planned.normalization!r:.100}")
         if len(planned.priors_cxcywh) > MOST_PRIORS:
             raise WeightsError(f"its network has {len(planned.priors_cxcywh):,} priors, more than {MOST_PRIORS:,}")
     fitting = fitting_weights(planned, weights, path)
@@ -116,10 +116,6 @@ def _errors_naming(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path}: {error}") from error
     except Exception as error:  # wrong sizes and types raise nearly any error
         raise WeightsError(f"{path} describes a network that cannot be built: {first_line(error)[:200]}") from error
-
-
-def _shortened(value: Any) -> str:
-    return f"{value!r:.100}"
 
 
 def fitting_weights(net: SSD, state_dict: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

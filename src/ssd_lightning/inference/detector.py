@@ -86,6 +86,11 @@ class Detector:
         """Device of the network."""
         return self.net.device if isinstance(self.net, ExportedNetwork) else self.net.priors_cxcywh.device
 
+    @property
+    def has_nms_inside(self) -> bool:
+        """Whether the network is an exported file that applies NMS itself."""
+        return isinstance(self.net, ExportedNetwork) and self.net.description.nms
+
     @torch.inference_mode()
     def detect(self, images: Tensor, placements: Sequence[Placement] | None = None) -> list[Detections]:
         """Detect objects in images that already have the network's input size.
@@ -154,13 +159,17 @@ class Detector:
         return found[0] if is_one else found
 
     def _detect_batch(self, images: Sequence[np.ndarray]) -> list[ImageDetections]:
+        return self.in_pixels(images, self.detect(*self.prepare(images)))
+
+    def prepare(self, images: Sequence[np.ndarray]) -> tuple[Tensor, list[Placement]]:
+        """Resize images, uint8 `[H, W, 3]` RGB, for `detect`: uint8 `[B, 3, H, W]`, and the part that each fills."""
         shape = (len(images), *self.image_size, 3)
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         placements = []
         for place, image in zip(batch.numpy(), images, strict=True):
             place[...], placement = self.resize.apply(image, self.image_size)
             placements.append(placement)
-        return self.in_pixels(images, self.detect(batch.permute(0, 3, 1, 2), placements))
+        return batch.permute(0, 3, 1, 2), placements
 
     def in_pixels(self, images: Sequence[np.ndarray], found: Sequence[Detections]) -> list[ImageDetections]:
         """Express the normalised detections of images, uint8 `[H, W, 3]` RGB, in their pixels."""
@@ -196,17 +205,20 @@ class Detector:
         Raises:
             ConfigurationError: a setting is unknown or invalid, or an exported file contains its own post-processing.
         """
-        if settings and isinstance(self.net, ExportedNetwork) and self.net.description.nms:
+        if settings and self.has_nms_inside:
             raise ConfigurationError(
                 f"{', '.join(settings)} cannot be changed: {self.net.path} has its NMS inside; export it with nms=false"
             )
         self.postprocess = PostProcess.from_settings({**self.postprocess.settings(), **settings})
 
+    def spec(self) -> dict[str, Any]:
+        """Describe the detector without its weights, in plain containers."""
+        return detector_spec(self.network, self.class_names, self.postprocess, self.resize)
+
     def save(self, path: Path | str) -> None:
         """Write a file that `load` reads: weights and plain containers only."""
         weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
-        spec = detector_spec(self.network, self.class_names, self.postprocess, self.resize)
-        torch.save({"detector": spec, "state_dict": weights, "data": self.data_settings}, path)
+        torch.save({"detector": self.spec(), "state_dict": weights, "data": self.data_settings}, path)
 
     def push_to_hub(
         self,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from ssd_lightning import __version__
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
 
@@ -49,9 +48,8 @@ def save_folder(
     """
     network = detector.network
     folder.mkdir(parents=True, exist_ok=True)
-    spec = detector_spec(network, detector.class_names, detector.postprocess, detector.resize)
     write_safetensors(detector, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(detector.spec(), indent=2) + "\n", encoding="utf-8")
     if image is not None:
         image.convert("RGB").save(folder / IMAGE, quality=90)
     height, width = detector.image_size

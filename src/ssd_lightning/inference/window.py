@@ -57,11 +57,9 @@ class Window:
         Returns:
             False once the user has ended the display.
         """
-        most = [
-            int(side * SHARE_OF_SCREEN) for side in (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
-        ]
+        width, height = self._root.winfo_screenwidth(), self._root.winfo_screenheight()
         fitted = image.copy()
-        fitted.thumbnail((most[0], most[1]))
+        fitted.thumbnail((int(width * SHARE_OF_SCREEN), int(height * SHARE_OF_SCREEN)))
         photo = self._to_photo(fitted, master=self._root)
         self._label.configure(image=photo)
         self._photo = photo  # the label keeps no reference, and tkinter drops unreferenced images

@@ -122,14 +122,14 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+@dataclass
 class Annotated:
     """Writes a JPEG for each image and an MP4 for each video, with the detections drawn."""
 
-    def __init__(self, folder: Path, names: Mapping[Source, str]) -> None:
-        self.folder = folder
-        self.names = names
-        self._source: Source | None = None
-        self._video: VideoFile | None = None
+    folder: Path
+    names: Mapping[Source, str]
+    _source: Source | None = None
+    _video: VideoFile | None = None
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Draw and save."""

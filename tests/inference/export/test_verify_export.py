@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from helpers.exported_networks import exported, noise, tiny_detector
+from helpers.targets import make_target
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.detector import Detector
@@ -18,7 +19,6 @@ from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.export.verify_export import (
     Verification,
     drawn_images,
-    in_batches,
     verification_table,
     verify_export,
 )
@@ -43,10 +43,7 @@ def test_differences_and_partners() -> None:
     parity.update(found((0.1, 0.9, 1)), found((0.1, 0.9, 1)), (9, 9))  # the largest differences stay
     assert (parity.boxes, parity.boxes_px, parity.scores) == largest[:3]
     assert (parity.images, parity.detections, parity.others, parity.unmatched) == (2, 4, 4, 2)
-
-
-def test_each_has_one_partner_and_the_nearest() -> None:
-    parity = Parity()
+    parity = Parity()  # each has one partner, the nearest
     ours, theirs = found((0.1, 0.5, 1), (0.101, 0.5, 1)), found((0.101, 0.5, 1), (0.1, 0.5, 1), (0.1, 0.5, 1))
     parity.update(ours, theirs, (10, 10))
     assert (parity.boxes, parity.scores, parity.unmatched) == (0, 0, 1)
@@ -63,8 +60,8 @@ def test_no_detections_on_one_side_or_both() -> None:
 
 def verification_of(checkpoint: Detector, path: Path) -> Verification:
     images = drawn_images(6, checkpoint.image_size)
-    batches = in_batches(images, checkpoint.image_size, 4, checkpoint.resize)
-    return verify_export(checkpoint, Detector.load(path), [*batches, (noise(4, checkpoint.image_size), None)], images)
+    batches = [(checkpoint.prepare(images)[0], None), (noise(4, checkpoint.image_size), None)]
+    return verify_export(checkpoint, Detector.load(path), batches, images)
 
 
 def test_a_faithful_file_passes(faithful: Path) -> None:
@@ -126,13 +123,7 @@ def test_mean_average_precision_of_both_sides(faithful: Path) -> None:
     detector = tiny_detector()
     images = noise(4, detector.image_size)
     truth = [
-        {
-            "boxes": seen["boxes"][:3],
-            "labels": seen["labels"][:3],
-            "difficult": torch.zeros(len(seen["labels"][:3]), dtype=torch.bool),
-            "image_id": str(index),
-            "size_px": detector.image_size,
-        }
+        make_target(seen["boxes"][:3], seen["labels"][:3], image_id=str(index))
         for index, seen in enumerate(detector.detect(images))
     ]
     verification = verify_export(detector, Detector.load(faithful), [(images, truth)])
@@ -145,12 +136,9 @@ def test_mean_average_precision_of_both_sides(faithful: Path) -> None:
     assert worse.map_loss == pytest.approx(0.05)
     assert worse.failures(tolerance=None, max_map_loss=0.05001) == []
     assert "mAP is lower by 0.0500" in worse.failures(tolerance=None, max_map_loss=0.04)[0]
-
-
-def test_a_rounded_network_is_judged_by_map_alone() -> None:
-    far = Verification(Parity(images=1, detections=10, others=10, unmatched=20, boxes=0.5, boxes_px=9.0, scores=0.5))
-    assert len(far.failures(tolerance=1e-4, max_map_loss=0.01)) == 3
-    assert far.failures(tolerance=None, max_map_loss=0.01) == []
+    far = Parity(images=1, detections=10, others=10, unmatched=20, boxes=0.5, boxes_px=9.0, scores=0.5)
+    assert len(Verification(far).failures(tolerance=1e-4, max_map_loss=0.01)) == 3
+    assert Verification(far).failures(tolerance=None, max_map_loss=0.01) == []  # as a rounded network is judged
 
 
 def test_int8_is_smaller_and_sees_about_the_same(faithful: Path, tmp_path: Path) -> None:

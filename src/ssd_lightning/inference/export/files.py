@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import save
 
 from ssd_lightning.checks import require_package
-from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export, dynamic_axes, example_input
 from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
@@ -80,9 +79,8 @@ def write_torchscript(detector: Detector, path: Path, **contents: Any) -> Export
 
 def write_safetensors(detector: Detector, path: Path) -> None:
     """Write the weights under their own names, with the detector's description as metadata."""
-    spec = detector_spec(detector.network, detector.class_names, detector.postprocess, detector.resize)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
-    path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(spec)}))
+    path.write_bytes(save(weights, metadata={DETECTOR_KEY: json.dumps(detector.spec())}))
 
 
 @contextmanager

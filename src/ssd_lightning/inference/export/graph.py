@@ -17,9 +17,6 @@ from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
 from ssd_lightning.ops.normalization import IDENTITY, TORCHVISION_SSDLITE, Normalization
 
-GraphNMS = Callable[[Tensor, Tensor, float, float, int, int, bool], tuple[Tensor, Tensor, Tensor, Tensor]]
-
-
 DETECTNET = MappingProxyType(
     {
         "preprocessing": False,
@@ -77,7 +74,7 @@ class ExportGraph(nn.Module):
     `nms` is the form of `graph_nms.graph_nms` that the exporter supports.
     """
 
-    def __init__(self, net: SSD, description: ExportDescription, nms: GraphNMS) -> None:
+    def __init__(self, net: SSD, description: ExportDescription, nms: Callable[..., tuple[Tensor, ...]]) -> None:
         super().__init__()
         self.extractor = net.extractor
         self.head = net.head

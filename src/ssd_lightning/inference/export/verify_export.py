@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.data.resize import ResizeMode, placements_of, undo_detections, undo_targets
+from ssd_lightning.data.resize import placements_of, undo_detections, undo_targets
 from ssd_lightning.data.toy_scene import draw_toy_image
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.parity import Parity
@@ -56,6 +56,12 @@ class Verification:
         losses = [before - after for before, after in self.scores.values()]
         return max((loss for loss in losses if loss == loss), default=0.0)
 
+    @property
+    def sides(self) -> list[tuple[str, Parity, float]]:
+        """A prefix, the differences, and the largest share of unmatched detections."""
+        resized = [] if self.whole is None else [("resized: ", self.whole, RESIZE_MOST_UNMATCHED)]
+        return [("", self.parity, MOST_UNMATCHED), *resized]
+
     def failures(self, *, tolerance: float | None, max_map_loss: float) -> list[str]:
         """List the exceeded limits, one sentence each.
 
@@ -69,10 +75,10 @@ class Verification:
             for what, largest in (("boxes", self.parity.boxes), ("scores", self.parity.scores)):
                 if not largest <= tolerance:
                     found.append(f"{what} differ by {largest:.2g}, more than tolerance={tolerance:g}")
-            where = " in images that the file resizes"
-            for parity, at, most in ((self.parity, "", MOST_UNMATCHED), (self.whole, where, RESIZE_MOST_UNMATCHED)):
-                if parity is not None and parity.unmatched_share > most:
-                    number = f"{parity.unmatched} of the {parity.detections + parity.others} detections{at}"
+            for prefix, parity, most in self.sides:
+                if parity.unmatched_share > most:
+                    where = " in images that the file resizes" if prefix else ""
+                    number = f"{parity.unmatched} of the {parity.detections + parity.others} detections{where}"
                     found.append(f"{number} have no partner on the other side, more than {most:.1%}")
         if self.map_loss > max_map_loss:
             found.append(f"mAP is lower by {self.map_loss:.4f}, more than max_map_loss={max_map_loss:g}")
@@ -80,7 +86,7 @@ class Verification:
 
 
 def verify_export(
-    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Iterable[np.ndarray] = ()
+    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Sequence[np.ndarray] = ()
 ) -> Verification:
     """Run the detectors of the checkpoint and of the exported file, both on the CPU, on the same images.
 
@@ -104,11 +110,10 @@ def verify_export(
         first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
         scores = {name: (float(first[key]), float(second[key])) for name, key in MEANS.items()}
     whole = None
-    if isinstance(net := exported.net, ExportedNetwork) and net.description.resizes:
+    if images and isinstance(net := exported.net, ExportedNetwork) and net.description.resizes:
         whole = Parity(close=RESIZE_CLOSE)
         for image in images:
-            fitted, _ = checkpoint.resize.apply(image, checkpoint.image_size)
-            [ours] = checkpoint.detect(torch.from_numpy(fitted).permute(2, 0, 1)[None])
+            [ours] = checkpoint.detect(checkpoint.prepare([image])[0])
             with torch.inference_mode():
                 [theirs] = net.detect_inputs(torch.from_numpy(image)[None], net.description.postprocess)
             whole.update(ours, theirs, (image.shape[0], image.shape[1]))
@@ -122,15 +127,6 @@ def drawn_images(count: int, image_size: tuple[int, int]) -> list[np.ndarray]:
     """Draw scenes that are not in the training data: uint8 `[H, W, 3]`, with size and shape unlike the input's."""
     size_px = (max(128, image_size[0] * 3 // 2), max(160, image_size[1] * 5 // 4))
     return [draw_toy_image(seed=2**20, split="test", index=i, size_px=size_px)[0] for i in range(count)]
-
-
-def in_batches(
-    images: Sequence[np.ndarray], image_size: tuple[int, int], size: int, resize: ResizeMode
-) -> Iterable[Batch]:
-    """Resize images and stack them, without targets."""
-    for start in range(0, len(images), size):
-        resized = [resize.apply(image, image_size)[0] for image in images[start : start + size]]
-        yield torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), None
 
 
 def verification_table(
@@ -147,15 +143,9 @@ def verification_table(
     `bytes_of` the sizes of the checkpoint's weights and of the file.
     """
     rows: list[tuple[str, ...]] = []
-    sides = (
-        ("", verification.parity, tolerance, MOST_UNMATCHED),
-        ("resized: ", verification.whole, None, RESIZE_MOST_UNMATCHED),
-    )
-    for prefix, parity, most, most_unmatched in sides:
-        if parity is None or (prefix and not parity.images):
-            continue
+    for prefix, parity, most_unmatched in verification.sides:
         limit = "" if tolerance is None else f"{most_unmatched:.1%}"
-        largest = "" if most is None else f"{most:g}"
+        largest = "" if tolerance is None or prefix else f"{tolerance:g}"
         counts = (str(parity.detections), str(parity.others))
         rows += [
             (f"{prefix}detections", *counts, f"{parity.unmatched} without partner", limit),

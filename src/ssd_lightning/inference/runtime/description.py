@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -189,6 +190,10 @@ class ExportDescription:
         )
 
 
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
 def _is_list_of(kinds: tuple[type, ...], value: Any, length: int | None = None) -> bool:
     has_length = isinstance(value, list) and length in (None, len(value))
     return has_length and all(type(item) in kinds for item in value)
@@ -199,16 +204,16 @@ def _is_colour(value: Any) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Any], object]] = {
-    MARKER: lambda value: isinstance(value, str),
+    MARKER: _is(str),
     "class_names": lambda value: _is_list_of((str,), value) and 0 < len(value) <= MOST_CLASSES,
     "image_size": lambda value: _is_list_of((int,), value, 2) and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS,
     "colour_mean": _is_colour,
     "colour_std": lambda value: _is_colour(value) and min(value) > 0,
     "colour_order": lambda value: value in ("RGB", "BGR"),
-    "preprocessing": lambda value: isinstance(value, bool),
-    "nms": lambda value: isinstance(value, bool),
-    "postprocess": lambda value: isinstance(value, dict),
-    "quantization": lambda value: value is None or isinstance(value, str),
+    "preprocessing": _is(bool),
+    "nms": _is(bool),
+    "postprocess": _is(dict),
+    "quantization": _is(str, NoneType),
     "resize": as_resize_mode,  # which has its own error
     "layout": lambda value: (
         isinstance(value, dict)
@@ -227,10 +232,10 @@ def description_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def companions(path: Path) -> list[Path]:
-    """Return the other files of the network `path`: its description last, and ncnn's weights before it."""
+def network_files(path: Path) -> list[Path]:
+    """Return all files of the network `path`: itself, ncnn's weights, and a separate description last."""
     weights = [path.with_suffix(".bin")] if path.suffix == ".param" else []
-    return [*weights, description_file(path)] if path.suffix in (".tflite", ".param") else []
+    return [path, *weights, description_file(path)] if path.suffix in (".tflite", ".param") else [path]
 
 
 def write_description(path: Path, description: ExportDescription) -> None:
@@ -245,7 +250,7 @@ def read_description(path: Path) -> ExportDescription:
     Raises:
         WeightsError: a file is missing, or the description is damaged or of another program.
     """
-    for needed in (path, *companions(path)):
+    for needed in network_files(path):
         require_file(needed)
     file = description_file(path)
     try:

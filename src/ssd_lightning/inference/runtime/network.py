@@ -99,13 +99,10 @@ class ExportedNetwork(nn.Module):
             raise WeightsError(f"{self.path} gave {len(outputs)} outputs instead of {', '.join(names)}")
         boxes, rest = outputs[0], outputs[2:]
         rows = boxes.shape[1] if boxes.ndim == 3 else 0
-        wanted: dict[str, tuple[int, ...]] = {"boxes": (batch, rows, 4), "scores": (batch, rows)}
-        if self.description.nms:
-            wanted |= {"labels": (batch, rows), "num_detections": (batch,)}
-        else:
-            wanted["scores"] = (batch, rows, self.num_classes + 1)
-        for name, output in zip(names, outputs, strict=True):
-            if tuple(output.shape) != wanted[name]:
+        classes = () if self.description.nms else (self.num_classes + 1,)
+        shapes = ((batch, rows, 4), (batch, rows, *classes), (batch, rows), (batch,))
+        for name, output, shape in zip(names, outputs, shapes, strict=False):
+            if tuple(output.shape) != shape:
                 raise WeightsError(f"{self.path}: its output {name} has shape {tuple(output.shape)}")
             if output.is_floating_point() != (name in PREDICTIONS):
                 raise WeightsError(f"{self.path}: its output {name} has type {output.dtype}")
