@@ -15,20 +15,20 @@ import pytest
 from omegaconf import OmegaConf
 
 from helpers.commands import SMALL, refused, run_command
-from helpers.exported_networks import check_same, noise, tiny_detector
+from helpers.exported_networks import TINY_FILES, check_same, noise, tiny_detector
 from ssd_lightning.commands import export
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export import files
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
 
 TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
 QUICK = ["latency=false", "images=3"]
+TFLITE = f"checkpoint={TINY_FILES / 'tiny.tflite'}"
 
 Run = Callable[..., None]
 
@@ -113,7 +113,6 @@ def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms
     [
         ({"format": "torchscript"}, "output=a.onnx: a file of format=torchscript ends in .torchscript"),
         ({"format": "tensorrt"}, "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
-        ({"format": "tflite"}, "ends in .tflite"),
         ({"quantize": "int8"}, "data=voc_folder"),
         ({"quantize": "int4"}, "quantize is 'int4'"),
         ({"backend": "openvini"}, "backend is 'openvini'"),
@@ -141,6 +140,8 @@ def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
         (["format=ncnn", "output=there.param"], "output=there.param: there.bin exists and is not replaced"),
         (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
         (["format=onnx", "output=a.onnx", "nms=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
+        (["format=onnx", "output=a.onnx", TFLITE], "tiny.tflite is an exported network"),
+        (["format=torchvision", "output=a.pth", TFLITE], "tiny.tflite is an exported network"),
     ],
 )
 def test_what_export_cannot_do(
@@ -152,14 +153,6 @@ def test_what_export_cannot_do(
     assert answer in refused(capsys, tmp_path, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert not list(tmp_path.glob("a*"))
-
-
-def test_an_exported_file_is_not_exported_again(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    files.write_torchscript(Detector.load(checkpoint), tmp_path / "a.pt", preprocessing=True, nms=True)
-    for given in (["format=onnx", "output=b.onnx"], ["format=torchvision", "output=b.pth"]):
-        assert "a.pt is an exported network" in refused(capsys, tmp_path, "export", "checkpoint=a.pt", *given)
 
 
 def test_publishing_never_replaces(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
 
 CLASS_NAMES = ("circle", "square", "star")
-
+TINY_FILES = Path(__file__).parents[1] / "inference" / "runtime" / "tiny_files"
+"""`tiny_detector(neck="fpnlite")` as safetensors, and as onnx2tf 1.29.24 converted it."""
 
 NECKS: dict[str, dict[str, Any]] = {
     "none": {},

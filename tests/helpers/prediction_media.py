@@ -1,7 +1,9 @@
 """What the tests of predict send and film."""
 
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ def sends(body: bytes, content_type: str | None = None, *, length: int | None = 
         handler.wfile.write(body)
 
     return answer
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Give the address of a server of this process."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def write_video(path: Path, frames: list[np.ndarray], *, fps: float = 5.0, codec: str = "mp4v") -> Path:

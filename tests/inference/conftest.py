@@ -1,9 +1,8 @@
 """A web server of this process, a video, and an exported file."""
 
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 from filelock import FileLock
 
 from helpers.exported_networks import exported, tiny_detector
-from helpers.prediction_media import Answer, write_video
+from helpers.prediction_media import Answer, Web, serving, write_video
 
 
 @pytest.fixture
-def web() -> Iterator[tuple[str, dict[str, Answer]]]:
+def web() -> Iterator[Web]:
     """Address of a server, and what answers each of its paths; others are a 404."""
     answers: dict[str, Answer] = {}
 
@@ -30,11 +29,8 @@ def web() -> Iterator[tuple[str, dict[str, Answer]]]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", answers
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as url:
+        yield url, answers
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.exported_networks import tiny_detector
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.tiling import covered_fragments, touches_inner_edge
@@ -99,14 +98,12 @@ def test_without_the_whole_image_the_largest_part_stays() -> None:
         ({"score": 0.4}, False),  # too unsure
         ({"label": 2}, False),
         ({"view": 0}, False),
-        ({"box": (85, 0, 200, 20)}, False),  # covers 3 of 8
+        ({"box": (92, 0, 200, 20)}, False),  # covers 2 of 5
         ({"box": (80, 0, 100, 10)}, False),  # lies within the fragment
     ],
 )
 def test_which_box_drops_a_fragment(cover: dict, dropped: bool) -> None:
     boxes = np.array([(80, 0, 100, 20), cover.get("box", (78, 0, 120, 20))], np.float32)
-    if cover.get("box") == (85, 0, 200, 20):
-        boxes[0] = (60, 0, 92, 20)
     args = {
         "scores": np.array([0.9, cover.get("score", 0.5)]),
         "group": np.array([1, cover.get("label", 1)]),
@@ -144,13 +141,3 @@ def test_a_limit_holds_for_the_whole_image_and_no_object_is_a_case() -> None:
     np.testing.assert_allclose(finder.with_tiles(64)(image).scores, [255 / 256, 254 / 256, 253 / 256])
     empty = finder.with_tiles(64)(np.zeros((90, 200, 3), np.uint8))
     assert (empty.boxes_xyxy_px.shape, len(empty)) == ((0, 4), 0)
-
-
-def test_an_exported_file_finds_the_same_in_tiles(faithful: Path) -> None:
-    detector = tiny_detector()
-    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    expected = detector.with_tiles(48)(image).select(0.3)
-    found = Detector.load(faithful).with_tiles(48)(image).select(0.3)
-    assert len(found) == len(expected) > 0
-    np.testing.assert_allclose(found.boxes_xyxy_px, expected.boxes_xyxy_px, atol=0.01)
-    np.testing.assert_array_equal(found.labels, expected.labels)

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,19 @@ from ssd_lightning.inference.video import Video, VideoFile
 GREYS = [20 * index for index in range(12)]
 
 
-def greys(path: Path, **settings: int) -> list[int]:
+def greys(frames: Iterable[tuple[int, np.ndarray]]) -> list[int]:
     """Brightness of each frame, to the nearest of those that were filmed: MPEG-4 changes them a little."""
-    return [min(GREYS, key=lambda grey: abs(grey - image.mean())) for _, image in Video(path).frames(**settings)]
+    return [min(GREYS, key=lambda grey: abs(grey - image.mean())) for _, image in frames]
 
 
-@pytest.mark.parametrize(
-    ("frame_stride", "most"), [(1, None), (1, 2), (2, None), (5, 50), (12, 1), (100, None), (1, 0)]
-)
+@pytest.mark.parametrize(("frame_stride", "most"), [(1, None), (2, 2), (5, 50), (100, None), (1, 0)])
 def test_every_nth_frame_in_order_and_no_more_than_asked(clip: Path, frame_stride: int, most: int | None) -> None:
     video = Video(clip)
     assert (video.fps, video.stated_frames) == (5.0, 12)
     frames = list(video.frames(frame_stride=frame_stride, most=most))
     expected = list(range(0, 12, frame_stride))[:most]
     assert [number for number, _ in frames] == expected
-    assert greys(clip, frame_stride=frame_stride, most=most) == [GREYS[number] for number in expected]
+    assert greys(frames) == [GREYS[number] for number in expected]
     assert all((image.shape, image.dtype) == ((48, 64, 3), np.dtype(np.uint8)) for _, image in frames)
 
 
@@ -91,16 +90,16 @@ def test_what_is_no_file_or_camera(clip: Path, tmp_path: Path, capfd: pytest.Cap
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", ["concat:x.mp4", "clip%02d.mp4", "-i.mp4", "größe 鳥.mp4", "a|b.mp4", "x\ny.mp4"])
+@pytest.mark.parametrize("name", ["concat:x.mp4", "clip%02d.mp4", "-i.mp4", "größe 鳥.mp4", "x\ny.mp4"])
 def test_names_are_no_protocols_and_no_patterns(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     clip.rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    assert greys(Path(name)) == GREYS
+    assert greys(Video(Path(name)).frames()) == GREYS
 
 
-@pytest.mark.parametrize(("size_px", "fps"), [((48, 64), 2.5), ((47, 63), None), ((1, 1), 2.5), ((2, 501), None)])
+@pytest.mark.parametrize(("size_px", "fps"), [((48, 64), 2.5), ((47, 63), None), ((1, 1), 2.5)])
 def test_what_is_written_is_read_back(tmp_path: Path, size_px: tuple[int, int], fps: float | None) -> None:
     file = VideoFile(tmp_path / "out.mp4", fps)
     for grey in GREYS:
@@ -108,21 +107,18 @@ def test_what_is_written_is_read_back(tmp_path: Path, size_px: tuple[int, int], 
     file.close()
     video = Video(tmp_path / "out.mp4")
     assert video.fps == (fps or 25)
+    frames = list(video.frames())
     even = tuple(side + side % 2 for side in size_px)  # one row or column more rather than one less
-    assert {image.shape[:2] for _, image in video.frames()} == {even}
-    assert greys(tmp_path / "out.mp4") == GREYS
+    assert {image.shape[:2] for _, image in frames} == {even}
+    assert greys(frames) == GREYS
 
 
-def test_frames_of_another_size_are_not_lost(tmp_path: Path) -> None:
-    file = VideoFile(tmp_path / "out.mp4", 10)
+def test_frames_of_another_size_are_not_lost_and_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    file, nowhere = VideoFile(tmp_path / "out.mp4", 10), VideoFile(tmp_path / "none" / "out.mp4", 5)
     for side in (32, 64, 20):
         file.write(np.full((side, side, 3), 100, np.uint8))
     file.close()
     assert [image.shape[:2] for _, image in Video(tmp_path / "out.mp4").frames()] == [(32, 32)] * 3
-
-
-def test_a_place_where_no_video_can_be_written(tmp_path: Path) -> None:
-    file = VideoFile(tmp_path / "none" / "out.mp4", 5)
     with pytest.raises(DataError, match=r"out\.mp4: cannot write a video of 8 x 6 px"):
-        file.write(np.zeros((6, 8, 3), np.uint8))
-    file.close()
+        nowhere.write(np.zeros((6, 8, 3), np.uint8))
+    nowhere.close()

@@ -11,16 +11,13 @@ import pytest
 
 from helpers.commands import refused, run_command
 from helpers.docs_commands import REPOSITORY
-from helpers.exported_networks import check_same, check_threads, tiny_detector
+from helpers.exported_networks import TINY_FILES, check_same, check_threads, tiny_detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
 from ssd_lightning.inference.export.converters import INSTALL_ONNX2TF, SAMPLE_IMAGES, write_ncnn, write_tflite
 from ssd_lightning.inference.export.graph import describe_export
 from ssd_lightning.inference.runtime.description import ExportDescription
-
-TINY_FILES = Path(__file__).parents[1] / "runtime" / "tiny_files"
-"""`tiny_detector(neck="fpnlite")` as safetensors, and as onnx2tf 1.29.24 converted it."""
 
 
 def test_ncnn_sees_the_same(tmp_path: Path) -> None:
