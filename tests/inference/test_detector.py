@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from helpers.tiny_nets import tiny_net
-from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.checkpoints import find_checkpoint
@@ -84,27 +83,16 @@ def test_boxes_are_those_of_the_original(detector: Detector, mode: ResizeMode, h
     assert (found.boxes_xyxy_px.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_a_image_in_any_form_gives_the_same(detector: Detector, tmp_path: Path, suffix: str) -> None:
-    (image,) = noise_images((90, 130))
-    path = tmp_path / f"image{suffix}"
-    Image.fromarray(image).save(path)
-    pixels = read_image(path)
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    forms = [path, str(path), Image.open(path), Image.fromarray(pixels), pixels, pixels[:, ::-1][:, ::-1], tensor]
-    mixed = detector(forms)
-    torch.testing.assert_close(arrays(mixed), arrays(mixed[:1] * len(forms)), rtol=0, atol=0)
-    for form in forms:  # one alone is no list
-        torch.testing.assert_close(arrays([detector(form)]), arrays(mixed[:1]))
-    assert [found.source for found in mixed] == [str(path), str(path), *[None] * 5]
-
-
-def test_a_stack_of_images_is_a_sequence_and_may_be_empty(detector: Detector) -> None:
-    images = np.stack(noise_images((40, 50), (40, 50)))
-    expected = arrays(detector(list(images)))
-    torch.testing.assert_close(arrays(detector(images)), expected, rtol=0, atol=0)
-    tensors = torch.from_numpy(images).permute(0, 3, 1, 2)
-    torch.testing.assert_close(arrays(detector(tensors)), expected, rtol=0, atol=0)
+def test_images_come_in_many_forms_alone_or_in_a_sequence(detector: Detector, tmp_path: Path) -> None:
+    """`test_image_io` has all forms."""
+    images, path = np.stack(noise_images((40, 50), (40, 50))), tmp_path / "image.png"
+    Image.fromarray(images[0]).save(path)
+    expected = arrays(detector(images))
+    mixed = [path, Image.fromarray(images[1])]
+    for sequence in (list(images), torch.from_numpy(images).permute(0, 3, 1, 2), mixed):
+        torch.testing.assert_close(arrays(detector(sequence)), expected, rtol=0, atol=0)
+    assert [found.source for found in detector(mixed)] == [str(path), None]
+    torch.testing.assert_close(arrays([detector(str(path))]), expected[:1])
     assert detector(images[:0]) == detector([]) == []
     assert detector.detect(torch.zeros(0, 3, 32, 48, dtype=torch.uint8)) == []
 
