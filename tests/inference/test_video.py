@@ -64,9 +64,7 @@ def test_a_video_that_lies_about_its_length_gives_what_is_there(tmp_path: Path) 
 
 
 # What says where the frames lie comes last, so a file that was cut off is no video.
-@pytest.mark.parametrize(
-    "content", [b"\0" * 5000, b"#EXTM3U\n#EXTINF:10,\nclip.mp4\n", b"<html>404</html>", 0, 0.3, 0.9]
-)
+@pytest.mark.parametrize("content", [b"\0" * 5000, b"#EXTM3U\n#EXTINF:10,\nclip.mp4\n", 0, 0.9])
 def test_what_is_no_video(clip: Path, capfd: pytest.CaptureFixture[str], content: bytes | float) -> None:
     film = clip.read_bytes()
     bad = clip.with_name("bad.mp4")

@@ -27,7 +27,6 @@ from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 class Detector:
@@ -55,7 +54,7 @@ class Detector:
         resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
         data_settings: Any = None,
     ) -> None:
-        require_choice("precision", precision, PRECISIONS)
+        require_choice("precision", precision, get_args(Precision))
         # Images arrive as channels-last. This order makes convolutions faster on CPUs, and tensor cores require it.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from ssd_lightning.inference.results import PIXEL_DECIMALS, SCORE_DECIMALS, Imag
 from ssd_lightning.inference.sources import Source
 from ssd_lightning.inference.video import VideoFile
 
-Output = Literal["images", "json", "csv", "coco", "voc"]
-OUTPUTS: tuple[str, ...] = get_args(Output)
+OUTPUTS = ("images", "json", "csv", "coco", "voc")
 DATA_SETS = ("coco", "voc")
 """Outputs that are a folder with images."""
 JPEG_QUALITY = 92

@@ -1,7 +1,6 @@
 """What is written sees what was meant: networks, batches, and what is inside."""
 
 import json
-import re
 import shutil
 import sys
 from functools import partial
@@ -66,17 +65,28 @@ def test_onnx_sees_the_same(backend: Backend, faithful: Path) -> None:
     check_threads(loaded)
 
 
-def test_other_runtimes_run_nothing_but_onnx_and_a_missing_one_is_named(
-    faithful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_runtimes_run_nothing_but_onnx(tmp_path: Path) -> None:
     path = tmp_path / "best.ckpt"
     path.touch()
     for backend in ("openvino", "opencv"):
         with pytest.raises(ConfigurationError, match=str(path)):
             Detector.load(path, backend=backend)
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ConfigurationError, match=re.escape("ssd-lightning[openvino]")):
-        Detector.load(faithful, backend="openvino")
+
+
+def test_a_missing_runtime_is_named(faithful: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("onnxruntime", "openvino", "ai_edge_litert", "ai_edge_litert.interpreter", "ncnn"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name in ("a.param", "a.bin"):
+        (tmp_path / name).touch()
+    shutil.copyfile(TINY_FILES / "tiny.tflite.json", tmp_path / "a.param.json")
+    for path, backend, extra in (
+        (faithful, "onnx", "export"),
+        (faithful, "openvino", "openvino"),
+        (TINY_FILES / "tiny.tflite", "onnx", "litert"),
+        (tmp_path / "a.param", "onnx", "ncnn"),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"{path.name}.*ssd-lightning\[{extra}\]"):
+            Detector.load(path, backend=backend)
 
 
 NETWORKS = {

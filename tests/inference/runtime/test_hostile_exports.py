@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -231,12 +230,6 @@ def test_safetensors_with_a_wrong_description(metadata: dict[str, str] | None, a
     """`test_hostile_checkpoints` has what a description may not name."""
     save_file({"a": torch.zeros(1)}, tmp_path / "bad.safetensors", metadata=metadata)
     assert answer in refused(tmp_path / "bad.safetensors", detect)
-
-
-def test_without_onnxruntime_one_sentence(faithful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"pip install 'ssd-lightning\[export\]'"):
-        Detector.load(faithful)
 
 
 def test_the_reason_that_a_runtime_gives_in_its_second_line_is_kept() -> None:
