@@ -125,10 +125,9 @@ def check_settings(config: DictConfig) -> None:
     require_number("max_map_loss", config.max_map_loss, 0, 1)
     require_number("images", config.images, 1, whole=True)
     require_choice("backend", config.backend, get_args(Backend))
-    only_onnx = {"quantize": config.quantize, "layout": config.layout}
-    for name, value in {**only_onnx, "backend": None if config.backend == "onnx" else config.backend}.items():
-        if value is not None and config.format != "onnx":
-            raise ConfigurationError(f"{name}={value} needs format=onnx, not format={config.format}")
+    for name, without in (("quantize", None), ("layout", None), ("backend", "onnx")):
+        if config[name] != without and config.format != "onnx":
+            raise ConfigurationError(f"{name}={config[name]} needs format=onnx, not format={config.format}")
     if config.quantize is not None:
         require_choice("quantize", config.quantize, ("null", "int8"))
         require_number("calibration_images", config.calibration_images, 1, whole=True)

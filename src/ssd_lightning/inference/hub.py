@@ -20,6 +20,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 WEIGHTS, CONFIG, CARD, IMAGE = "model.safetensors", "config.json", "README.md", "detections.jpg"
+CARD_TEXT = """---
+license: {licence}
+library_name: ssd-lightning
+pipeline_tag: object-detection
+tags: [object-detection, ssd]
+---
+
+# {title}
+
+{shown}A single-shot detector ({network}) for images of {size} pixels
+(height x width), which finds {count} classes: {classes}.
+
+{table}```python
+from ssd_lightning import Detector
+
+detector = Detector.from_pretrained("NAME_OF_THIS_REPOSITORY")
+detections = detector("image.jpg")  # .boxes_xyxy_px, .scores, .names, .draw()
+```
+"""
 
 
 def save_folder(
@@ -50,37 +69,25 @@ def save_folder(
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(detector, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(detector.spec(), indent=2) + "\n", encoding="utf-8")
+    shown = table = ""
     if image is not None:
         image.convert("RGB").save(folder / IMAGE, quality=90)
+        shown = f"![An image with detections]({IMAGE})\n\n"
+    if scores:
+        rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in scores.items())
+        table = f"Scores{f' on {scored_on}' if scored_on else ''}:\n\n| score | value |\n|---|---|\n{rows}\n\n"
     height, width = detector.image_size
-    backbone = type(network.extractor.backbone).__name__
-    classes = ", ".join(json.dumps(name, ensure_ascii=False) for name in detector.class_names)
-    rows = [f"| {name} | {value:.4g} |" for name, value in (scores or {}).items()]
-    table = [f"Scores{f' on {scored_on}' if scored_on else ''}:", "", "| score | value |", "|---|---|", *rows, ""]
-    card = [
-        "---",
-        f"license: {licence}",
-        "library_name: ssd-lightning",
-        "pipeline_tag: object-detection",
-        "tags: [object-detection, ssd]",
-        "---",
-        "",
-        f"# {title}",
-        "",
-        *([f"![An image with detections]({IMAGE})", ""] if image is not None else []),
-        f"A single-shot detector ({type(network).__name__} on {backbone}) for images of {height} x {width} pixels",
-        f"(height x width), which finds {len(detector.class_names)} classes: {classes}.",
-        "",
-        *(table if rows else []),
-        "```python",
-        "from ssd_lightning import Detector",
-        "",
-        'detector = Detector.from_pretrained("NAME_OF_THIS_REPOSITORY")',
-        'detections = detector("image.jpg")  # .boxes_xyxy_px, .scores, .names, .draw()',
-        "```",
-        "",
-    ]
-    (folder / CARD).write_text("\n".join(card), encoding="utf-8")
+    card = CARD_TEXT.format(
+        title=title,
+        licence=licence,
+        shown=shown,
+        network=f"{type(network).__name__} on {type(network.extractor.backbone).__name__}",
+        size=f"{height} x {width}",
+        count=len(detector.class_names),
+        classes=", ".join(json.dumps(name, ensure_ascii=False) for name in detector.class_names),
+        table=table,
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
 
 
 SPACE_APP = """from pathlib import Path
