@@ -1,39 +1,54 @@
 """The convert command: every format, and what it refuses."""
 
-import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
 from PIL import Image
 
 from helpers import commands
-from helpers.annotation_tools import put
+from helpers.annotation_tools import CASES, Spec, Thing, coco_json, put, write_coco
 from helpers.commands import run_command
-from helpers.datasets import open_coco, open_csv, open_voc, open_yolo
-from ssd_lightning.commands.convert import _report, convert
+from ssd_lightning.commands.convert import convert
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import image_names
 from ssd_lightning.errors import DataError, UserError
 
-READERS = {"voc": open_voc, "coco": open_coco, "yolo": open_yolo, "csv": open_csv}
 CLASSES = ("sitting cat", "dog & co")
-BOXES = {
-    "train": {"a": [("dog & co", 0, (10, 20, 100, 80)), ("sitting cat", 1, (0, 0, 200, 100))], "b": [], "é c": []},
-    "test": {"a": [("sitting cat", 0, (3, 4, 50, 60))]},
+SPLITS = {
+    "train": [
+        Spec("a.jpg", (100, 200), (Thing("dog & co", (10, 20, 100, 80)), Thing("sitting cat", (0, 0, 200, 100), True))),
+        Spec("b.jpg", (100, 200)),
+        Spec("é c.jpg", (100, 200)),
+    ],
+    "test": [Spec("a.jpg", (100, 200), (Thing("sitting cat", (3, 4, 50, 60)),))],
 }
 
 run = partial(run_command, Path())
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different images."""
+    rng = np.random.default_rng(0)
+    for split, images in SPLITS.items():
+        write_coco(tmp_path / "in", split, images, names=CLASSES)
+        for path in (tmp_path / "in" / split).iterdir():
+            Image.fromarray(rng.integers(0, 255, (100, 200, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "in"
 
 
 def converted(root: Path, to: str, *overrides: str) -> Path:
@@ -43,52 +58,16 @@ def converted(root: Path, to: str, *overrides: str) -> Path:
     return root.parent / "out"
 
 
-def write_coco(root: Path, splits: Mapping[str, Sequence[tuple[str, int, float]]], classes: Sequence[str]) -> Path:
-    """Write a COCO set of objects: (file name, index of the class, right edge), an entry of `images` each."""
-    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
-    for split, objects in splits.items():
-        images = [{"id": n, "file_name": name, "width": 80, "height": 40} for n, (name, *_) in enumerate(objects)]
-        annotations = [
-            {"id": n, "image_id": n, "category_id": label, "bbox": [1, 2, right - 1, 30], "iscrowd": 0}
-            for n, (_, label, right) in enumerate(objects)
-        ]
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        put(root / f"annotations/instances_{split}.json", json.dumps(content))
-    (root / "train").mkdir()
-    return root
+def opened(form: str, root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
+    opener = DatasetOpener(format=CASES[form].format)
+    return opener(splits=[{"root": str(root), "split": split}], **settings)
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of COCO, in which `train/a.jpg` and `test/a.jpg` are different images."""
-    root = tmp_path_factory.mktemp("made") / "source"
-    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
-    rng = np.random.default_rng(0)
-    for split, of_split in BOXES.items():
-        (root / split).mkdir(parents=True)
-        images, annotations = [], []
-        for number, (name, objects) in enumerate(of_split.items()):
-            pixels = rng.integers(0, 255, (100, 200, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root / split / f"{name}.jpg")
-            images.append({"id": number, "file_name": f"{name}.jpg", "width": 200, "height": 100})
-            for label, crowd, (x, y, r, b) in objects:
-                box = {"category_id": CLASSES.index(label), "bbox": [x, y, r - x, b - y], "iscrowd": crowd}
-                annotations.append({"image_id": number, **box})
-        content = {"images": images, "annotations": annotations, "categories": categories}
-        put(root / f"annotations/instances_{split}.json", json.dumps(content))
-    return root
-
-
-@pytest.fixture
-def made(source: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(source, tmp_path / "in")
-
-
-def contents(form: str, root: Path, split: str, **settings: object) -> list[tuple[str, list[object], bytes]]:
-    dataset = READERS[form](splits=[{"root": str(root), "split": split}], **settings)  # type: ignore[operator]
+def contents(dataset: DetectionDataset) -> list[tuple[str, list[Any], bytes]]:
+    """The name of each image, but for a split in front of it, its objects, and the bytes of its file."""
     return [
         (
-            record.image_id.removeprefix(f"{split}_"),
+            re.sub("^(val|test)_", "", record.image_id),
             sorted(
                 (dataset.class_names[label - 1], *box)
                 for label, box in zip(record.labels, record.boxes_xyxy_px.tolist(), strict=True)
@@ -99,26 +78,37 @@ def contents(form: str, root: Path, split: str, **settings: object) -> list[tupl
     ]
 
 
-@pytest.mark.parametrize(("to", "images"), [("voc", "link"), ("yolo", "copy"), ("csv", "link")])
-def test_every_format_keeps_images_boxes_and_classes(
+def reported_overrides(output: str) -> list[str]:
+    """The overrides of the command that is reported at the end."""
+    command = shlex.split(output.splitlines()[-1].removeprefix("train on it: "))
+    assert command[:3] == ["python", "-m", "ssd_lightning.train"]
+    return command[3:]
+
+
+@pytest.mark.parametrize(("to", "images"), [("voc", "link"), ("yolo", "copy"), ("csv", "link"), ("coco", "copy")])
+def test_the_reported_command_opens_the_same_images_boxes_and_classes(
     made: Path, tmp_path: Path, to: str, images: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run("convert", "data=coco_folder", f"data.root={made}", f"to={to}", f"output={tmp_path}/out", f"images={images}")
 
-    for split in BOXES:
-        assert contents(to, tmp_path / "out", split) == contents("coco", made, split)
-    record = READERS[to](splits=[{"root": str(tmp_path / "out"), "split": "train"}]).annotations[0]
+    said = capfd.readouterr().out
+    whole = ["data.val_fraction=0", *["data.train_difficult=true"] * (to != "yolo")]
+    config = compose_config("train", [*reported_overrides(said), *whole])
+    module = instantiate(config.data.module, _convert_="all")
+    assert module.class_names == CLASSES
+    for split in SPLITS:
+        assert contents(module.dataset(split)) == contents(opened("coco", made, split))
+    record = module.dataset("train").annotations[0]
     assert sorted(record.difficult.tolist()) == [False, to != "yolo"]
     assert record.image_path.samefile(made / "train/a.jpg") is (images == "link")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
-    said = "".join(capfd.readouterr())
     assert "train: 3 images, test: 1 images" in said
     assert ("cannot mark difficult objects: 1 become ordinary ones" in said) is (to == "yolo")
 
 
 def test_what_training_holds_out_or_drops_is_converted_too(made: Path) -> None:
     out = converted(made, "voc", "data.val_fraction=0.9", "data.train_difficult=false", "split=train")
-    assert contents("voc", out, "train") == contents("coco", made, "train")
+    assert contents(opened("voc", out)) == contents(opened("coco", made))
     assert [path.stem for path in (out / "ImageSets/Main").iterdir()] == ["train"]
 
 
@@ -127,7 +117,7 @@ def test_a_validation_split_of_its_own_stays_one(made: Path, capsys: pytest.Capt
     shutil.copy(made / "annotations/instances_test.json", made / "annotations/instances_valid.json")
     out = converted(made, "coco")
     for split, same in {"train": "train", "val": "test", "test": "test"}.items():
-        assert contents("coco", out, split) == contents("coco", made, same)
+        assert contents(opened("coco", out, split)) == contents(opened("coco", made, same))
     assert "data.train_split=train data.val_split=val data.test_split=test" in capsys.readouterr().out
 
 
@@ -202,38 +192,25 @@ def test_an_output_that_exists_is_left_alone_and_a_failure_leaves_nothing(
     ],
 )
 def test_what_cannot_be_converted(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
     arguments = ["to=voc", f"output={tmp_path}/out", *arguments]
     if arguments[2:]:
         with pytest.raises(UserError, match=re.escape(said)):
-            convert(compose_config("convert", ["data=coco_folder", f"data.root={source}", *arguments]))
+            convert(compose_config("convert", ["data=coco_folder", f"data.root={made}", *arguments]))
     else:
         assert said in commands.refused(capsys, Path(), "convert", *arguments)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [made]
 
 
 def test_a_image_that_yolo_would_see_turned_is_refused(tmp_path: Path) -> None:
-    root = write_coco(tmp_path / "in", {"train": [("a.jpg", 0, 9)]}, ("x",))
+    write_coco(root := tmp_path / "in", "train", [Spec("a.jpg", (40, 80))])
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 40)).save(root / "train/a.jpg", exif=exif)
     with pytest.raises(DataError, match=r"a\.jpg: .*upright it is 40 x 80 px"):
         converted(root, "yolo")
-    assert len(open_csv(splits=[{"root": str(converted(root, "csv")), "split": "train"}])) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_network_trains_on_every_format(made: Path, tmp_path: Path, form: str) -> None:
-    converted(made, form)
-    run(
-        "train", "experiment=toy_tiny", f"data={form}_folder", f"data.root={tmp_path}/out", "data.train_split=train",
-        "data.test_split=test", "data.val_fraction=0", "data.batch_size=2", "data.num_workers=0", "image_size=[64,64]",
-        "trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "~callbacks.progress",
-        f"hydra.run.dir={tmp_path}/run",
-    )  # fmt: skip
-    assert list((tmp_path / "run/checkpoints").glob("*.ckpt"))
+    assert len(opened("csv", converted(root, "csv"), class_names=["cat"])) == 1
 
 
 def test_a_name_with_a_line_feed_stays_one_line() -> None:
@@ -246,40 +223,45 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     assert names == {"train": ["cam1_f1", "train_cam1_f1", "train_cam1_f1_2"]}
 
 
+def with_edges(images: Sequence[tuple[str, str, int]]) -> list[Spec]:
+    """Images of 80 x 40 px of (name, class, right edge of the object)."""
+    return [Spec(name, (40, 80), (Thing(label, (1, 2, right, 32)),)) for name, label, right in images]
+
+
 def test_no_record_loses_its_annotations_to_another_of_its_name(tmp_path: Path) -> None:
     """One file may be in two splits or twice in one, each time with other objects."""
-    objects = {"train": [("a.png", 0, 10), ("b.png", 0, 20), ("a.png", 1, 30)], "test": [("a.png", 1, 40)]}
-    objects["test"].append(("train_a.png", 0, 50))
-    root = write_coco(tmp_path / "in", objects, ("cat", "dog"))
-    (root / "train").rename(root / "images")
-    for name in ("a", "b", "train_a"):
-        Image.new("RGB", (80, 40)).save(root / f"images/{name}.png")
+    objects = {
+        "train": [("a.png", "cat", 10), ("b.png", "cat", 20), ("a.png", "dog", 30)],
+        "test": [("a.png", "dog", 40), ("train_a.png", "cat", 50)],
+    }
+    for split, images in objects.items():
+        path = write_coco(tmp_path / "in", "images", with_edges(images))
+        path.rename(path.with_name(f"instances_{split}.json"))
 
-    out = converted(root, "yolo")
+    out = converted(tmp_path / "in", "yolo")
 
     for split, expected in objects.items():
-        records = open_yolo(splits=[{"root": str(out), "split": split}], class_names=["cat", "dog"]).annotations
-        boxes = sorted((record.boxes_xyxy_px[:, 2].round().item(), record.labels.item() - 1) for record in records)
-        assert boxes == sorted((right, label) for _, label, right in expected)
+        dataset = opened("yolo", out, split)
+        found = {(record.labels.item(), record.boxes_xyxy_px[0, 2].round()) for record in dataset.annotations}
+        assert found == {(dataset.class_names.index(label) + 1, right) for _, label, right in expected}
         kept = {"train": {"a.png", "b.png"}, "test": {"train_a.png"}}[split]
-        assert kept <= {record.image_path.name for record in records}
+        assert kept <= {record.image_path.name for record in dataset.annotations}
 
 
 @pytest.mark.parametrize("to", ["yolo", "csv"])
 def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]) -> None:
-    objects = [(" a.png", 0, 10), ("a.png", 1, 20), ("b .png", 0, 30), ("c 0.png", 0, 40), (" .png", 0, 50)]
-    root = write_coco(tmp_path / "in", {"train": objects}, (" cat ", "dog\u00a0"))
-    for name, _, right in objects:
-        Image.new("RGB", (80, 40), (int(right), 0, 0)).save(root / "train" / name)
+    names = (" cat ", "dog\u00a0")
+    files = (" a.png", "a.png", "b .png", "c 0.png", " .png")
+    images = with_edges([(file, names[number % 2], 10 * number + 10) for number, file in enumerate(files)])
+    write_coco(tmp_path / "in", "train", images, names=names)
 
-    out = converted(root, to)
+    out = converted(tmp_path / "in", to)
 
     assert FORMATS[to].keeps_class_order or '\'data.class_names=["cat","dog"]\'' in capsys.readouterr().out
-    dataset = READERS[to](splits=[{"root": str(out), "split": "train"}])
+    dataset = opened(to, out)
     assert dataset.class_names == ("cat", "dog")
-    assert {image[0].unique().item(): target["labels"].item() - 1 for image, target in dataset} == {
-        right: label for _, label, right in objects
-    }
+    found = {record.boxes_xyxy_px[0, 2].round(): record.labels.item() for record in dataset.annotations}
+    assert found == {10: 1, 20: 2, 30: 1, 40: 2, 50: 1}
     assert {"a.png", "b.png", "c 0.png"} <= {record.image_path.name for record in dataset.annotations}
 
 
@@ -301,12 +283,12 @@ def test_a_class_that_cannot_be_written_is_named(to: str, name: str, said: str) 
 
 
 def test_a_class_name_with_control_characters_is_written_where_it_can_be(tmp_path: Path) -> None:
-    root = write_coco(tmp_path / "in", {"train": [("a.jpg", 0, 20)]}, ("a\x07b",))
-    Image.new("RGB", (80, 40)).save(root / "train/a.jpg")
+    root = tmp_path / "in"
+    write_coco(root, "train", with_edges([("a.jpg", "a\x07b", 20)]), names=["a\x07b"])
     with pytest.raises(DataError, match=r"class 'a\\x07b' cannot be written"):
         converted(root, "voc")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]  # it is named before anything is written
-    dataset = open_yolo(splits=[{"root": str(converted(root, "yolo")), "split": "train"}])
+    dataset = opened("yolo", converted(root, "yolo"))
     assert (dataset.class_names, len(dataset.annotations[0].labels)) == (("a\x07b",), 1)
     for to in ("coco", "csv"):
         assert written_class_names(("a\x07b",), to) == ("a\x07b",)
@@ -321,17 +303,14 @@ def test_a_class_name_with_control_characters_is_written_where_it_can_be(tmp_pat
     ],
 )
 def test_the_command_that_is_reported_keeps_every_class_name(
-    names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _report("csv", Path("a b"), {"train": 1}, names)
-    command = capsys.readouterr().out.splitlines()[-1].removeprefix("train on it: ")
-    overrides = shlex.split(command)
-    assert overrides[:3] == ["python", "-m", "ssd_lightning.train"]
-    settings = {
-        parsed.key_or_group: parsed.value() for parsed in OverridesParser.create().parse_overrides(overrides[3:])
-    }
-    assert tuple(map(str, settings["data.class_names"])) == names
-    assert settings["data.root"] == "a b"
+    root = tmp_path / "a b"
+    write_coco(root / "in", "train", with_edges([("a.jpg", name, 20) for name in names]), names=names)
+    converted(root / "in", "csv")
+    config = compose_config("train", reported_overrides(capsys.readouterr().out))
+    assert tuple(config.data.class_names) == tuple(name.strip() for name in names)
+    assert config.data.root == f"{root}/out"
 
 
 @pytest.mark.parametrize("to", ["yolo", "csv"])
@@ -350,14 +329,16 @@ def test_written_images_have_an_ending_that_readers_list(
         "h.pnm": ("PPM", "h.png", "h.pnm"),
         "i.tif": ("TIFF", "i.tif", "i.tif"),
     }
-    root = write_coco(tmp_path / "in", {"train": [(name, 0, 20) for name in kinds]}, ("cat",))
+    root = tmp_path / "in"
+    images = with_edges([(name, "cat", 20) for name in kinds])
+    put(root / "annotations/instances_train.json", coco_json(images, {"cat": 0}))
+    (root / "train").mkdir()
     for number, (name, (content, *_)) in enumerate(kinds.items()):
         Image.new("RGB", (80, 40), (20 * number,) * 3).save(root / "train" / name, content)
 
     out = converted(root, to)
 
-    dataset = READERS[to](splits=[{"root": str(out), "split": "train"}])
-    records = {record.image_path.name: record for record in dataset.annotations}
+    records = {record.image_path.name: record for record in opened(to, out).annotations}
     assert sorted(records) == sorted(names[1 if to == "yolo" else 2] for names in kinds.values())
     for number, (name, (content, *names)) in enumerate(kinds.items()):
         written = records[names[0 if to == "yolo" else 1]].image_path
@@ -372,17 +353,16 @@ def test_written_images_have_an_ending_that_readers_list(
 
 def test_images_are_cut_into_tiles_with_their_objects(made: Path) -> None:
     out = converted(made, "voc", "tiles=80", "overlap=.25")
-    splits = [{"root": str(made), "split": "train"}]
-    whole = {record.image_id: record for record in open_coco(splits=splits).annotations}
-    opened = open_voc(splits=[{"root": str(out), "split": "train"}], class_names=CLASSES)
-    assert len(opened) == len(whole) * 2 * 3
+    whole = {record.image_id: record for record in opened("coco", made).annotations}
+    tiles = opened("voc", out, class_names=CLASSES)
+    assert len(tiles) == len(whole) * 2 * 3
     assert sorted(path.name for path in made.parent.iterdir()) == ["in", "out"]
-    for index, tile in enumerate(opened.annotations):
+    for index, tile in enumerate(tiles.annotations):
         image_id, left, top = tile.image_id.rsplit("_", 2)
         source = whole[image_id]
         assert tile.size_px == (80, 80)
         cut = read_image(source.image_path)[int(top) : int(top) + 80, int(left) : int(left) + 80]
-        difference = opened[index][0].permute(1, 2, 0).numpy().astype(int) - cut
+        difference = tiles[index][0].permute(1, 2, 0).numpy().astype(int) - cut
         assert np.abs(difference).mean() < 12  # noise, saved as JPEG again
         inside = source.boxes_xyxy_px - np.array([left, top] * 2, np.float32)
         visible = np.prod(np.clip(inside, 0, 80)[:, 2:] - np.clip(inside, 0, 80)[:, :2], axis=1)

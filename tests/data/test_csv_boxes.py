@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra.utils import instantiate
-from PIL import Image
 
 from helpers.annotation_tools import Spec, paint, put
 from helpers.datasets import open_csv
@@ -85,7 +84,6 @@ def test_a_column_is_missing(tmp_path: Path, header: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "is_refused"),
     [
-        (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,90"], True),
         (["a.jpg,0,10,20,60,50", "a.jpg,,,,,", "a.jpg,1,20,30,80,90"], True),
         (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,3"], False),  # 3 is no y2 below 30
         (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,cat"], False),
@@ -133,12 +131,6 @@ def test_boxes_of_other_columns_and_units(tmp_path: Path) -> None:
     found = Auto().read(tmp_path, "train")
     assert list(found.names) == ["object"]
     assert any("train.csv" in note and "'object'" in note for note in found.notes)
-
-
-def test_a_stated_size_saves_a_look_at_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows(tmp_path, "a.jpg,200,100,x,1,2,3,4", header="filename,width,height,class,xmin,ymin,xmax,ymax")
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
-    assert read(tmp_path).annotations[0].size_px == (100, 200)
 
 
 # Rows

@@ -1,5 +1,6 @@
 """The VOC layout: what is read, and what is said about each thing that can be wrong with it."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.annotation_tools import Spec, paint, put
+from helpers.annotation_tools import Spec, check_messages, make, paint, put
 from helpers.datasets import open_voc
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.detect import Auto
@@ -71,11 +72,6 @@ def test_the_offset_is_taken_from_all_four_coordinates(tmp_path: Path, xml_offse
     np.testing.assert_allclose(target["boxes"][0], np.array(expected) / [200, 100, 200, 100], rtol=1e-6)
     assert (target["labels"].tolist(), target["size_px"], target["image_id"]) == ([2], (100, 200), "a")
 
-    box = bndbox(xml_offset - 1, xml_offset - 1, 201, 101)  # a pixel outside
-    dataset = dataset_of(tmp_path, voc_object(box=box), xml_offset=xml_offset)
-    assert boxes_px(dataset) == [[0, 0, 200, 100]]
-    assert dataset.dropped == []
-
 
 YES = ("1", " True ", "yes", "Y", "1.0")
 NO = ("0", "false", "No", "n", "Unspecified", "", "0.0", "-1", "nan")
@@ -129,7 +125,7 @@ def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, 
     assert image.float().mean() == pytest.approx(255 * 900 / 20_000, rel=0.05)
 
 
-@pytest.mark.parametrize("filename", ["photo.jpg", "C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
+@pytest.mark.parametrize("filename", ["C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
 def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
     xmls = {"a": annotation(SOUND, filename=filename), "b": annotation(SOUND, filename="c.jpg"), "c": annotation()}
     split = write_voc(tmp_path, xmls)
@@ -148,7 +144,6 @@ def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: 
         (["\ufeff000001 -1\r", "000002  1\r", "\r", "my dog 3.v2\r"], [], ["000001", "000002", "my dog 3.v2"]),
         # A name that ends as a flag is a name if a file has it.
         (["cat 1", "cat 2 -1", "cat 0", "cat"], ["Annotations/cat 1.xml"], ["cat 1", "cat 2", "cat"]),
-        (["cat 1", "cat 2 -1", "cat 0", "cat"], ["JPEGImages/cat 1.png"], ["cat 1", "cat 2", "cat"]),
         (["# first", "#1 1", "# a", "a"], ["JPEGImages/#1.jpg"], ["#1", "a"]),
         (["cam1\\f1 1", "cam2/f1\t-1"], [], ["cam1/f1", "cam2/f1"]),
         (
@@ -182,10 +177,8 @@ def test_an_image_in_a_folder_of_its_own_is_never_one_of_another_folder(tmp_path
 
 def test_lists_may_lie_in_imagesets_itself_and_come_before_folders(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": annotation(SOUND)})
-    write_folder(tmp_path / "train", "b")
-    assert ids(tmp_path, "train") == ["a"]
+    make(tmp_path, "train/b.{jpg,xml}")
     (tmp_path / "ImageSets/Main/train.txt").rename(tmp_path / "ImageSets/train.txt")
-    (tmp_path / "ImageSets/Main").rmdir()
     assert ids(tmp_path, "train") == ["a"]
 
 
@@ -209,7 +202,6 @@ def test_roots_of_the_same_name_are_distinguished_and_splits_of_one_united(tmp_p
         (("dog", "cat", "dog"), "'dog' more than once"),
         (("dog", False), r"class_names has False, which is not text; .* 'data\.class_names=\[\"no\",\"010\"\]'"),
         (("dog", " "), "class_names has ' ', which is an empty name"),
-        ((8, "dog"), "class_names has 8, which is not text"),
     ],
 )
 def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str] | None, said: str) -> None:
@@ -220,8 +212,8 @@ def test_a_class_list_that_cannot_be(tmp_path: Path, class_names: Sequence[str] 
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("{split}.txt", "{name}"),
         ("{split}.txt", "{name}.jpg"),
+        ("Annotations/{split}.txt", "{name}"),
         ("{split}_list.txt", "./JPEGImages/{name}.jpg ./Annotations/{name}.xml"),  # PaddleDetection
         ("{split}_list.txt", "data/mine/JPEGImages/{name}.jpg data/mine/Annotations/{name}.xml"),
     ],
@@ -247,103 +239,61 @@ def test_lists_in_the_root_are_splits(tmp_path: Path, name: str, line: str) -> N
 # Folders without ImageSets
 
 
-def write_folder(folder: Path, *names: str, suffix: str = ".jpg", filename: str = "") -> None:
-    for name in names:
-        Image.new("RGB", (200, 100)).save(put(folder / f"{name}{suffix}", ""), "JPEG")
-        put(folder / f"{name}.xml", annotation(SOUND, filename=filename))
-
-
-def test_folders_are_splits_and_their_images_stay_apart(tmp_path: Path) -> None:
-    write_folder(tmp_path / "train", "a", "b.rf.01", suffix=".JPG")
-    write_folder(tmp_path / "test", "a")
-    assert ids(tmp_path, "train", "test") == ["train/a", "train/b.rf.01", "test/a"]
-    dataset = open_voc(splits=[{"root": str(tmp_path), "split": "train"}])
-    records = [(one.image_id, one.image_path.name) for one in dataset.annotations]
-    assert records == [("a", "a.JPG"), ("b.rf.01", "b.rf.01.JPG")]
-
-
 def test_one_folder_is_read_whole_but_for_splits_and_hidden_files_in_it(tmp_path: Path) -> None:
-    for folder in (".", "cam1", "Test", "valid", ".ipynb_checkpoints"):
-        write_folder(tmp_path / folder, "a")
+    make(tmp_path, "{.,cam1,Test,valid,.ipynb_checkpoints}/a.{JPG,xml}")
     (tmp_path / "._a.xml").write_bytes(b"\0\5\26\7")  # as macOS leaves them on other file systems
     assert ids(tmp_path, ".") == ["a", "cam1/a"]
-    assert ids(tmp_path, "Test") == ["a"]
+    assert ids(tmp_path, "valid", "Test") == ["valid/a", "Test/a"]
 
 
 @pytest.mark.parametrize(
-    ("xml", "images", "split"),
+    ("xml", "images", "more", "split"),
     [
-        ("./Annotations", "./JPEGImages", "."),
-        ("train/Annotations", "train/JPEGImages", "train"),
-        ("./annotations", "./images", "."),
-        ("train/annotations", "train/images", "train"),
-        ("annotations/train", "images", "train"),
-        ("images/train", "images/train", "train"),
+        ("Annotations", "JPEGImages", [], "."),
+        ("train/Annotations", "train/JPEGImages", [], "train"),
+        ("annotations", "images", [], "."),
+        ("annotations/train", "images", ["annotations/test/c.xml", "images/c.jpg"], "train"),
+        ("images/train", "images/train", [], "train"),
         # Images in a folder of any name are found by their names.
-        ("xml", "pictures", "."),
-        ("labels_my-project_2024", "images", "."),  # makesense.ai
-        ("annotations/xmls", "images", "."),  # Oxford-IIIT Pet
-        ("train/xml", "train/pictures", "train"),
-        ("xml/train", "pictures/train", "xml/train"),
+        ("labels_my-project_2024", "images", [], "."),  # makesense.ai
+        ("annotations/xmls", "images", ["annotations/trimaps/a.png"], "."),  # Oxford-IIIT Pet
+        ("train/xml", "train/pictures", [], "train"),
+        ("xml/train", "pictures/train", [], "xml/train"),
     ],
 )
-def test_where_images_and_annotations_may_be(tmp_path: Path, xml: str, images: str, split: str) -> None:
-    write_folder(tmp_path / images, "a", "b")
-    if xml == "annotations/xmls":
-        write_folder(tmp_path / "annotations/trimaps", "a", suffix=".png")
-        (tmp_path / "annotations/trimaps/a.xml").unlink()
-    if xml == "annotations/train":
-        write_folder(tmp_path / images, "c")
-        (tmp_path / "annotations/test").mkdir(parents=True)
-        (tmp_path / images / "c.xml").rename(tmp_path / "annotations/test/c.xml")
-    (tmp_path / xml).mkdir(parents=True, exist_ok=True)
-    for name in ("a", "b"):
-        (tmp_path / images / f"{name}.xml").rename(tmp_path / xml / f"{name}.xml")
+def test_where_images_and_annotations_may_be(
+    tmp_path: Path, xml: str, images: str, more: Sequence[str], split: str
+) -> None:
+    make(tmp_path, f"{xml}/{{a,b}}.xml", f"{images}/{{a,b}}.jpg", *more)
     for found in (VOC().read(tmp_path, split), Auto().read(tmp_path, "train")):
         assert (list(found.problems), list(found.notes)) == ([], [])
-        paths = [str(Path(path).resolve()) for path in found.columns.image_paths]
-        assert paths == [str((tmp_path / images / f"{name}.jpg").resolve()) for name in ("a", "b")]
+        assert [Path(path) for path in found.columns.image_paths] == [
+            tmp_path / images / f"{name}.jpg" for name in "ab"
+        ]
 
 
 def test_an_image_of_another_split_or_one_of_several_of_a_name_is_not_taken(tmp_path: Path) -> None:
-    for folder, name in (("xml", "a"), ("xml", "b"), ("one", "b"), ("two", "b"), ("test", "a"), ("._x", "a")):
-        write_folder(tmp_path / folder, name)
-    for path in [*tmp_path.glob("xml/*.jpg"), *tmp_path.glob("[!x]*/*.xml")]:
-        path.unlink()
+    make(tmp_path, "xml/{a,b}.xml", "{one,two}/b.jpg", "{test,._x}/a.jpg")
     assert [problem.kind for problem in VOC().read(tmp_path, ".").problems] == ["missing", "missing"]
 
 
 def test_folders_of_validation_or_test_in_a_split_are_named(tmp_path: Path) -> None:
-    for folder in ("train_set", "Validation Set", "contest", "cam/test1"):
-        write_folder(tmp_path / folder, "a")
+    make(tmp_path, "{train_set,Validation Set,contest,cam/test1}/a.{jpg,xml}")
     (note,) = VOC().read(tmp_path, ".").notes
     assert "the folders Validation Set, cam/test1 are read" in note
     assert VOC().read(tmp_path, "train_set").notes == []
 
 
 def test_images_without_an_xml_file_are_counted_and_skipped(tmp_path: Path) -> None:
-    write_folder(tmp_path / "train", "a", "b", filename="/home/me/photo.jpg")
-    (tmp_path / "train/b.jpg").rename(tmp_path / "train/photo.jpg")  # which b.xml states
+    make(tmp_path, "train/{a,photo}.jpg", "train/a.xml")
+    put(tmp_path / "train/b.xml", annotation(SOUND, filename="/home/me/photo.jpg"))
     assert VOC().read(tmp_path, "train").notes == []
-    for name in ("c.png", "d.JPG", "e.heic", "readme.txt"):
+    for name in ("c.png", "d.JPG", "e.heic", "readme.txt", "s2/a.jpg"):  # s2/a.xml would be another file than a.xml
         put(tmp_path / "train" / name, "")
     found = VOC().read(tmp_path, "train")
     assert [Path(path).name for path in found.columns.image_paths] == ["a.jpg", "photo.jpg"]
-    assert found.notes == [f"{tmp_path}/train: 3 images have no XML file and are skipped; the first is c.png"]
+    assert found.notes == [f"{tmp_path}/train: 4 images have no XML file and are skipped; the first is c.png"]
     assert found.problems == []
-
-
-def test_an_image_of_the_name_of_an_xml_file_in_another_folder_is_not_lost_in_silence(tmp_path: Path) -> None:
-    images = tmp_path / "JPEGImages"
-    for folder in ("s1", "s2"):
-        write_folder(images / folder, "x", filename="other.jpg")
-    (images / "s1/x.jpg").rename(images / "s1/other.jpg")
-    (images / "s2/x.xml").unlink()
-    (tmp_path / "Annotations/s1").mkdir(parents=True)
-    (images / "s1/x.xml").rename(tmp_path / "Annotations/s1/x.xml")
-    found = VOC().read(tmp_path, ".")
-    assert [Path(path).name for path in found.columns.image_paths] == ["other.jpg"]
-    assert found.notes == [f"{images}: 1 images have no XML file and are skipped; the first is s2/x.jpg"]
 
 
 def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: Path) -> None:
@@ -351,12 +301,7 @@ def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: P
         ids(tmp_path, "train")
     with pytest.raises(ConfigurationError, match="no split to open"):
         ids(tmp_path)
-    for folder in ("train", "valid"):
-        write_folder(tmp_path / folder, "a")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no split 'test'; there is train, valid$"):
-        ids(tmp_path, "test")
-    write_folder(tmp_path, "b")
+    make(tmp_path, "{.,train,valid}/a.{jpg,xml}", "empty/readme.txt")
     with pytest.raises(DataError, match=r"no split 'test'; there is \., train, valid$"):
         ids(tmp_path, "test")
 
@@ -364,18 +309,14 @@ def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: P
 # Bad objects and files
 
 BAD_OBJECTS = {
-    "object 1 'dog' has no <bndbox>": voc_object(box=""),
-    "object 2 'dog' has a <bndbox> without <ymin>": voc_object(box="<bndbox><xmin>1</xmin></bndbox>"),
+    "'dog' has no <bndbox>": voc_object(box=""),
+    "'dog' has a <bndbox> without <ymin>": voc_object(box="<bndbox><xmin>1</xmin></bndbox>"),
     "has xmin '', which is not a number": voc_object(box=bndbox("", 1, 2, 2)),
-    "object 4 'dog' has ymin 'top', which is not a number": voc_object(box=bndbox(1, "top", 2, 2)),
     "has no area: xmin is 0 and xmax 1": voc_object(box=bndbox(0, 1, 1, 9)),
-    "reaches out of the image: xmin is -1": voc_object(box=bndbox(-1, 1, 9, 9)),
-    "reaches out of the image: ymax is 140 of 100 px": voc_object(box=bndbox(1, 1, 9, 140)),
-    "object 8 'dgo' is of none of the 2 classes; the nearest is 'dog'": voc_object("dgo"),
-    "'xylophone' is of none of the 2 classes: cat, dog": voc_object("xylophone"),
     "'Dog' is of none of the 2 classes; the nearest is 'dog'": voc_object("Dog"),
-    "object 11 '' is of none of the 2 classes": voc_object(""),
-    "has <difficult> 'maybe'": voc_object(extra="<difficult>maybe</difficult>"),
+    "'xylophone' is of none of the 2 classes: cat, dog": voc_object("xylophone"),
+    "'' is of none of the 2 classes": voc_object(""),
+    "has difficult 'maybe'": voc_object(extra="<difficult>maybe</difficult>"),
 }
 
 
@@ -384,74 +325,40 @@ def test_a_bad_object_is_named_or_skipped(tmp_path: Path, caplog: pytest.LogCapt
     dataset = dataset_of(tmp_path, *objects, on_error="skip")
     assert boxes_px(dataset) == [[0, 1, 29, 39], [10, 20, 100, 80]]
     assert dataset.annotations[0].labels.tolist() == [1, 2]
-    messages = list(map(str, dataset.dropped))
-    assert len(messages) == len(BAD_OBJECTS)
-    for number, said in enumerate(BAD_OBJECTS, start=1):
-        (message,) = (one for one in messages if said in one)
-        assert message.startswith(f"{tmp_path}/Annotations/a.xml: object {number} '")
-        assert "\n" not in message
-        assert message in caplog.text
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "skipped 12 objects" in caplog.text
-    with pytest.raises(DataError) as caught:
+    file = f"{tmp_path}/Annotations/a.xml"
+    check_messages(dataset.dropped, {f"{file}: object {item} '": said for item, said in enumerate(BAD_OBJECTS, 1)})
+    (warning,) = caplog.messages
+    assert "skipped 8 objects" in warning
+    assert all(str(problem) in warning for problem in dataset.dropped)
+    with pytest.raises(DataError, match=re.escape(str(dataset.dropped[0]))):
         dataset_of(tmp_path, *objects)
-    assert str(caught.value).startswith(messages[0])
 
 
-def test_a_long_list_is_shortened_in_the_log_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = dataset_of(tmp_path, *[voc_object(f"thing{i:02}") for i in range(25)], on_error="skip")
-    assert len(dataset.dropped) == 25
-    assert all(part in caplog.text for part in ("skipped 25", "thing19", "and 5 more"))
-    assert "thing20" not in caplog.text
-
-
-BILLION_LAUGHS = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>
+BOMB = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>
 <annotation><filename>&b;</filename></annotation>"""
-EXTERNAL = """<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a SYSTEM "file:///etc/passwd">]>
-<annotation><filename>&a;</filename></annotation>"""
 BAD_FILES = {
-    "entity bomb": (BILLION_LAUGHS.encode(), "entities, which is refused"),
-    "entity bomb in UTF-16": (BILLION_LAUGHS.encode("utf-16"), "entities, which is refused"),
-    "external entity": (EXTERNAL.encode(), "entities, which is refused"),
+    "entity bomb in UTF-16": (BOMB.encode("utf-16"), "entities, which is refused"),
+    "utf-7": (b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-ENTITY x>', "declares entities"),
     "cut off": (annotation(SOUND).encode()[:-20], "not well-formed XML"),
     "empty": (b"", "not well-formed XML"),
     "unknown encoding": (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "not well-formed XML"),
-    "utf-7": (b'<?xml version="1.0" encoding="utf-7"?>+ADwAIQ-ENTITY x>', "declares entities"),
-    "a byte of no letter": (b'<?xml version="1.0" encoding="gbk"?><annotation>\xff</annotation>', "XML: .*0xff"),
-    "no encoding of text": (b'<?xml version="1.0" encoding="hex"?><annotation/>', "not well-formed XML.*hex"),
+    "a byte of no letter": (b'<?xml version="1.0" encoding="gbk"?><annotation>\xff</annotation>', "0xff"),
+    "no encoding of text": (b'<?xml version="1.0" encoding="hex"?><annotation/>', "hex"),
     "HTML": (b"<html><body>404</body></html>", "begins with <html>, not with <annotation>"),
     "missing": (None, "the annotation is missing"),
 }
 
 
-def test_a_bad_file_raises_or_drops_its_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    split = write_voc(tmp_path, dict.fromkeys(["a", *BAD_FILES, "without image", "z"], annotation(SOUND)))
+def test_a_bad_file_drops_its_image(tmp_path: Path) -> None:
+    split = write_voc(tmp_path, dict.fromkeys(["a", *BAD_FILES, "z"], annotation(SOUND)))
     for name, (content, _) in BAD_FILES.items():
         path = tmp_path / f"Annotations/{name}.xml"
         path.unlink() if content is None else path.write_bytes(content)
-    (tmp_path / "JPEGImages/without image.jpg").unlink()
-
     dataset = open_voc(splits=[split], class_names=None, on_error="skip")
-    assert [record.image_id for record in dataset.annotations] == ["a", "z"]
-    messages = list(map(str, dataset.dropped))
-    *of_xml, of_image = messages
-    assert of_image.startswith(f"{tmp_path}/JPEGImages/without image.jpg: the image is missing")
-    for message, (name, (_, said)) in zip(of_xml, BAD_FILES.items(), strict=True):
-        assert message.startswith(f"{tmp_path}/Annotations/{name}.xml: ")
-        assert said.partition(".*")[0] in message
-        assert said.rpartition(".*")[2] in message
-        assert "\n" not in message
-        assert message in caplog.text
-    with pytest.raises(DataError) as caught:
-        open_voc(splits=[split], class_names=CLASSES)
-    assert str(caught.value).startswith(messages[0])
-
-
-def test_reading_annotations_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_voc(tmp_path, {"a": annotation(SOUND)})
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("an image was opened"))
-    found = VOC().read(tmp_path, "train")
-    assert (found.columns.sizes_px.tolist(), found.problems) == ([[100, 200]], [])
+    assert list(dataset.annotations.image_ids) == ["a", "z"]
+    check_messages(
+        dataset.dropped, {f"{tmp_path}/Annotations/{name}.xml: ": said for name, (_, said) in BAD_FILES.items()}
+    )
 
 
 ENCODINGS = {
@@ -466,7 +373,7 @@ ENCODINGS = {
 
 
 def test_xml_in_the_encoding_that_it_declares(tmp_path: Path) -> None:
-    write_folder(tmp_path, *ENCODINGS)
+    make(tmp_path, *(f"{encoding}.jpg" for encoding in ENCODINGS))
     for encoding, name in ENCODINGS.items():
         text = f'<?xml version="1.0" encoding="{encoding}"?>{annotation(voc_object(name))}'
         codec = {"GB2312": "gbk", "Shift_JIS": "cp932"}.get(encoding, encoding)

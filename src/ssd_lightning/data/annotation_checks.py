@@ -6,7 +6,7 @@ The texts about an object start with the verb; the reader adds file, object and 
 import difflib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -109,6 +109,18 @@ def number_of(value: object, what: str) -> float:
     return number
 
 
+def numbers_of(values: Mapping[str, Any], *keys: str) -> list[float]:
+    """Read the numbers under some keys as `number_of` does."""
+    return [number_of(values.get(key), key) for key in keys]
+
+
+def box_numbers(values: Any, box_format: BoxFormat = "xyxy") -> list[float]:
+    """Read the four numbers of a box as `number_of` does."""
+    if not isinstance(values, list | tuple) or len(values) != 4:
+        raise DataError(f"has the box {values!r}, not four numbers")
+    return [number_of(value, key) for key, value in zip(BOX_KEYS[box_format], values, strict=True)]
+
+
 def whole_number(value: object) -> int | None:
     """Read a whole number in any notation (1, 1.0, "1"); None if it is not one."""
     if isinstance(value, int):
@@ -193,13 +205,7 @@ class BoxNotation:
         corner of the image.
         """
         low_px, high_px = self.corners_px(numbers, sizes_px)
-        sides_px = sizes_px[:, ::-1].astype(np.float64)  # x, y
-        starts = (low_px - self.first_pixel).clip(0, sides_px)
-        ends = (high_px - self.first_pixel).clip(0, sides_px)
-        has_area = starts < ends
-        is_inverted = low_px > high_px
-        is_outside = (low_px < self.first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
-        of_axis = np.select([is_inverted, is_outside, ~has_area], [1, 2, 3], 0).astype(np.int8)  # [T, 2]
+        starts, ends, of_axis = self._clip(low_px, high_px, sizes_px)
         kinds = np.where(of_axis[:, 0] > 0, of_axis[:, 0], of_axis[:, 1])
         if self.unit == "pixels":
             looks_like_fractions = ((numbers >= 0) & (numbers <= LARGEST_FRACTION)).all(1)
@@ -207,8 +213,19 @@ class BoxNotation:
             kinds[looks_like_fractions] = BOX_PROBLEMS.index("fractions")
         else:
             kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = BOX_PROBLEMS.index("pixels")
-        overhangs = (kinds == BOX_PROBLEMS.index("outside")) & has_area.all(1) & ~is_inverted.any(1)
+        overhangs = (kinds == BOX_PROBLEMS.index("outside")) & (starts < ends).all(1)
         return CheckedBoxes(np.concatenate([starts, ends], 1).astype(np.float32), kinds, overhangs)
+
+    def _clip(
+        self, low_px: np.ndarray, high_px: np.ndarray, sizes_px: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the corners inside of the images, and the problem of each axis, int8 `[T, 2]`."""
+        sides_px = sizes_px[:, ::-1].astype(np.float64)  # x, y
+        starts = (low_px - self.first_pixel).clip(0, sides_px)
+        ends = (high_px - self.first_pixel).clip(0, sides_px)
+        is_outside = (low_px < self.first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
+        of_axis = np.select([low_px > high_px, is_outside, starts >= ends], [1, 2, 3], 0).astype(np.int8)
+        return starts, ends, of_axis
 
     def describe(self, kind: ProblemKind, numbers: np.ndarray, size_px: tuple[int, int]) -> str:
         """Say what is wrong with one box, `[4]`; `kind` is its entry of `BOX_PROBLEMS`."""
@@ -222,15 +239,14 @@ class BoxNotation:
             return (
                 f"has the box {as_written}, which looks like pixels, but fractions of the image (0 to 1) are expected"
             )
-        low, high = self.corners_px(numbers[None], np.array([size_px]))
-        for axis, start, end, side in zip("xy", low[0].tolist(), high[0].tolist(), reversed(size_px), strict=True):
-            if kind == "inverted" and start > end:
-                return f"is inverted: {axis}min {start:g} is greater than {axis}max {end:g}"
-            if kind == "outside" and start < self.first_pixel - RANGE_TOLERANCE_PX:
-                return f"reaches out of the image: {axis}min is {start:g}"
-            if kind == "outside" and end > side + RANGE_TOLERANCE_PX:
-                return f"reaches out of the image: {axis}max is {end:g} of {side} px"
-            inside = [min(max(edge - self.first_pixel, 0), side) for edge in (start, end)]
-            if kind == "no_area" and inside[0] >= inside[1]:
-                return f"has no area: {axis}min is {start:g} and {axis}max {end:g} of {side} px"
-        raise AssertionError(f"the box {as_written} is not {kind}")
+        sizes_px = np.array([size_px])
+        low_px, high_px = self.corners_px(numbers[None], sizes_px)
+        axis = 0 if self._clip(low_px, high_px, sizes_px)[2][0, 0] else 1
+        name, start, end, side = "xy"[axis], low_px[0, axis], high_px[0, axis], size_px[1 - axis]
+        if kind == "inverted":
+            return f"is inverted: {name}min {start:g} is greater than {name}max {end:g}"
+        if kind == "no_area":
+            return f"has no area: {name}min is {start:g} and {name}max {end:g} of {side} px"
+        if start < self.first_pixel - RANGE_TOLERANCE_PX:
+            return f"reaches out of the image: {name}min is {start:g}"
+        return f"reaches out of the image: {name}max is {end:g} of {side} px"

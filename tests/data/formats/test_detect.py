@@ -14,10 +14,9 @@ from helpers.annotation_tools import (
     EMPTY,
     A,
     Spec,
+    make,
     paint,
     put,
-    put_each,
-    voc_xml,
     write_coco,
     write_cvat,
     write_darknet,
@@ -28,13 +27,11 @@ from helpers.annotation_tools import (
     write_retinanet,
     write_roboflow,
     write_yolo_flat,
-    yolo_text,
 )
 from ssd_lightning.data.formats import COCO, CSV, CVAT, VOC, YOLO, Auto, LabelMe, LabelStudio
 from ssd_lightning.data.formats.detect import detect_format
 from ssd_lightning.errors import DataError
 
-BARE = replace(A, things=())
 Write = Callable[[Path], object]
 
 
@@ -43,11 +40,13 @@ def folders(write: Callable[..., object], *names: str) -> Write:
     return lambda root: [write(root, name, [A]) for name in names]
 
 
-def voc_of_two_folders(images: str, annotations: str, *splits: str) -> Write:
+def files(*places: str, settings: str = "") -> Write:
+    """Write files as `make` does, and `data.yaml`."""
+
     def write(root: Path) -> None:
-        for split in splits:
-            paint(root / images / split, [BARE])
-            put_each(root / annotations / split, [BARE], ".xml", voc_xml)
+        make(root, *places)
+        if settings:
+            put(root / "data.yaml", settings)
 
     return write
 
@@ -55,9 +54,7 @@ def voc_of_two_folders(images: str, annotations: str, *splits: str) -> Write:
 def voc_lists(*names: str) -> Write:
     def write(root: Path) -> None:
         for name in names:
-            image = [replace(BARE, name=f"{name}.jpg")]
-            paint(root / "JPEGImages", image)
-            put_each(root / "Annotations", image, ".xml", voc_xml)
+            make(root, f"JPEGImages/{name}.jpg", f"Annotations/{name}.xml")
             lines = {"trainval": "trainval\nval", "cat_train": "train -1"}
             put(root / f"ImageSets/Main/{name}.txt", lines.get(name, name))
 
@@ -65,7 +62,7 @@ def voc_lists(*names: str) -> Write:
 
 
 def voc_without_lists(root: Path) -> None:
-    voc_of_two_folders("JPEGImages", "Annotations", ".")(root)
+    make(root, "JPEGImages/a.jpg", "Annotations/a.xml")
     (root / "ImageSets/Main").mkdir(parents=True)
 
 
@@ -87,22 +84,9 @@ def fiftyone(*names: str) -> Write:
     return write
 
 
-def yolo(*names: str, settings: str = "", labels: str | None = None) -> Write:
-    """Write labels beside the folders of images, all of `labels` or of their boxes."""
-
-    def write(root: Path) -> None:
-        for name in names:
-            paint(root / name, [A])
-            put(root / name.replace("images", "labels") / "a.txt", yolo_text(A) if labels is None else labels)
-        if settings:
-            put(root / "data.yaml", settings)
-
-    return write
-
-
 def yolo_with_empty_labels(root: Path) -> None:
-    yolo("images/train")(root)
-    yolo("images/val", labels="")(root)
+    make(root, "images/{train,val}/a.jpg", "labels/train/a.txt")
+    put(root / "labels/val/a.txt", "")
 
 
 def darknet(root: Path) -> None:
@@ -117,7 +101,7 @@ def kaggle(root: Path) -> None:
     put(root / "sample_submission.csv", "image_id,PredictionString\nb,1.0 0 0 50 50\n")
 
 
-ALL_OF_YOLO = "train: all/images\nval: all/images\nnames: [a, b]"
+ALL_OF_YOLO = "train: all/images\nval: ./all/images\nnames: [cat, dog]"
 OF_ROBOFLOW = "train: ../train/images\nval: ../valid/images\nnames: [cat, dog]"
 INSTANCES = ("instances_train2017", "instances_val2017", "person_keypoints_train2017")
 
@@ -125,39 +109,35 @@ INSTANCES = ("instances_train2017", "instances_val2017", "person_keypoints_train
 @pytest.mark.parametrize(
     ("write", "kind", "splits"),
     [
-        (folders(write_labelimg, "train", "valid", "test"), VOC, ("train", "valid", "test")),
-        (voc_of_two_folders("images", "annotations", "train", "val"), VOC, ("train", "val", None)),
+        (files("{train,valid,test}/a.{jpg,xml}"), VOC, ("train", "valid", "test")),
+        (files("images/{train,val}/a.jpg", "annotations/{train,val}/a.xml"), VOC, ("train", "val", None)),
         (
-            voc_of_two_folders("Images", "annotations", "train", "val"),
+            files("Images/{train,val}/a.jpg", "annotations/{train,val}/a.xml"),
             VOC,
             ("annotations/train", "annotations/val", None),
         ),
         (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
         (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
-        (folders(write_labelimg, "train2017", "val2017"), VOC, ("train2017", "val2017", None)),
         (voc_lists("default", "cat_default", "dog_default"), VOC, ("default", None, None)),
         (voc_without_lists, VOC, (".", None, None)),
-        (folders(write_roboflow, "train", "valid"), COCO, ("train", "valid", None)),
         (coco(*(f"annotations/{name}.json" for name in INSTANCES)), COCO, ("train2017", "val2017", None)),
         (coco("result.json"), COCO, ("result", None, None)),
         (fiftyone("."), COCO, (".", None, None)),
         (fiftyone("train", "validation"), COCO, ("train", "validation", None)),
-        (yolo("images/train", "images/val"), YOLO, ("train", "val", None)),
-        (yolo("train/images", "valid/images", "test/images"), YOLO, ("train", "valid", "test")),
-        (folders(write_yolo_flat, "train", "valid"), YOLO, ("train", "valid", None)),
+        (files("{train,valid}/images/a.jpg", "{train,valid}/labels/a.txt"), YOLO, ("train", "valid", None)),
+        (files("{train,valid,test}/a.{jpg,txt}"), YOLO, ("train", "valid", "test")),
         (yolo_with_empty_labels, YOLO, ("train", "val", None)),
-        (yolo("images"), YOLO, (".", None, None)),
-        (folders(write_yolo_flat, "."), YOLO, (".", None, None)),
-        (yolo("all/images", settings=ALL_OF_YOLO), YOLO, ("train", None, None)),
-        (yolo("train/images", "valid/images", settings=OF_ROBOFLOW), YOLO, ("train", "val", None)),
+        (files("images/a.jpg", "labels/a.txt"), YOLO, (".", None, None)),
+        (files("a.{jpg,txt}"), YOLO, (".", None, None)),
+        (files("all/images/a.jpg", "all/labels/a.txt", settings=ALL_OF_YOLO), YOLO, ("train", None, None)),
+        (
+            files("{train,valid}/images/a.jpg", "{train,valid}/labels/a.txt", settings=OF_ROBOFLOW),
+            YOLO,
+            ("train", "val", None),
+        ),
         (darknet, YOLO, ("train", "val", None)),
         (lambda root: write_cvat(root, ".", [A, A], subsets=["Train", "Test"]), CVAT, ("Train", None, "Test")),
-        (folders(write_labelme, "train", "val"), LabelMe, ("train", "val", None)),
-        (
-            folders(write_labelme, "Training set", "eval", "test_set"),
-            LabelMe,
-            ("Training set", "eval", "test_set"),
-        ),
+        (folders(write_labelme, "Training set", "eval", "test_set"), LabelMe, ("Training set", "eval", "test_set")),
         (folders(write_label_studio, "train", "validation"), LabelStudio, ("train", "validation", None)),
         (kaggle, CSV, ("train", None, None)),
     ],
@@ -179,7 +159,7 @@ def test_the_format_of_most_images_wins_or_the_one_with_class_names(tmp_path: Pa
     found = detect_format(tmp_path / "most")
     assert type(found.format) is CSV
     assert "LabelMe (1 images)" in found.reason
-    write_yolo_flat(tmp_path / "same", ".", [A])
+    make(tmp_path / "same", "a.txt")
     write_labelme(tmp_path / "same", ".", [A])
     assert type(detect_format(tmp_path / "same").format) is LabelMe
     put(tmp_path / "same/data.yaml", "train: .\nnames: [cat, dog]")
@@ -190,10 +170,10 @@ def test_the_format_of_most_images_wins_or_the_one_with_class_names(tmp_path: Pa
     ("write", "said"),
     [
         (voc_lists("train", "extra"), "not used: extra"),
-        (lambda root: (write_labelimg(root, "train", [A]), (root / "train/latest").symlink_to(root)), "(1 images;"),
+        (lambda root: (make(root, "train/a.{jpg,xml}"), (root / "train/latest").symlink_to(root)), "(1 images;"),
         (
             lambda root: (
-                yolo("train/images")(root),
+                make(root, "train/images/a.jpg", "train/labels/a.txt"),
                 put(root / "cfg/data.yaml", "train: ../train/images\nnames: [cat, dog]\n"),
             ),
             "(1 images;",
@@ -218,19 +198,19 @@ def archive(root: Path) -> None:
     ("write", "said"),
     [
         (
-            lambda root: (paint(root, [A]), put(root / "notes.json", "{}")),
-            r"data\.yaml.*labelme.*CSV.*a\.jpg, notes\.json",
+            lambda root: (make(root, "a.jpg"), put(root / "notes.json", "{}")),
+            r"data\.yaml.*labelme.*CSV.*a\.jpg, notes",
         ),
-        (
-            lambda root: (paint(root / "images", [A]), put(root / "annotations/a.txt", yolo_text(A))),
-            r"set/annotations: .*'labels' beside the folder 'images'",
-        ),
+        (files("images/a.jpg", "annotations/a.txt"), r"set/annotations: .*'labels' beside the folder 'images'"),
         (lambda root: [voc_lists("trainval")(root / name) for name in ("VOC2007", "VOC2012")], "VOC2007, VOC2012"),
-        (yolo("valid/images", settings=OF_ROBOFLOW), "train/images"),  # a training split that is gone
+        (
+            files("valid/images/a.jpg", "valid/labels/a.txt", settings=OF_ROBOFLOW),
+            "train/images",
+        ),  # a training split that is gone
         (lambda root: put(root / "annotations.xml", '<annotations><track id="0"/></annotations>'), "CVAT for images"),
         (lambda root: put(root / "data.yaml", "names: [a"), r"data\.yaml"),
         (archive, r"set/set\.zip.* first"),
-        (lambda root: (archive(root), paint(root, [A])), r"set/set\.zip.* first"),
+        (lambda root: (archive(root), make(root, "a.jpg")), r"set/set\.zip.* first"),
     ],
 )
 def test_what_cannot_be_opened(write: Write, said: str, tmp_path: Path) -> None:
@@ -252,16 +232,6 @@ def test_a_split_in_a_folder_of_its_own_name(tmp_path: Path, pattern: str, write
         assert found.notes == []
 
 
-def test_lists_beside_the_annotations_are_the_splits(tmp_path: Path) -> None:
-    paint(tmp_path / "images", [A, EMPTY])
-    for image, split in ((A, "train"), (EMPTY, "test")):
-        put_each(tmp_path / "annotations", [image], ".xml", voc_xml)
-        put(tmp_path / f"annotations/{split}.txt", f"{image.stem}\n")
-    assert dict(detect_format(tmp_path).splits) == {"train": "train", "test": "test"}
-    for image, split in ((A, "train"), (EMPTY, "test")):
-        assert list(Auto().read(tmp_path, split).columns.image_ids) == [image.stem]
-
-
 def test_splits_of_unknown_names(tmp_path: Path) -> None:
     voc_lists("monday", "tuesday")(tmp_path)
     with pytest.raises(DataError, match="monday, tuesday"):
@@ -270,7 +240,7 @@ def test_splits_of_unknown_names(tmp_path: Path) -> None:
 
 
 def test_images_beside_the_data_set_that_is_read_are_named(tmp_path: Path) -> None:
-    yolo("images/train", settings="train: images/train\nnames: [cat, dog]\n")(tmp_path / "A")
+    files("images/train/a.jpg", "labels/train/a.txt", settings="train: images/train\nnames: [cat, dog]")(tmp_path / "A")
     write_labelme(tmp_path, "B/more", [A, EMPTY])
     paint(tmp_path, [A])
     assert detect_format(tmp_path).root == tmp_path / "A"
@@ -279,7 +249,7 @@ def test_images_beside_the_data_set_that_is_read_are_named(tmp_path: Path) -> No
 
 
 def test_a_validation_split_of_the_training_images_is_reported(tmp_path: Path) -> None:
-    yolo("all/images", settings="train: all/images\nval: ./all/images\nnames: [cat, dog]")(tmp_path / "yolo")
+    files("all/images/a.jpg", "all/labels/a.txt", settings=ALL_OF_YOLO)(tmp_path / "yolo")
     write_roboflow(tmp_path / "coco", "train", [A])
     (tmp_path / "coco/valid").symlink_to("train")
     write_retinanet(tmp_path / "csv", "train", [A])
@@ -294,8 +264,6 @@ def test_a_validation_split_of_the_training_images_is_reported(tmp_path: Path) -
         assert all(part in note for part in parts)
         with pytest.raises(DataError, match="there is no split 'val'"):
             Auto().read(tmp_path / name, "val")
-    (note,) = YOLO().read(tmp_path / "yolo", "train").notes
-    assert all(part in note for part in facts["yolo"])
 
 
 def test_tasks_of_label_studio_are_counted_as_they_are_read(tmp_path: Path) -> None:
@@ -324,7 +292,7 @@ def test_tasks_of_label_studio_are_counted_as_they_are_read(tmp_path: Path) -> N
 )
 def test_why_a_file_cannot_be_read(tmp_path: Path, content: bytes, text: str) -> None:
     (tmp_path / text.partition(":")[0]).write_bytes(content)
-    paint(tmp_path, [A])  # a.jpg
+    make(tmp_path, "a.jpg")
     with pytest.raises(DataError, match=f"no format fits.*{re.escape(f'{tmp_path}/{text}')}"):
         detect_format(tmp_path)
 
@@ -352,17 +320,15 @@ def test_a_damaged_annotation_file_is_not_ignored(write: Callable[..., Path], tm
         path.write_text(sound)
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_a_truncated_or_foreign_file_of_a_split_is_not_ignored(split: str, tmp_path: Path) -> None:
+def test_a_truncated_or_foreign_file_of_a_split_is_not_ignored(tmp_path: Path) -> None:
     for name in ("train", "val"):
-        write_coco(tmp_path / "coco", name, [A])
+        damaged = write_coco(tmp_path / "coco", name, [A])
         write_retinanet(tmp_path / "csv", name, [A])
-    damaged = tmp_path / f"coco/annotations/instances_{split}.json"
     damaged.write_text(damaged.read_text()[:100])
-    with pytest.raises(DataError, match=f"{re.escape(str(damaged))}: .*JSON.*'{split}'"):
+    with pytest.raises(DataError, match=f"{re.escape(str(damaged))}: .*JSON.*'val'"):
         detect_format(tmp_path / "coco")
-    put(tmp_path / f"csv/{split}.csv", "fname,klasse,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n")
-    with pytest.raises(DataError, match=f"{split}.csv: there is no column for the image.*klasse.*'{split}'"):
+    put(tmp_path / "csv/val.csv", "fname,klasse,xmin,ymin,xmax,ymax\na.jpg,cat,1,2,3,4\n")
+    with pytest.raises(DataError, match=r"val\.csv: there is no column for the image.*klasse.*'val'"):
         detect_format(tmp_path / "csv")
 
 
@@ -387,7 +353,7 @@ def test_a_split_for_validation_or_test_alone_is_not_trained_on_unless_stated(
     write: Callable[..., Path], name: str, tmp_path: Path
 ) -> None:
     write(tmp_path, name, [A])
-    paint(tmp_path / "train/images", [A])
+    make(tmp_path, "train/images/a.jpg")
     said = f"{name}.*, and 1 images in train/images.*data.train_split=({name}.*) trains"
     with pytest.raises(DataError, match=said) as at:
         Auto().read(tmp_path, "train")
@@ -396,9 +362,7 @@ def test_a_split_for_validation_or_test_alone_is_not_trained_on_unless_stated(
 
 
 def test_labels_in_a_folder_of_a_wrong_name(tmp_path: Path) -> None:
-    for name, labels in (("train", "lables"), ("val", "labels")):
-        paint(tmp_path / name / "images", [A])
-        put(tmp_path / name / labels / "a.txt", yolo_text(A))
+    make(tmp_path, "{train,val}/images/a.jpg", "train/lables/a.txt", "val/labels/a.txt")
     with pytest.raises(DataError, match=r"1 images in train/images.* 'train/lables' cannot be read"):
         Auto().read(tmp_path, "train")
 
@@ -414,9 +378,9 @@ def test_labels_in_a_folder_of_a_wrong_name(tmp_path: Path) -> None:
             lambda root: (write_retinanet(root, "train", [A]), put(root / "test.csv", "image_id,width\na,200\n")),
             ("set/test.csv: there is no column",),
         ),
-        (lambda root: (write_labelimg(root, "train", [A]), paint(root / "val", [A])), ("'val'", "1 images in val")),
+        (files("train/a.{jpg,xml}", "val/a.jpg"), ("'val'", "1 images in val")),
         (
-            yolo("train", settings="train: train\nval: ../valid/images\nnames: [cat, dog]\n"),
+            files("train/a.{jpg,txt}", settings="train: train\nval: ../valid/images\nnames: [cat, dog]\n"),
             ("data.yaml", "'val'", "../valid/images"),
         ),
     ],
@@ -438,7 +402,6 @@ write_a = partial(write_coco, images=[A])
 @pytest.mark.parametrize(
     ("file", "folder"),
     [
-        ("annotations/{}_annotations.json", "images/{}"),
         ("annotations/{}_coco.json", "images/{}"),
         ("annotations/instances_{}.json", "images/{}2017"),
         ("annotations/instances_{}2017.json", "{}"),
@@ -455,7 +418,7 @@ def test_images_of_each_split_in_usual_and_other_places(file: str, folder: str, 
         assert list(found.columns.image_paths) == [str(tmp_path / folder.format(split) / "a.jpg")]
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "imgs/a.jpg", "/home/me/old/imgs/a.jpg", "C:\\old\\imgs\\a.jpg"])
+@pytest.mark.parametrize("name", ["a.jpg", "/home/me/old/imgs/a.jpg", "C:\\old\\imgs\\a.jpg"])
 def test_one_folder_at_any_depth_holds_the_images(name: str, tmp_path: Path) -> None:
     path = write_a(tmp_path, "raw/v2/imgs", place="annotations/all.json")
     path.write_text(path.read_text().replace('"a.jpg"', json.dumps(name)))
@@ -468,7 +431,7 @@ def test_several_folders_or_none_hold_the_images(tmp_path: Path) -> None:
     said = r"train\.json: .*'a\.jpg'.* raw/imgs, raw/thumbs.* data=coco_folder data\.images="
     with pytest.raises(DataError, match=said):
         COCO().read(tmp_path / "several", "train")
-    paint(tmp_path / "several/raw/train_imgs", [A])
+    make(tmp_path, "several/raw/train_imgs/a.jpg")
     (path,) = COCO().read(tmp_path / "several", "train").columns.image_paths
     assert path == f"{tmp_path}/several/raw/train_imgs/a.jpg"
     for folder in ("images/val2017", "images/train2017"):

@@ -124,12 +124,10 @@ def test_shapes_become_bounding_boxes_and_are_counted(read: Read, drawn: Any, bo
     ("read", "drawn", "said"),
     [
         (labelme, shape("point", [[10, 10]]), "no area"),
-        (labelme, shape("line", [[10, 10], [40, 10]]), "no area"),
         (labelme, shape("circle", [[10, 10]]), "1 points"),
         (labelme, shape("polygon", [[1, "x"]]), "'x'"),
         (labelme, shape("polygon", None), "None"),
         (labelme, shape("rectangle", [[1, 1], [5, 5]], flags={"difficult": "maybe"}), "maybe"),
-        (cvat, '<points label="cat" points="10.00,10.00"/>', "no area"),
         (cvat, '<skeleton label="cat"/>', "<skeleton>"),
         (cvat, '<polygon label="cat" points="10.00"/>', "10.00"),
         (cvat, '<box label="cat" xtl="x" ytl="40" xbr="60" ybr="50"/>', "xtl 'x'"),
@@ -143,7 +141,6 @@ def test_shapes_become_bounding_boxes_and_are_counted(read: Read, drawn: Any, bo
         (studio, CORNER | {"rectanglelabels": ["cat", "dog"]}, "'dog'"),
         (studio, CORNER | CAT | {"x": None}, "x None"),
         (studio, {"rle": [1, 2], "format": "rle", "brushlabels": ["cat"]}, "brush"),
-        (studio, CORNER | CAT | {"width": 0}, "no area"),
     ],
 )
 def test_shapes_that_are_no_objects(read: Read, drawn: Any, said: str, tmp_path: Path) -> None:
@@ -272,14 +269,9 @@ def test_via_class_is_an_attribute(attributes: dict[str, Any], name: str, tmp_pa
     found = via(tmp_path, via_region("rect", attributes, **BOX))
     assert list(found.names) == [name]
     assert found.columns.difficult.tolist() == [True]
+    assert any(f"{tmp_path}/via.json" in note and "'object'" in note for note in found.notes) is (name == "object")
     with pytest.raises(DataError, match="colour, age"):
         via(tmp_path, via_region("rect", {"colour": "red", "age": "3"}, **BOX))
-
-
-def test_via_regions_without_attributes(tmp_path: Path) -> None:
-    found = via(tmp_path, {"shape_attributes": {"name": "rect", **BOX}, "region_attributes": {}})
-    assert list(found.names) == ["object"]
-    assert any(f"{tmp_path}/via.json" in note and "'object'" in note for note in found.notes)
 
 
 def test_label_studio_shape_and_label_as_two_results(tmp_path: Path) -> None:
@@ -389,13 +381,9 @@ def test_records_are_a_format(tmp_path: Path) -> None:
         ({"labels": ["cat", 3]}, "label 3"),
         ({"labels": "cat"}, "'labels' is 'cat'"),
         ({"boxes": [10, 20, 30, 40]}, "'boxes' is [10, 20, 30, 40]"),
-        ({"boxes": np.array([10, 20, 30, 40])}, "'boxes' is array([10, 20, 30, 40])"),
         ({"boxes": 3}, "'boxes' is 3"),
-        ({"difficult": True}, "'difficult' is True"),
         ({"difficult": np.array(True)}, "'difficult' is array(True)"),
         ({"boxes": [[1, 2, 3], [1, 2, 30, 40]]}, "[1, 2, 3]"),
-        ({"boxes": [[1, 2, float("nan"), 9], [1, 2, 30, 40]]}, "nan"),
-        ({"boxes": [[1, 2, 300, 9], [1, 2, 30, 40]]}, "300"),
         ({"boxes": [[0.1, 0.2, 0.5, 0.9], [1, 2, 30, 40]]}, "fractions"),
         ({"difficult": [0, "perhaps"]}, "perhaps"),
         ({"size_px": (0, 10)}, "(0, 10)"),

@@ -29,13 +29,9 @@ class TableBuilder(FoundTable):
     def finish(self, root: Path, *, ids_are_shared: bool = False) -> Annotations:
         """Check all boxes and return what can be used."""
         sizes_px, is_usable = self._measure()
-        objects = self.objects
-        order = np.argsort(np.frombuffer(objects.image, np.int64), kind="stable")
-        image, item, label, difficult = (
-            np.frombuffer(column, column.typecode)[order]
-            for column in (objects.image, objects.item, objects.label, objects.difficult)
-        )
-        numbers = np.frombuffer(objects.box, np.float64).reshape(-1, 4)
+        *columns, numbers = self.objects.arrays()
+        order = np.argsort(columns[0], kind="stable")
+        image, label, item, difficult = (column[order] for column in columns)
         boxes, kinds, overhangs = self._check(numbers, order, image, sizes_px)
         beyond = np.flatnonzero(kinds == BOX_PROBLEMS.index("outside"))
         is_usable[self._find_turned(image[beyond], numbers[order[beyond]], sizes_px)] = False

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxNotation, flag_of, id_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BoxNotation, box_numbers, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import read_json
 from ssd_lightning.data.formats.found import FoundObject
@@ -122,9 +122,7 @@ def _read_box(bbox: Any, outline: Any) -> tuple[list[float], bool]:
     """Read a box in an unusual notation, or else the bounding box of the outline; True says that it is the latter."""
     if _is_unset(bbox) and outline:
         return _mask_box(outline) if isinstance(outline, dict) else _outline_box(outline), True
-    if not isinstance(bbox, list) or len(bbox) != 4:
-        raise DataError(f"has the bbox {bbox!r}, not four numbers")
-    return [number_of(value, key) for value, key in zip(bbox, "xywh", strict=True)], False
+    return box_numbers(bbox, "xywh"), False
 
 
 def _is_unset(bbox: Any) -> bool:
@@ -153,13 +151,10 @@ def _mask_box(mask: Mapping[str, Any]) -> list[float]:
 
 
 def _class_names(path: Path, content: dict[str, Any], used: set[Any]) -> dict[Any, str]:
-    categories = _entries(path, content, "categories", needed=("id",))
-    for number, category in enumerate(categories, start=1):
-        if "name" not in category:
-            raise DataError(f"{path}: entry {number} of 'categories' has no 'name'")
-        name = category["name"]
-        is_number = isinstance(name, int) and not isinstance(name, bool)  # some tools use numbers as class names
-        if not is_number and not (isinstance(name, str) and name.strip()):
+    categories = _entries(path, content, "categories", needed=("id", "name"))
+    for category in categories:
+        name = category["name"]  # some tools use whole numbers
+        if isinstance(name, bool) or not str(name).strip():
             text = f"category {category['id']!r} has the name {json.dumps(name)}"
             raise DataError(f"{path}: {text}; names have to be text in quotes, and not empty")
     categories.sort(key=lambda category: (isinstance(category["id"], str), category["id"]))

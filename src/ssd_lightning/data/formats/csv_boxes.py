@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -84,7 +85,8 @@ class CSV(SingleFileFormat):
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
             descriptions = os.path.relpath(names, root) if os.path.isfile(names) else None
-        rows, columns = read_rows(path, _read_descriptions(root, descriptions), split=word)
+        rows = read_rows(path, _read_descriptions(root, descriptions), split=word)
+        columns = rows.columns
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
 
@@ -141,32 +143,24 @@ def _read_descriptions(root: Path, class_descriptions: str | Mapping[Any, str] |
 
 def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence[str]) -> list[str]:
     """Say how many images in the folders of the `found` ones have no row; `names` are all that the rows name."""
-    counts = Counter(path.rpartition("/")[0] for path in found)
-    left: dict[str, set[str]] = {}
+    named: set[str] = set()
     notes = []
-    for folder, count in counts.items():
+    for folder, count in Counter(path.rpartition("/")[0] for path in found).items():
         images = images_in(folder) if is_within(root, Path(folder)) else {}
         total = sum(map(len, images.values()))
-        if total > MOST_COMPARED and total > count and _is_of_split(folder, root):
-            notes.append(f"{folder}: {total - count} of {total} images have no row in {table} and are skipped")
-        elif count < total <= MOST_COMPARED:  # else all have a row, without a look at each
-            left[folder] = {name for of_stem in images.values() for name in of_stem}
-    named = {*map(_file_name, found), *map(_file_name, names)} if left else set()
-    for folder, images_left in left.items():
-        without = images_left - _named(images_left, named)
-        if without and not _is_of_split(folder, root):  # other files may name them
-            for stated in _stated_elsewhere(root, table):
-                without -= _named(without, stated)
-        notes += note_skipped(folder, sorted(without), f"row in {table}")
+        may_be_elsewhere = kind_of(os.path.relpath(folder, root)) is None  # other files may name them
+        if count >= total:
+            continue  # all have a row, without a look at each
+        if total > MOST_COMPARED:
+            text = f"{total - count} of {total} images have no row in {table} and are skipped"
+            notes += [] if may_be_elsewhere else [f"{folder}: {text}"]
+            continue
+        left = {name for of_stem in images.values() for name in of_stem}
+        named = named or set(map(_file_name, chain(found, names)))
+        for stated in chain([named], _stated_elsewhere(root, table) if may_be_elsewhere else ()):
+            left = {name for name in left if stated.isdisjoint((_file_name(name), os.path.splitext(name)[0]))}
+        notes += note_skipped(folder, sorted(left), f"row in {table}")
     return notes
-
-
-def _is_of_split(folder: str, root: Path) -> bool:
-    return kind_of(os.path.relpath(folder, root)) is not None
-
-
-def _named(images: Iterable[str], stated: set[str]) -> set[str]:
-    return {name for name in images if {_file_name(name), os.path.splitext(name)[0]} & stated}
 
 
 def _stated_elsewhere(root: Path, table: Path) -> Iterator[set[str]]:

@@ -1,16 +1,15 @@
 """The rows of CSV files: an object in each."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
-from itertools import chain, repeat
-from math import isfinite
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxFormat, flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BoxFormat, box_numbers, flag_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_blocks import Block, NotPlainError, read_blocks
 from ssd_lightning.data.formats.csv_columns import (
@@ -38,22 +37,15 @@ NO_LABEL = ("nan", "<na>")
 _size_px = lru_cache(stated_size_px)  # most images of a file have one of a few sizes
 
 
-class Numbering(dict[str, int]):
-    """Gives each new key the next number, from 0."""
-
-    def __missing__(self, key: str) -> int:
-        self[key] = number = len(self)
-        return number
-
-
-def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None) -> tuple["Rows", Columns]:
+def read_rows(path: Path, descriptions: Mapping[str, str], *, split: str | None) -> "Rows":
     """Read a file, in blocks if that is possible. Raises `DataError` if it cannot be read, or a column is missing."""
     rows = Rows(path, descriptions, split=split)
     try:
-        return rows, rows.read_in_blocks()
+        rows.read_in_blocks()
     except NotPlainError:
         rows = Rows(path, descriptions, split=split)
-        return rows, rows.read()
+        rows.read()
+    return rows
 
 
 class Rows:
@@ -64,15 +56,16 @@ class Rows:
 
     def __init__(self, path: Path, descriptions: Mapping[str, str], *, split: str | None) -> None:
         self.path = path
+        self.columns: Columns
         self._split = split
-        self.images: dict[str, int] = Numbering()
+        self.images: dict[str, int] = defaultdict(count().__next__)
         """Name of an image -> its number, in the order of the file."""
         self.notes: list[str] = []
         self._others: set[str] = set()
         self._labels_elsewhere: set[str] = set()
         """Classes that have a box in another split."""
         self._sizes_px: list[tuple[int, int] | None] = []
-        self._labels: dict[str, int] = Numbering()
+        self._labels: dict[str, int] = defaultdict(count().__next__)
         self._objects = ObjectColumns()
         self._faults: list[tuple[int, FoundObject]] = []
         self._boxless: list[tuple[int, FoundObject]] = []
@@ -81,28 +74,26 @@ class Rows:
         self._label_of = cache(lambda code: self._labels[self._name_of(code)])
         self._is_difficult = cache(lambda text: flag_of(text, "difficult"))
 
-    def read_in_blocks(self) -> Columns:
+    def read_in_blocks(self) -> None:
         """Read a large file without faults. Raises `NotPlainError` if it is none, and `DataError` as `read`."""
         if self._split is not None:
             raise NotPlainError
         with open_rows(self.path) as reader:
-            columns, _ = read_columns(reader, self.path)
+            self.columns, _ = read_columns(reader, self.path)
         try:
-            for block in read_blocks(self.path, columns):
+            for block in read_blocks(self.path, self.columns):
                 self._add_block(block)
         except DataError as error:
             raise NotPlainError from error
-        return columns
 
-    def read(self) -> Columns:
+    def read(self) -> None:
         """Read the file. Raises `DataError` if it cannot be read, or a column is missing."""
         with open_rows(self.path) as reader:
-            columns, rows = read_columns(reader, self.path)
-            if (index := columns.split) is not None and self._split is not None:
-                rows = self._of_split(rows, index, columns)
-            for row in rows:
-                self._add(reader.line_num, row, columns)
+            self.columns, rows = read_columns(reader, self.path)
+            for row in rows if self._split is None else self._of_split(rows):
+                self._add(reader.line_num, row)
         self._settle_boxless()
+        columns = self.columns
         if columns.assumed:
             text = f"{self.path}: there is no header, so the columns are {','.join(columns.assumed)}; the first row is"
             text += f" {','.join(columns.first_row)}"
@@ -110,16 +101,16 @@ class Rows:
                 seems = "in all rows the second column may be the class, and the next four the box"
                 raise DataError(f"{text}; {seems}; add a header that names the columns")
             log.info("%s", text)
-        return columns
 
     @property
     def names(self) -> Iterator[str]:
         """The names of the images of all splits."""
         return chain(self.images, self._others)
 
-    def _of_split(self, rows: Iterable[list[str]], split: int, columns: Columns) -> Iterator[list[str]]:
+    def _of_split(self, rows: Iterable[list[str]]) -> Iterator[list[str]]:
+        columns = self.columns
         for row in rows:
-            if len(row) <= split or split_word(row[split]) == self._split:
+            if columns.split is None or len(row) <= columns.split or split_word(row[columns.split]) == self._split:
                 yield row
                 continue
             if len(row) > columns.image:
@@ -135,13 +126,15 @@ class Rows:
             last_of = np.array([float(name) for name in self._labels])
         except ValueError:
             return False
-        second, x1, y1, x2 = np.frombuffer(self._objects.box, np.float64).reshape(-1, 4).T
-        y2 = last_of[np.frombuffer(self._objects.label, np.int32)] if len(second) else second
+        _, labels, _, _, boxes = self._objects.arrays()
+        second, x1, y1, x2 = boxes.T
+        y2 = last_of[labels] if len(second) else second
         may_be_classes = (second >= 0) & (second < MAX_CLASSES) & (second == np.floor(second))
         are_few = 0 < len(np.unique(second)) <= len(last_of)
         return are_few and bool((may_be_classes & (x1 < x2) & (y1 < y2)).all())
 
-    def _add(self, line: int, row: Sequence[str], columns: Columns) -> None:
+    def _add(self, line: int, row: Sequence[str]) -> None:
+        columns = self.columns
         if not row:
             return
         if len(row) < columns.fewest:
@@ -191,7 +184,7 @@ class Rows:
                     self._sizes_px[number] = _size_px(heights.at(row), widths.at(row))
             if None in self._sizes_px[known:]:
                 raise NotPlainError
-        num_rows, objects = len(images), self._objects
+        num_rows = len(images)
         if block.label is not None and any(text.strip().lower() in NO_LABEL for text in block.label.different):
             raise NotPlainError
         if block.label is None:
@@ -199,11 +192,7 @@ class Rows:
         else:
             labels = block.label.numbers(self._label_of)
         flags = np.zeros(num_rows) if block.difficult is None else block.difficult.numbers(self._is_difficult)
-        objects.image.frombytes(images.tobytes())
-        objects.label.frombytes(labels.astype(np.int32).tobytes())
-        objects.item.frombytes(np.arange(block.first_line, block.first_line + num_rows).tobytes())
-        objects.difficult.frombytes(flags.astype(np.int8).tobytes())
-        objects.box.frombytes(block.boxes.tobytes())
+        self._objects.extend(images, labels, block.first_line + np.arange(num_rows), flags, block.boxes)
 
     def fill(self, builder: TableBuilder, image_dir: ImageDir, root: Path) -> None:
         """Add the images in a folder, and their objects."""
@@ -220,8 +209,10 @@ class Rows:
         for number, fault in self._faults:
             if index_of[number] >= 0:
                 builder.add_object(int(index_of[number]), fault)
-        labels = np.array([builder.label(name) for name in self._labels], np.int64)
-        builder.objects.extend(self._objects, images=index_of, labels=labels)
+        label_of = np.array([builder.label(name) for name in self._labels], np.int64)
+        image, label, *others = self._objects.arrays()
+        kept = index_of[image] >= 0
+        builder.objects.extend(index_of[image][kept], label_of[label][kept], *(values[kept] for values in others))
         builder.sources += finder.folders
 
 
@@ -234,14 +225,7 @@ def _stripped(stated: str, image_dir: Path, root: Path) -> str:
 
 def _read_box(texts: Sequence[str], box_format: BoxFormat) -> list[float]:
     """Read the four numbers of a box. Raises `DataError` if they are not finite, or all are -1."""
-    if len(texts) != 4:
-        raise DataError(f"has the box {' '.join(texts)!r}, not four numbers")
-    try:
-        numbers = [float(text) for text in texts]
-    except ValueError:
-        numbers = []
-    if not numbers or not isfinite(sum(numbers)):
-        numbers = [number_of(text, key) for text, key in zip(texts, BOX_KEYS[box_format], strict=True)]
+    numbers = box_numbers(texts, box_format)
     if numbers == NOTHING:
         raise DataError(
             "has -1 for all four numbers of its box; an image without objects is written with class and box empty"

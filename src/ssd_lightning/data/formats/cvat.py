@@ -3,16 +3,17 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import number_of, numbers_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, read_xml
-from ssd_lightning.data.formats.found import FoundObject
+from ssd_lightning.data.formats.found import FoundObject, read_object
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, folder_with
-from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, rotated_bounds
+from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
@@ -115,24 +116,18 @@ def _add_image(builder: TableBuilder, image: Element, finder: ImageFinder, path:
 
 
 def _read_object(item: int, element: Element) -> FoundObject:
-    name, difficult = element.get("label", "").strip(), False
-    try:
-        difficult = any(
-            flag_of(attribute.text or "", "difficult")
-            for attribute in element.iterfind("attribute")
-            if attribute.get("name", "").strip().lower() == "difficult"
-        )
-        degrees = number_of(element.get("rotation", 0), "rotation") % 360
-        box = _read_shape(element, degrees)
-    except DataError as error:
-        return FoundObject(name, str(error), item, difficult)
-    return FoundObject(name, box, item, difficult, is_outline=element.tag != "box" or degrees != 0)
+    attributes = element.iterfind("attribute")
+    flags = (one.text for one in attributes if one.get("name", "").strip().lower() == "difficult")
+    return read_object(element.get("label", "").strip(), item, partial(_read_box, element), flags=flags)
+
+
+def _read_box(element: Element) -> tuple[list[float], bool]:
+    degrees = number_of(element.get("rotation", 0), "rotation") % 360
+    return _read_shape(element, degrees), element.tag != "box" or degrees != 0
 
 
 def _read_shape(element: Element, degrees: float) -> list[float]:
-    def numbers(*names: str) -> list[float]:
-        return [number_of(element.get(name), name) for name in names]
-
+    numbers = partial(numbers_of, element.attrib)
     if element.tag not in SHAPES:
         raise DataError(f"is a <{element.tag}>, which is not read")
     if element.tag == "ellipse":
@@ -142,10 +137,7 @@ def _read_shape(element: Element, degrees: float) -> list[float]:
         left, top, width, height = numbers("left", "top", "width", "height")
         return [left, top, left + width, top + height]
     if element.tag in POINTS:
-        points = [point.split(",") for point in element.get("points", "").split(";")]
-        if any(len(point) != 2 for point in points):
-            raise DataError(f"has the points {element.get('points')!r:.80}, not x,y;x,y")
-        return bounds([number_of(x, "x") for x, _ in points], [number_of(y, "y") for _, y in points])
+        return bounds(*points_of([point.split(",") for point in element.get("points", "").split(";")]))
     if element.tag == "box":
         box = numbers("xtl", "ytl", "xbr", "ybr")
         pivot = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)

@@ -60,23 +60,12 @@ def check_root(root: Path) -> None:
     """Raise `DataError` if a root is not a folder, or has nothing but archives."""
     if not root.exists():
         raise DataError(f"{root}: there is no such folder; set data.root= to the folder of the data")
-    archive = root
-    for path in root.iterdir() if root.is_dir() else ():
-        if not path.name.startswith("."):
-            archive = path
-            if not is_archive(path):
-                return
-    if is_archive(archive):
-        raise DataError(
-            f"{archive}: this is an archive; unpack it first, and set data.root= to the folder of its files"
-        )
+    visible = [path for path in root.iterdir() if not path.name.startswith(".")] if root.is_dir() else [root]
+    if visible and all(path.suffix.lower() in ARCHIVE_SUFFIXES and os.path.isfile(path) for path in visible):
+        text = "this is an archive; unpack it first, and set data.root= to the folder of its files"
+        raise DataError(f"{visible[0]}: {text}")
     if not root.is_dir():
         raise DataError(f"{root}: this is a file, not a folder; set data.root= to the folder of the data")
-
-
-def is_archive(path: Path) -> bool:
-    """Tell by its suffix whether a file is an archive."""
-    return path.suffix.lower() in ARCHIVE_SUFFIXES and os.path.isfile(path)
 
 
 def is_within(root: Path, path: Path) -> bool:

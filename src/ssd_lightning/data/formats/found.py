@@ -2,17 +2,18 @@
 
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BoxNotation, Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import BoxNotation, Problem, ProblemKind, flag_of
 from ssd_lightning.data.formats.files import FileError
 from ssd_lightning.data.formats.image_files import portable_path
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.errors import DataError
 
 ONLY_CLASS = "object"
 """Class of all objects in a file that has no column or attribute for it."""
@@ -43,33 +44,47 @@ class FoundImage(NamedTuple):
     objects: Sequence[FoundObject] = ()
 
 
+def read_object(
+    name: str, item: int, read_box: Callable[[], tuple[Sequence[float], bool]], *, flags: Iterable[object] = ()
+) -> FoundObject:
+    """Read an object; what is wrong with it takes the place of its box.
+
+    `read_box` returns the numbers of the box, and whether it is that of another shape. One of the `flags` may say that
+    the object is difficult.
+    """
+    difficult = False
+    try:
+        difficult = any(flag_of(flag, "difficult") for flag in flags)
+        numbers, is_outline = read_box()
+    except DataError as error:
+        return FoundObject(name, str(error), item, difficult)
+    return FoundObject(name, numbers, item, difficult, is_outline)
+
+
 class ObjectColumns:
     """The numbers of objects: their image, label, number in the file, flag and box."""
 
     def __init__(self) -> None:
-        self.image = array("q")
-        self.label = array("i")
-        self.item = array("q")
-        self.difficult = array("b")
-        self.box = array("d")
+        self._columns = [array(code) for code in "qiqbd"]
 
     def append(self, image: int, label: int, item: int, difficult: bool, box: Sequence[float]) -> None:
         """Add an object."""
-        self.image.append(image)
-        self.label.append(label)
-        self.item.append(item)
-        self.difficult.append(difficult)
-        self.box.extend(box)
+        images, labels, items, flags, boxes = self._columns
+        images.append(image)
+        labels.append(label)
+        items.append(item)
+        flags.append(difficult)
+        boxes.extend(box)
 
-    def extend(self, other: "ObjectColumns", *, images: np.ndarray, labels: np.ndarray) -> None:
-        """Add other objects under new numbers of their images and labels, but none of the images -1."""
-        image = images[np.frombuffer(other.image, np.int64)]
-        kept = image >= 0
-        self.image.frombytes(image[kept].astype(np.int64).tobytes())
-        self.label.frombytes(labels[np.frombuffer(other.label, np.int32)][kept].astype(np.int32).tobytes())
-        self.item.frombytes(np.frombuffer(other.item, np.int64)[kept].tobytes())
-        self.difficult.frombytes(np.frombuffer(other.difficult, np.int8)[kept].tobytes())
-        self.box.frombytes(np.frombuffer(other.box, np.float64).reshape(-1, 4)[kept].tobytes())
+    def extend(self, *arrays: np.ndarray) -> None:
+        """Add objects, each array as in `arrays`."""
+        for column, values in zip(self._columns, arrays, strict=True):
+            column.frombytes(values.astype(column.typecode, copy=False).tobytes())
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return images, labels, numbers in the file and flags, each `[T]`, and boxes, `[T, 4]`, as views."""
+        *columns, boxes = (np.frombuffer(column, column.typecode) for column in self._columns)
+        return [*columns, boxes.reshape(-1, 4)]
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ssd_lightning.data.annotation_checks import whole_number
-from ssd_lightning.data.formats.files import FileError, is_within
+from ssd_lightning.data.formats.files import FileError, is_within, list_files
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_image_name
 
 
@@ -109,6 +109,16 @@ def note_skipped(folder: str | Path, images: Sequence[object], what: str) -> lis
     if not images:
         return []
     return [f"{folder}: {len(images)} images have no {what} and are skipped; the first is {images[0]}"]
+
+
+def note_unlabelled(
+    folder: Path, used: Collection[Path], names: Iterable[str], what: str, *, skipped: Sequence[str]
+) -> list[str]:
+    """Say how many images of a folder are not `used`, apart from those called like annotation files, by `names`."""
+    known = set(names)  # those of damaged files are reported already
+    images = list_files(folder, KNOWN_SUFFIXES, skipped=skipped)
+    left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
+    return note_skipped(folder, left, what)
 
 
 class ImageDir(NamedTuple):

@@ -4,16 +4,16 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ssd_lightning.data.annotation_checks import BoxNotation, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BoxNotation, number_of, numbers_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, read_json
-from ssd_lightning.data.formats.found import FoundObject
+from ssd_lightning.data.formats.found import FoundObject, read_object
 from ssd_lightning.data.formats.image_files import ImageDir, ImageFinder, parts_to_keep, portable_path
 from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of, rotated_bounds
 from ssd_lightning.data.formats.single_file import SingleFileFormat
@@ -43,27 +43,25 @@ class LabelStudio(SingleFileFormat):
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""
         path = self.path(root, split)
-        found = read_tasks(path)
         builder = TableBuilder(notation=BoxNotation(unit="fractions"), item_format="object {item} '{name}' of {image}")
-        for text in found.nameless:
-            builder.fail_file(path, text)
-        builder.notes += found.notes
-        spellings = _spellings(task.image for task in found.tasks)
+        tasks = read_tasks(path, builder)
+        spellings = _spellings(task.image for task in tasks)
         storages: dict[str, list[str]] = defaultdict(list)
-        for task in found.tasks:
+        for task in tasks:
             storages[_storage(task.image)].append(task.image)
-        finders: dict[ImageDir, list[ImageFinder]] = {}
-        dirs: dict[str, ImageDir] = {}
+
+        @cache
+        def finders_in(image_dir: ImageDir) -> list[ImageFinder]:
+            return [ImageFinder(image_dir, {*of.values()}, root=root, stated_by=path) for of in spellings]
+
+        finders: dict[str, list[ImageFinder]] = {}
         for storage, images in storages.items():
-            samples = {spelling[image]: None for image in images[:10] for spelling in spellings}
-            image_dir = dirs[storage] = self.image_dir(root, path, list(samples))
-            if image_dir not in finders:
-                all_names = [{*names.values()} for names in spellings]
-                finders[image_dir] = [ImageFinder(image_dir, of, root=root, stated_by=path) for of in all_names]
+            samples = dict.fromkeys(spelling[image] for image in images[:10] for spelling in spellings)
+            finders[storage] = finders_in(self.image_dir(root, path, list(samples)))
         keep = parts_to_keep(spellings[0])
-        for task in found.tasks:
+        for task in tasks:
             name = "/".join(task.image.split("/")[-keep.get(task.image, 1) :])
-            find = partial(_find_image, task, spellings, finders[dirs[_storage(task.image)]], path)
+            find = partial(_find_image, task, spellings, finders[_storage(task.image)], path)
             builder.add_named_image(name, find, size_px=task.size_px, file=path, objects=task.objects)
         builder.sources += [str(path), *chain.from_iterable(finder.folders for finder in chain(*finders.values()))]
         return builder.finish(root)
@@ -78,22 +76,16 @@ class _Task(NamedTuple):
     objects: Sequence[FoundObject]
 
 
-class Tasks(NamedTuple):
-    """The tasks of a file that have an annotation."""
+def read_tasks(path: Path, builder: TableBuilder) -> list[_Task]:
+    """Read all tasks that have an annotation; the builder gets the notes, and the problems of tasks without an image.
 
-    tasks: Sequence[_Task]
-    nameless: Sequence[str]
-    """What is wrong with the others."""
-    notes: Sequence[str]
-
-
-def read_tasks(path: Path) -> Tasks:
-    """Read all tasks that have an annotation. Raises `DataError` if the file is not a list of tasks."""
+    Raises `DataError` if the file is not a list of tasks.
+    """
     content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(task, dict) for task in content):
         raise DataError(f"{path}: the JSON is a {type(content).__name__}, not a list of tasks")
     tasks: dict[tuple[str, str], _Task] = {}
-    nameless, unfinished, repeated = [], [], []
+    unfinished, repeated = [], []
     for number, entry in enumerate(content, start=1):
         identity, is_full = str(entry.get("id", number)), isinstance(entry.get("data"), dict)
         results = _results(entry) if is_full else [list(_small_results(entry))]
@@ -102,7 +94,7 @@ def read_tasks(path: Path) -> Tasks:
             continue
         image = _image_name(entry["data"] if is_full else entry, results[0])
         if image is None:
-            nameless.append(f"task {identity} names no image")
+            builder.fail_file(path, f"task {identity} names no image")
             continue
         if len(results) > 1 or (identity, image) in tasks:  # joined projects have ids twice
             repeated.append(identity)
@@ -111,14 +103,13 @@ def read_tasks(path: Path) -> Tasks:
         rotation = next((rotation for result in results[0] if (rotation := result.get("image_rotation"))), 0)
         objects = [_read_region(item, values) for item, values in enumerate(regions, start=1)]
         tasks.setdefault((identity, image), _Task(identity, image, size_px, rotation, objects))
-    notes = []
     if repeated:
         text = "have more than one annotation, of which the first is read; the first such task is"
-        notes.append(f"{path}: {len(set(repeated))} tasks {text} {repeated[0]}")
+        builder.notes.append(f"{path}: {len(set(repeated))} tasks {text} {repeated[0]}")
     if unfinished:
         text = "have no annotation and are skipped; the first is"
-        notes.append(f"{path}: {len(unfinished)} tasks {text} {unfinished[0]}")
-    return Tasks(list(tasks.values()), nameless, notes)
+        builder.notes.append(f"{path}: {len(unfinished)} tasks {text} {unfinished[0]}")
+    return list(tasks.values())
 
 
 def _results(entry: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
@@ -163,11 +154,7 @@ def _read_region(item: int, shape: Mapping[str, Any]) -> FoundObject:
     names = list(dict.fromkeys(str(name).strip() for labels in lists for name in labels))
     if len(names) != 1:
         return FoundObject("", f"has the labels {names}, not one", item)
-    try:
-        box, is_outline = _read_box(shape)
-    except DataError as error:
-        return FoundObject(names[0], str(error), item)
-    return FoundObject(names[0], box, item, is_outline=is_outline)
+    return read_object(names[0], item, partial(_read_box, shape))
 
 
 def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
@@ -175,11 +162,10 @@ def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
     if "rle" in shape:
         raise DataError("is a brush mask, which is not read")
     if "points" in shape:
-        xs, ys = points_of(shape["points"])
-        return bounds([x / 100 for x in xs], [y / 100 for y in ys]), True
+        return [edge / 100 for edge in bounds(*points_of(shape["points"]))], True
     is_ellipse = "radiusX" in shape
     sides = ("radiusX", "radiusY") if is_ellipse else ("width", "height")
-    x, y, width, height = (number_of(shape.get(key), key) / 100 for key in ("x", "y", *sides))
+    x, y, width, height = (number / 100 for number in numbers_of(shape, "x", "y", *sides))
     degrees = number_of(shape.get("rotation") or 0, "rotation") % 360
     if not degrees and not is_ellipse:
         return [x, y, x + width, y + height], False

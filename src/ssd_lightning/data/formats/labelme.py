@@ -3,22 +3,22 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.annotation_checks import flag_of, stated_size_px
+from ssd_lightning.data.annotation_checks import stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
-from ssd_lightning.data.formats.found import FoundImage, FoundObject
+from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import (
     find_image,
     image_with_suffix,
-    note_skipped,
+    note_unlabelled,
     portable_path,
     refuse_unreadable,
 )
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
-from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged, other_splits
 from ssd_lightning.errors import DataError
@@ -48,7 +48,9 @@ class LabelMe:
                 used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
-        builder.notes += note_merged(folder, names, split=split) + _unlabelled(folder, used, names, split)
+        builder.notes += note_merged(folder, names, split=split)
+        stems = (name.removesuffix(".json") for name in names)
+        builder.notes += note_unlabelled(folder, used, stems, "JSON file", skipped=other_splits(split))
         if others:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
         folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
@@ -116,17 +118,15 @@ def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
 
 
 def _read_shape(item: int, shape: Mapping[str, Any]) -> FoundObject:
-    name, kind, flags = shape.get("label"), shape.get("shape_type") or "polygon", shape.get("flags")
-    name = "" if name is None else str(name).strip()
-    difficult = False
-    try:
-        for holder in (shape, flags if isinstance(flags, dict) else {}):
-            difficult |= flag_of(holder.get("difficult"), "difficult")
-        xs, ys = points_of(shape.get("points"))
-        box = circle_bounds(xs, ys) if kind == "circle" else bounds(xs, ys)
-    except DataError as error:
-        return FoundObject(name, str(error), item, difficult)
-    return FoundObject(name, box, item, difficult, is_outline=kind != "rectangle")
+    name, more = shape.get("label"), shape.get("flags")
+    flags = [one.get("difficult") for one in (shape, more) if isinstance(one, dict)]
+    return read_object("" if name is None else str(name).strip(), item, partial(_read_box, shape), flags=flags)
+
+
+def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
+    xs, ys = points_of(shape.get("points"))
+    kind = shape.get("shape_type")
+    return circle_bounds(xs, ys) if kind == "circle" else bounds(xs, ys), kind != "rectangle"
 
 
 def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: Path) -> Path:
@@ -149,10 +149,3 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
         raise FileError(path.parent / (stated or path.stem), text, kind="missing")
     refuse_unreadable(image)
     return image
-
-
-def _unlabelled(folder: Path, used: set[Path], names: Iterable[str], split: str) -> list[str]:
-    known = {name.removesuffix(".json") for name in names}  # those of damaged files are reported already
-    images = list_files(folder, KNOWN_SUFFIXES, skipped=other_splits(split))
-    left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
-    return note_skipped(folder, left, "JSON file")

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
 from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
@@ -51,8 +52,8 @@ def candidates(files: Files) -> list[Candidate]:
     xml = files.of_kind(".xml", _xml_kind)
     json_files = files.of_kind(".json", _json_kind)
     coco = {path: _count_coco_images(root / path) for path in json_files["coco"]}
-    label_studio = {path: _count_tasks(root / path) for path in json_files["label studio"]}
-    tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_csv_images(root / path))}
+    label_studio = {path: _count_of(_count_tasks, root / path) for path in json_files["label studio"]}
+    tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_of(images_of_csv, root / path))}
     via = {path: len(re.findall(rb'"filename"', content_of(root / path))) for path in json_files["via"]}
     via |= {path: count for path in files.of(".csv") if (count := _count_via_images(root / path))}
     descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
@@ -194,24 +195,21 @@ def _count_coco_images(path: Path) -> int:
     return len(re.findall(rb'"file_name"', content) or re.findall(rb'"coco_url"', content))  # LVIS has no file names
 
 
-def _count_tasks(path: Path) -> int:
-    try:
-        return len(read_tasks(path).tasks)
-    except DataError:
-        return 0  # the reader reports the error
-
-
 def _count_via_images(path: Path) -> int:
     content = content_of(path)
     is_via = b"region_shape_attributes" in start_of(content)
     return len(set(re.findall(rb'^"?([^,"\r\n]+)', content, re.MULTILINE))) - 1 if is_via else 0
 
 
-def _count_csv_images(path: Path) -> int:
+def _count_tasks(path: Path) -> int:
+    return len(read_tasks(path, TableBuilder()))
+
+
+def _count_of(count: Callable[[Path], int], path: Path) -> int:
     try:
-        return images_of_csv(path)
+        return count(path)
     except DataError:
-        return 0
+        return 0  # the reader reports the error
 
 
 def images_of_csv(path: Path) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import box_numbers, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError
-from ssd_lightning.data.formats.found import FoundImage, FoundObject
+from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
@@ -119,15 +119,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _read_object(item: int, box: Any, label: Any, flag: Any) -> FoundObject:
-    difficult = False
-    try:
-        difficult = flag_of(flag, "difficult")
-        if not isinstance(label, str):
-            raise DataError(f"has the label {label!r}, which is not a class name")
-        corners = [*box] if isinstance(box, Iterable) else []
-        if len(corners) != 4:
-            raise DataError(f"has the box {box!r}, not four numbers")
-        numbers = [number_of(value, name) for name, value in zip(BOX_KEYS["xyxy"], corners, strict=True)]
-    except DataError as error:
-        return FoundObject(str(label), str(error), item, difficult)
-    return FoundObject(label, numbers, item, difficult)
+    if not isinstance(label, str):
+        return FoundObject(str(label), f"has the label {label!r}, which is not a class name", item)
+    corners = [*box] if isinstance(box, Iterable) else box
+    return read_object(label, item, lambda: (box_numbers(corners), False), flags=[flag])

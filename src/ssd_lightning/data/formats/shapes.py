@@ -15,10 +15,10 @@ def bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:
 
 def points_of(value: Any) -> tuple[list[float], list[float]]:
     """Read a list of (x, y) as x and y of all points. Raises `DataError` if it is something else."""
-    is_list = isinstance(value, list) and value and all(isinstance(point, list) and len(point) == 2 for point in value)
-    if not is_list:
+    points = value if isinstance(value, list) else []
+    if not points or not all(isinstance(point, list | tuple) and len(point) == 2 for point in points):
         raise DataError(f"has the points {value!r:.80}, not a list of (x, y)")
-    return [number_of(x, "x") for x, _ in value], [number_of(y, "y") for _, y in value]
+    return [number_of(x, "x") for x, _ in points], [number_of(y, "y") for _, y in points]
 
 
 def circle_bounds(xs: Sequence[float], ys: Sequence[float]) -> list[float]:

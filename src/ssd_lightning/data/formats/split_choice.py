@@ -113,56 +113,37 @@ class Fault(NamedTuple):
     """Whether nothing can read it; otherwise it is a file of another kind."""
 
 
-class Unread(NamedTuple):
-    """A file that is not read, though its name says that it is the annotation of a split."""
-
-    path: Path
-    split: str
-    """`train`, `val` or `test`."""
-    fault: Fault
-    twin: str
-    """The file of another split that is called the same, below the root."""
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.fault.text}; by its name it is the annotation of '{self.split}', as {self.twin} is"
-
-
 def refuse_unread(files: Files, found: Candidate, kinds: Collection[str | None]) -> list[str]:
     """Describe test files that are not read, since they are of another kind: those of a competition have no boxes.
 
+    They are called like files of the format but for the split, and are not among them. Of formats with a file for each
+    image, it is the first file of each folder without annotations.
+
     Raises `DataError` if a file of training, validation or test cannot be read, and no split of that kind is among the
     `kinds` that are read.
-    """
-    unread = [one for one in _unread_splits(files, found) if one.split not in kinds]
-    for one in unread:
-        if one.split != "test" or one.fault.is_damaged:
-            raise DataError(f"{one}; correct the file, or move it away")
-    return list(map(str, unread))
-
-
-def _unread_splits(files: Files, found: Candidate) -> list[Unread]:
-    """List the files that are called like those of a format but for the split, and are not among them.
-
-    Of formats with a file for each image, it is the first file of each folder without annotations.
     """
     has_file_of_image = isinstance(found.format, VOC | LabelMe | YOLO)
     known = {folder_of(path) if has_file_of_image else path for path in found.files}
     twins = {without_split(_place(path, has_file_of_image)): path for path in reversed(found.files)}
     stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)} if has_file_of_image else set()
-    unread = {}
+    notes = []
     for path in files.of(*{PurePosixPath(path).suffix.lower() for path in found.files}):
         folder = folder_of(path) if has_file_of_image else path
         twin, kind = twins.get(without_split(_place(path, has_file_of_image))), kind_of(folder)
         if (
             folder in known
             or twin is None
-            or kind is None
+            or kind in {*kinds, None}
             or (has_file_of_image and PurePosixPath(path).stem not in stems)
         ):
             continue
         known.add(folder)
-        unread[path] = Unread(files.root / path, kind, fault_of(files.root / path), twin)
-    return list(unread.values())
+        fault = fault_of(files.root / path)
+        text = f"{files.root / path}: {fault.text}; by its name it is the annotation of '{kind}', as {twin} is"
+        if kind != "test" or fault.is_damaged:
+            raise DataError(f"{text}; correct the file, or move it away")
+        notes.append(text)
+    return notes
 
 
 def _place(path: str, has_file_of_image: bool) -> str:

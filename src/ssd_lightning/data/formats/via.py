@@ -8,13 +8,13 @@ from math import degrees
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssd_lightning.data.annotation_checks import flag_of, number_of
+from ssd_lightning.data.annotation_checks import number_of, numbers_of
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import open_rows
 from ssd_lightning.data.formats.files import read_json
-from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject
+from ssd_lightning.data.formats.found import ONLY_CLASS, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import ImageFinder
-from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds
+from ssd_lightning.data.formats.shapes import bounds, ellipse_bounds, points_of
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
@@ -108,30 +108,23 @@ def _read_region(item: int, region: _Region, attribute: str | None) -> FoundObje
     shape, attributes = region.shape or {}, region.attributes or {}
     value = ONLY_CLASS if attribute is None else attributes.get(attribute, "")
     chosen = [name for name, is_chosen in value.items() if is_chosen] if isinstance(value, dict) else [str(value)]
-    name, difficult = chosen[0].strip() if chosen else "", False
-    try:
-        if len(chosen) > 1:
-            raise DataError(f"has the classes {', '.join(chosen)}, not one")
-        difficult = flag_of(attributes.get("difficult"), "difficult")
-        return FoundObject(name, _box(shape), item, difficult, is_outline=shape["name"] != "rect")
-    except DataError as error:
-        return FoundObject(name, str(error), item, difficult)
+    if len(chosen) > 1:
+        return FoundObject(chosen[0].strip(), f"has the classes {', '.join(chosen)}, not one", item)
+    name = chosen[0].strip() if chosen else ""
+    return read_object(name, item, partial(_read_box, shape), flags=[attributes.get("difficult")])
 
 
-def _box(shape: Mapping[str, Any]) -> list[float]:
-    def numbers(*keys: str) -> list[float]:
-        return [number_of(shape.get(key), key) for key in keys]
-
-    kind = shape.get("name")
+def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:
+    kind, numbers = shape.get("name"), partial(numbers_of, shape)
     if kind == "rect":
         x, y, width, height = numbers("x", "y", "width", "height")
-        return [x, y, x + width, y + height]
+        return [x, y, x + width, y + height], False
     if kind in ("polygon", "polyline"):
         xs, ys = (shape.get(key) for key in ("all_points_x", "all_points_y"))
-        if not (isinstance(xs, list) and isinstance(ys, list) and xs and len(xs) == len(ys)):
+        if not (isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys)):
             raise DataError(f"has the points {xs!r:.80} and {ys!r:.80}")
-        return bounds([number_of(x, "x") for x in xs], [number_of(y, "y") for y in ys])
+        return bounds(*points_of([*zip(xs, ys, strict=True)])), True
     if kind in ("circle", "ellipse"):
         cx, cy, rx, ry = numbers("cx", "cy", *(("r", "r") if kind == "circle" else ("rx", "ry")))
-        return ellipse_bounds((cx, cy), (rx, ry), degrees(number_of(shape.get("theta") or 0, "theta")))
+        return ellipse_bounds((cx, cy), (rx, ry), degrees(number_of(shape.get("theta") or 0, "theta"))), True
     raise DataError(f"is a shape {kind!r}, which has no box")

@@ -1,26 +1,26 @@
 """Pascal VOC annotations, listed in `ImageSets/Main`, or in one folder per split with images next to their XML."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, flag_of, number_of, stated_size_px
+from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, numbers_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, list_files, read_xml
-from ssd_lightning.data.formats.found import FoundImage, FoundObject
+from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, read_xml
+from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import (
     find_image,
     image_with_suffix,
     images_in,
-    note_skipped,
+    note_unlabelled,
     portable_path,
     refuse_unreadable,
 )
 from ssd_lightning.data.formats.voc_places import Place, read_split
-from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged
 from ssd_lightning.errors import DataError
@@ -60,7 +60,8 @@ class VOC:
         builder.sources += map(place.xml_path, names)
         if place.listed_in is None:
             builder.notes += note_merged(place.annotations, names, split=split)
-            builder.notes += [] if place.shares_images else _unlabelled(place, used)
+            if not place.shares_images:
+                builder.notes += note_unlabelled(place.images, used, names, "XML file", skipped=place.skipped_folders)
             folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
             folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
             builder.sources += sorted(map(str, folders))
@@ -72,18 +73,6 @@ class VOC:
         """List the XML files of a split. Raises `DataError` if there is no such split."""
         place, names = read_split(root, split)
         return map(place.xml_path, names)
-
-
-def _unlabelled(place: Place, used: Collection[Path]) -> list[str]:
-    """Say how many images of a folder have no XML file. labelImg writes none for an image without objects."""
-    known = set(place.xml_names())  # those of damaged files are reported already
-    images = list_files(place.images, KNOWN_SUFFIXES, skipped=place.skipped_folders)
-    left = [path for path in images if path.with_suffix("").as_posix() not in known and place.images / path not in used]
-    return note_skipped(place.images, left, "XML file")
-
-
-def _filename_in(annotation: Element) -> str:
-    return portable_path((annotation.findtext("filename") or "").strip())
 
 
 def parse_annotation(path: str | Path) -> Element:
@@ -102,7 +91,7 @@ def _read_image(place: Place, listed: Mapping[str, Sequence[str]], name: str) ->
         image: str | Path = f"{place.images}/{listed[name][0]}"
         refuse_unreadable(image)
     else:
-        image = _find_image(place, name, _filename_in(annotation))
+        image = _find_image(place, name, portable_path((annotation.findtext("filename") or "").strip()))
     size_of = annotation.find("size")
     size = {} if size_of is None else _texts(size_of)
     return FoundImage(
@@ -120,19 +109,19 @@ def _texts(element: Element) -> dict[str, str]:
 
 def _read_object(item: int, element: Element) -> FoundObject:
     texts = _texts(element)
-    name, difficult = texts.get("name", "").strip(), False
-    try:
-        difficult = any(flag_of(text, "<difficult>") for text in _difficult_texts(element, texts))
-        bndbox = element.find("bndbox")
-        if bndbox is None:
-            raise DataError("has no <bndbox>")
-        edges = _texts(bndbox)
-        for tag in BOX_KEYS["xyxy"]:
-            if tag not in edges:
-                raise DataError(f"has a <bndbox> without <{tag}>")
-        return FoundObject(name, [number_of(edges[tag], tag) for tag in BOX_KEYS["xyxy"]], item, difficult)
-    except DataError as error:
-        return FoundObject(name, str(error), item, difficult)
+    flags = _difficult_texts(element, texts)
+    return read_object(texts.get("name", "").strip(), item, partial(_read_box, element), flags=flags)
+
+
+def _read_box(element: Element) -> tuple[list[float], bool]:
+    bndbox = element.find("bndbox")
+    if bndbox is None:
+        raise DataError("has no <bndbox>")
+    edges = _texts(bndbox)
+    for tag in BOX_KEYS["xyxy"]:
+        if tag not in edges:
+            raise DataError(f"has a <bndbox> without <{tag}>")
+    return numbers_of(edges, *BOX_KEYS["xyxy"]), False
 
 
 def _difficult_texts(element: Element, texts: Mapping[str, str]) -> list[str]:

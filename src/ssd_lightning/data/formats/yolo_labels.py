@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ssd_lightning.data.annotation_checks import BOX_KEYS, LARGEST_FRACTION, BoxNotation, number_of, whole_number
+from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, BoxNotation, box_numbers, number_of, whole_number
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
-from ssd_lightning.data.formats.found import FoundImage, FoundObject
+from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.formats.shapes import bounds
 from ssd_lightning.data.formats.yolo_settings import Settings
@@ -142,10 +142,7 @@ def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: boo
             code = whole_number(fields[0])
             name = fields[0] if code is None else names.get(code, str(code))
             try:
-                box, is_outline = _read_box(fields[1:], has_keypoints)
-                lines.append(_Line(fields, FoundObject(name, box, number, is_outline=is_outline)))
-            except DataError as error:
-                lines.append(_Line(fields, FoundObject(name, str(error), number)))
+                lines.append(_Line(fields, read_object(name, number, partial(_read_box, fields[1:], has_keypoints))))
             except _KeypointsError:
                 raise _KeypointsError(f"{image.label}: line {number} '{name}' of {len(fields)} values") from None
     return lines
@@ -154,7 +151,7 @@ def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: boo
 def _read_box(values: Sequence[str], has_keypoints: bool) -> tuple[list[float], bool]:
     """Return cx, cy, w, h, and whether it is the box of an outline."""
     if len(values) == 4 or (has_keypoints and len(values) > 4):
-        return [number_of(text, key) for text, key in zip(values, BOX_KEYS["cxcywh"], strict=False)], False
+        return box_numbers(values[:4], "cxcywh"), False
     if _are_keypoints(values):
         raise _KeypointsError
     if len(values) < 6 or len(values) % 2:
