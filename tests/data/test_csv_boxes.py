@@ -88,7 +88,6 @@ def test_a_column_is_missing(tmp_path: Path, header: str, said: str) -> None:
         (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,3"], False),  # 3 is no y2 below 30
         (["a.jpg,0,10,20,60,50", "a.jpg,1,20,30,80,cat"], False),
         (["a.jpg,0.5,10,20,60,50"], False),
-        (["a.jpg,10,20,60,80,3"], False),
         (["a.jpg,,,,,"], False),
     ],
 )
@@ -106,14 +105,23 @@ def test_columns_without_a_header(
         assert all(part in line for part in (f"{tmp_path}/train.csv", "image,xmin,ymin,xmax,ymax,label", lines[0]))
 
 
-@pytest.mark.parametrize("row", ["a.jpg,20,20,100,60,object,200,100", "object,20,20,80,40,a.jpg,200,100"])
-def test_files_of_tools_without_header(tmp_path: Path, caplog: pytest.LogCaptureFixture, row: str) -> None:
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ("a.jpg,20,20,100,60,object,200,100", "image,xmin,ymin,xmax,ymax,label,image_width"),  # SKU-110K
+        ("object,20,20,80,40,a.jpg,200,100", "label,x,y,w,h,image,image_width"),  # makesense.ai
+        ("TRAIN,gs://bucket/a.jpg,object,0.1,0.2,,,0.5,0.6,,", "ml_use,image,label,xmin"),  # AutoML
+    ],
+)
+def test_files_of_tools_without_header(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, row: str, columns: str
+) -> None:
     caplog.set_level("INFO")
     write(tmp_path, f"{row}\n{row}\n", "labels.csv", "photos")
-    found = Auto().read(tmp_path, ".")
+    found = Auto().read(tmp_path, "train")
     assert list(found.names) == ["object"]
-    assert found.columns.boxes_xyxy_px.tolist() == [[20, 20, 100, 60]] * 2
-    assert any("labels.csv" in line and "image_width" in line for line in caplog.messages)
+    assert found.columns.boxes_xyxy_px.round(3).tolist() == [[20, 20, 100, 60]] * 2
+    assert any("labels.csv" in line and columns in line for line in caplog.messages)
 
 
 def test_boxes_of_other_columns_and_units(tmp_path: Path) -> None:
@@ -361,16 +369,6 @@ def test_the_file_of_a_split_with_a_column(tmp_path: Path) -> None:
         (tmp_path / "boxes.csv").rename(tmp_path / "train.csv")
         found = [len(read(tmp_path, split)) for split in ("train", "val", "test")[: len(counts)]]
         assert found == counts
-
-
-def test_automl_files_without_header(tmp_path: Path) -> None:
-    lines = ["TRAIN,gs://bucket/a.jpg,cat,0.1,0.2,,,0.5,0.6,,", "VALIDATION,gs://bucket/b.jpg,,,,,,,,,"]
-    write(tmp_path, "\n".join(lines), "salads.csv", "photos")
-    add_images(tmp_path / "photos", "b.jpg")
-    (found,) = read(tmp_path).annotations
-    assert found.boxes_xyxy_px.round(3).tolist() == [[20, 20, 100, 60]]
-    (empty,) = read(tmp_path, "val", class_names=["cat"]).annotations
-    assert len(empty.labels) == 0
 
 
 def test_fiftyones_copy_of_openimages(tmp_path: Path) -> None:
