@@ -118,6 +118,12 @@ def box_numbers(values: Any, box_format: BoxFormat = "xyxy") -> list[float]:
     """Read the four numbers of a box as `number_of` does."""
     if not isinstance(values, list | tuple) or len(values) != 4:
         raise DataError(f"has the box {values!r}, not four numbers")
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        numbers = [math.nan]
+    if math.isfinite(sum(numbers)):
+        return numbers  # nearly all, in half the time
     return [number_of(value, key) for key, value in zip(BOX_KEYS[box_format], values, strict=True)]
 
 
@@ -161,6 +167,7 @@ def flag_of(value: object, what: str) -> bool:
 
 
 BOX_PROBLEMS: tuple[ProblemKind | None, ...] = (None, "inverted", "outside", "no_area", "fractions", "pixels")
+INVERTED, OUTSIDE, NO_AREA, FRACTIONS, PIXELS = range(1, len(BOX_PROBLEMS))
 
 
 class CheckedBoxes(NamedTuple):
@@ -210,10 +217,10 @@ class BoxNotation:
         if self.unit == "pixels":
             looks_like_fractions = ((numbers >= 0) & (numbers <= LARGEST_FRACTION)).all(1)
             looks_like_fractions &= (sizes_px.max(1, initial=0) > 2) & (numbers != np.floor(numbers)).any(1)
-            kinds[looks_like_fractions] = BOX_PROBLEMS.index("fractions")
+            kinds[looks_like_fractions] = FRACTIONS
         else:
-            kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = BOX_PROBLEMS.index("pixels")
-        overhangs = (kinds == BOX_PROBLEMS.index("outside")) & (starts < ends).all(1)
+            kinds[(np.abs(numbers) > LARGEST_FRACTION).any(1)] = PIXELS
+        overhangs = (kinds == OUTSIDE) & (starts < ends).all(1)
         return CheckedBoxes(np.concatenate([starts, ends], 1).astype(np.float32), kinds, overhangs)
 
     def _clip(
@@ -224,8 +231,8 @@ class BoxNotation:
         starts = (low_px - self.first_pixel).clip(0, sides_px)
         ends = (high_px - self.first_pixel).clip(0, sides_px)
         is_outside = (low_px < self.first_pixel - RANGE_TOLERANCE_PX) | (high_px > sides_px + RANGE_TOLERANCE_PX)
-        of_axis = np.select([low_px > high_px, is_outside, starts >= ends], [1, 2, 3], 0).astype(np.int8)
-        return starts, ends, of_axis
+        of_axis = np.select([low_px > high_px, is_outside, starts >= ends], [INVERTED, OUTSIDE, NO_AREA], 0)
+        return starts, ends, of_axis.astype(np.int8)
 
     def describe(self, kind: ProblemKind, numbers: np.ndarray, size_px: tuple[int, int]) -> str:
         """Say what is wrong with one box, `[4]`; `kind` is its entry of `BOX_PROBLEMS`."""

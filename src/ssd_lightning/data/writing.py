@@ -100,15 +100,14 @@ def _plain_name(record: ImageAnnotation) -> str:
 
 
 def _refuse_turned(splits: Mapping[str, Sequence[ImageAnnotation]]) -> None:
-    paths = [record.image_path for records in splits.values() for record in records]
-    stated = [record.size_px for records in splits.values() for record in records]
+    images = [(record.image_path, record.size_px) for records in splits.values() for record in records]
     with ThreadPoolExecutor() as pool:
-        sizes = pool.map(image_size_px, paths)
-        for path, size_px, upright_px in zip(paths, stated, sizes, strict=True):
-            if tuple(size_px) != upright_px:
+        sizes = pool.map(lambda image: image_size_px(image[0]), images)
+        for (path, (height, width)), upright_px in zip(images, sizes, strict=True):
+            if (height, width) != upright_px:
                 raise DataError(
-                    f"{path}: its boxes are for an image of {size_px[1]} x {size_px[0]} px, but upright it is "
-                    f"{upright_px[1]} x {upright_px[0]} px; the format cannot store this: remove its EXIF tag first"
+                    f"{path}: its boxes are for an image of {width} x {height} px, but upright it is {upright_px[1]} x "
+                    f"{upright_px[0]} px; the format cannot store this: remove its EXIF tag first"
                 )
 
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, RANGE_TOLERANCE_PX, Problem
+from ssd_lightning.data.annotation_checks import (
+    BOX_PROBLEMS,
+    FRACTIONS,
+    NO_AREA,
+    OUTSIDE,
+    RANGE_TOLERANCE_PX,
+    Problem,
+)
 from ssd_lightning.data.annotations import Columns, TextColumn, hash_ids
 from ssd_lightning.data.formats.files import is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable
@@ -33,13 +40,13 @@ class TableBuilder(FoundTable):
         order = np.argsort(columns[0], kind="stable")
         image, label, item, difficult = (column[order] for column in columns)
         boxes, kinds, overhangs = self._check(numbers, order, image, sizes_px)
-        beyond = np.flatnonzero(kinds == BOX_PROBLEMS.index("outside"))
+        beyond = np.flatnonzero(kinds == OUTSIDE)
         is_usable[self._find_turned(image[beyond], numbers[order[beyond]], sizes_px)] = False
         names = list(self._labels)
         for row in np.flatnonzero((kinds > 0) & is_usable[image]).tolist():
             found = FoundObject(names[label[row] - 1], numbers[order[row]], int(item[row]), bool(difficult[row]))
             self._fail_box(image[row], found, kinds[row], sizes_px[image[row]], is_clipped=bool(overhangs[row]))
-        if self.corners_advice and (kinds[is_usable[image]] == BOX_PROBLEMS.index("outside")).any():
+        if self.corners_advice and (kinds[is_usable[image]] == OUTSIDE).any():
             self._refuse_corners(numbers[order], image, sizes_px, is_usable)
         kept = is_usable[image] & ((kinds == 0) | overhangs)
         counts = np.bincount(image[kept], minlength=len(self._ids))[is_usable]
@@ -124,9 +131,8 @@ class TableBuilder(FoundTable):
             part = np.s_[start : start + CHECKED_AT_ONCE]
             checked = self.notation.check(numbers[order[part]], sizes_px[image[part]])
             boxes[part], kinds[part], overhangs[part] = checked
-        fractions, no_area = map(BOX_PROBLEMS.index, ("fractions", "no_area"))
-        if (kinds == fractions).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
-            kinds[np.isin(numbers[order], (0, 1)).all(1) & (kinds == no_area)] = fractions
+        if (kinds == FRACTIONS).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
+            kinds[np.isin(numbers[order], (0, 1)).all(1) & (kinds == NO_AREA)] = FRACTIONS
         return boxes, kinds, overhangs
 
     def _fail_box(self, image: int, found: FoundObject, kind: int, size_px: np.ndarray, *, is_clipped: bool) -> None:

@@ -5,11 +5,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxNotation, box_numbers, flag_of, id_of, number_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
@@ -80,13 +77,12 @@ def _add_objects(
     images: Mapping[Any, int | None],
     names: Mapping[Any, str],
 ) -> None:
-    is_plain = _are_plain(annotations)
     labels = {category: builder.label(name) for category, name in names.items()}
     for number, entry in enumerate(annotations, start=1):
         image = images.get(entry["image_id"], -1)
         if image is None:
             continue  # an image that cannot be used
-        category, bbox, item = entry["category_id"], entry.get("bbox"), entry.get("id", number)
+        category, item = entry["category_id"], entry.get("id", number)
         if image < 0:
             text = f"annotation {entry.get('id')} has image_id {entry['image_id']!r}, which is not in 'images'"
             builder.fail_file(path, text)
@@ -98,28 +94,18 @@ def _add_objects(
             for key in FLAGS.intersection(entry):
                 flag = entry[key]
                 difficult |= bool(flag) if type(flag) is int and flag in (0, 1) else flag_of(flag, key)
-            if not (is_plain and type(bbox) is list and len(bbox) == 4):
-                bbox, is_outline = _read_box(bbox, entry.get("segmentation"))
-                if is_outline:
-                    builder.count_outline(image, FoundObject(name, bbox, item))
+            box, is_outline = _read_box(entry.get("bbox"), entry.get("segmentation"))
         except DataError as error:
             builder.add_object(image, FoundObject(name, str(error), item, difficult))
             continue
         item = item if type(item) is int and abs(item) < 2**63 else number
-        builder.objects.append(image, label, item, difficult, bbox)
-
-
-def _are_plain(annotations: Sequence[dict[str, Any]]) -> bool:
-    """Tell whether all boxes are lists of finite numbers, not all 0, which need no look at each."""
-    boxes = [entry.get("bbox") for entry in annotations]
-    if not all(type(box) is list and len(box) == 4 and any(box) for box in boxes):
-        return False
-    numbers = list(chain.from_iterable(boxes))  # type: ignore[arg-type]
-    return {int, float} >= set(map(type, numbers)) and bool(np.isfinite(np.array(numbers, np.float64)).all())
+        builder.objects.append(image, label, item, difficult, box)
+        if is_outline:
+            builder.count_outline(image, FoundObject(name, box, item))
 
 
 def _read_box(bbox: Any, outline: Any) -> tuple[list[float], bool]:
-    """Read a box in an unusual notation, or else the bounding box of the outline; True says that it is the latter."""
+    """Return x, y, w, h of the box, or else of the outline; True says that it is the latter."""
     if _is_unset(bbox) and outline:
         return _mask_box(outline) if isinstance(outline, dict) else _outline_box(outline), True
     return box_numbers(bbox, "xywh"), False

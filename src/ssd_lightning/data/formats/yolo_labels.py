@@ -28,11 +28,6 @@ class ListedImage(NamedTuple):
     """Source for error messages: the path, or file, line and text of a list."""
 
 
-class _Line(NamedTuple):
-    fields: tuple[str, ...]
-    found: FoundObject
-
-
 class _KeypointsError(Exception):
     """A line can only be a box with keypoints, though the settings state none."""
 
@@ -91,14 +86,12 @@ def _read_all(
         if isinstance(lines, FileError):
             builder.add_image(image_id, lines)
             continue
-        distinct: dict[tuple[str, ...], _Line] = {}
-        for line in lines:
-            distinct.setdefault(line.fields, line)
-        kept = list(distinct.values())
-        if len(kept) < len(lines):
-            repeated += [f"{image.label}: line {one.found.item}" for one in lines if distinct[one.fields] is not one]
-        builder.add_image(image_id, FoundImage(image.path, None, image.label, [line.found for line in kept]))
-        for fields, found in kept:
+        distinct: dict[tuple[str, ...], FoundObject] = {}
+        for fields, found in lines:
+            if distinct.setdefault(fields, found) is not found:
+                repeated.append(f"{image.label}: line {found.item}")
+        builder.add_image(image_id, FoundImage(image.path, None, image.label, list(distinct.values())))
+        for fields, found in distinct.items():
             if found.is_outline:
                 lengths.add(len(fields))
                 are_boxes = are_boxes and len(fields) <= 9 and _is_box_inside(fields[1:5])
@@ -126,7 +119,10 @@ def _is_near(values: Sequence[str]) -> bool:
     return all(1 - LARGEST_FRACTION <= float(text) <= LARGEST_FRACTION for text in values)
 
 
-def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: bool) -> list[_Line]:
+def _read_image(
+    image: ListedImage, names: Mapping[int, str], has_keypoints: bool
+) -> list[tuple[tuple[str, ...], FoundObject]]:
+    """Return the fields of each line, and its object."""
     if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
@@ -142,7 +138,7 @@ def _read_image(image: ListedImage, names: Mapping[int, str], has_keypoints: boo
             code = whole_number(fields[0])
             name = fields[0] if code is None else names.get(code, str(code))
             try:
-                lines.append(_Line(fields, read_object(name, number, partial(_read_box, fields[1:], has_keypoints))))
+                lines.append((fields, read_object(name, number, partial(_read_box, fields[1:], has_keypoints))))
             except _KeypointsError:
                 raise _KeypointsError(f"{image.label}: line {number} '{name}' of {len(fields)} values") from None
     return lines
