@@ -64,9 +64,8 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
     """Return the absolute path of each split's root, with links unresolved; `ConfigurationError` if one is no path."""
-    for split in splits:
-        if not isinstance(split.get("root"), str | Path):
-            root = split.get("root")
+    for root in (split.get("root") for split in splits):
+        if not isinstance(root, str | Path):
             advice = f"./{root}" if isinstance(root, int) else ""  # a folder that is called 2024
             raise ConfigurationError(f"root={root!r}: it is the folder of a data set; set data.root={advice}")
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]

@@ -109,45 +109,45 @@ INSTANCES = ("instances_train2017", "instances_val2017", "person_keypoints_train
 @pytest.mark.parametrize(
     ("write", "kind", "splits"),
     [
-        (files("{train,valid,test}/a.{jpg,xml}"), VOC, ("train", "valid", "test")),
-        (files("images/{train,val}/a.jpg", "annotations/{train,val}/a.xml"), VOC, ("train", "val", None)),
+        (files("{train,valid,test}/a.{jpg,xml}"), VOC, "train, valid, test"),
+        (files("images/{train,val}/a.jpg", "annotations/{train,val}/a.xml"), VOC, "train, val, -"),
         (
             files("Images/{train,val}/a.jpg", "annotations/{train,val}/a.xml"),
             VOC,
-            ("annotations/train", "annotations/val", None),
+            "annotations/train, annotations/val, -",
         ),
-        (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, ("train", "val", "test")),
-        (voc_lists("trainval", "val", "test"), VOC, ("trainval", None, "test")),
-        (voc_lists("default", "cat_default", "dog_default"), VOC, ("default", None, None)),
-        (voc_without_lists, VOC, (".", None, None)),
-        (coco(*(f"annotations/{name}.json" for name in INSTANCES)), COCO, ("train2017", "val2017", None)),
-        (coco("result.json"), COCO, ("result", None, None)),
-        (fiftyone("."), COCO, (".", None, None)),
-        (fiftyone("train", "validation"), COCO, ("train", "validation", None)),
-        (files("{train,valid}/images/a.jpg", "{train,valid}/labels/a.txt"), YOLO, ("train", "valid", None)),
-        (files("{train,valid,test}/a.{jpg,txt}"), YOLO, ("train", "valid", "test")),
-        (yolo_with_empty_labels, YOLO, ("train", "val", None)),
-        (files("images/a.jpg", "labels/a.txt"), YOLO, (".", None, None)),
-        (files("a.{jpg,txt}"), YOLO, (".", None, None)),
-        (files("all/images/a.jpg", "all/labels/a.txt", settings=ALL_OF_YOLO), YOLO, ("train", None, None)),
+        (voc_lists("train", "val", "trainval", "test", "cat_train", "train_val"), VOC, "train, val, test"),
+        (voc_lists("trainval", "val", "test"), VOC, "trainval, -, test"),
+        (voc_lists("default", "cat_default", "dog_default"), VOC, "default, -, -"),
+        (voc_without_lists, VOC, "., -, -"),
+        (coco(*(f"annotations/{name}.json" for name in INSTANCES)), COCO, "train2017, val2017, -"),
+        (coco("result.json"), COCO, "result, -, -"),
+        (fiftyone("."), COCO, "., -, -"),
+        (fiftyone("train", "validation"), COCO, "train, validation, -"),
+        (files("{train,valid}/images/a.jpg", "{train,valid}/labels/a.txt"), YOLO, "train, valid, -"),
+        (files("{train,valid,test}/a.{jpg,txt}"), YOLO, "train, valid, test"),
+        (yolo_with_empty_labels, YOLO, "train, val, -"),
+        (files("images/a.jpg", "labels/a.txt"), YOLO, "., -, -"),
+        (files("a.{jpg,txt}"), YOLO, "., -, -"),
+        (files("all/images/a.jpg", "all/labels/a.txt", settings=ALL_OF_YOLO), YOLO, "train, -, -"),
         (
             files("{train,valid}/images/a.jpg", "{train,valid}/labels/a.txt", settings=OF_ROBOFLOW),
             YOLO,
-            ("train", "val", None),
+            "train, val, -",
         ),
-        (darknet, YOLO, ("train", "val", None)),
-        (lambda root: write_cvat(root, ".", [A, A], subsets=["Train", "Test"]), CVAT, ("Train", None, "Test")),
-        (folders(write_labelme, "Training set", "eval", "test_set"), LabelMe, ("Training set", "eval", "test_set")),
-        (folders(write_label_studio, "train", "validation"), LabelStudio, ("train", "validation", None)),
-        (kaggle, CSV, ("train", None, None)),
+        (darknet, YOLO, "train, val, -"),
+        (lambda root: write_cvat(root, ".", [A, A], subsets=["Train", "Test"]), CVAT, "Train, -, Test"),
+        (folders(write_labelme, "Training set", "eval", "test_set"), LabelMe, "Training set, eval, test_set"),
+        (folders(write_label_studio, "train", "validation"), LabelStudio, "train, validation, -"),
+        (kaggle, CSV, "train, -, -"),
     ],
 )
-def test_splits(write: Write, kind: type, splits: tuple[str | None, str | None, str | None], tmp_path: Path) -> None:
+def test_splits(write: Write, kind: type, splits: str, tmp_path: Path) -> None:
     write(tmp_path)
     found = detect_format(tmp_path)
     assert type(found.format) is kind
-    assert tuple(map(found.splits.get, ("train", "val", "test"))) == splits
-    for split in filter(None, splits):
+    assert ", ".join(found.splits.get(name, "-") for name in ("train", "val", "test")) == splits
+    for split in found.splits.values():
         annotations = found.format.read(found.root, split)
         assert len(annotations.columns.image_ids) >= 1
         assert not annotations.problems
@@ -348,7 +348,7 @@ def test_files_of_other_kinds_beside_the_annotations_are_ignored(tmp_path: Path)
 
 
 @pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize("name", ["valid", "val2017", "test"])
+@pytest.mark.parametrize("name", ["val2017", "test"])
 def test_a_split_for_validation_or_test_alone_is_not_trained_on_unless_stated(
     write: Callable[..., Path], name: str, tmp_path: Path
 ) -> None:

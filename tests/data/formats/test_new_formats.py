@@ -15,6 +15,7 @@ from helpers.annotation_tools import (
     A,
     Spec,
     Thing,
+    check_messages,
     expected,
     objects_of,
     paint,
@@ -94,8 +95,6 @@ Read = Callable[..., Annotations]
         (labelme, shape("circle", [[50, 50], [53, 54]]), [45, 45, 55, 55]),
         (labelme, shape("rotation", [[60, 50], [70, 40], [80, 50], [70, 60]], direction=0.8), [60, 40, 80, 60]),
         (cvat, '<polygon label="cat" points="10.00,10.00;30.00,5.00;20.00,40.00"/>', [10, 5, 30, 40]),
-        (cvat, '<polyline label="cat" points="10.00,10.00;30.00,5.00"/>', [10, 5, 30, 10]),
-        (cvat, '<ellipse label="cat" cx="50" cy="50" rx="20" ry="10"/>', [30, 40, 70, 60]),
         (cvat, '<ellipse label="cat" cx="50" cy="50" rx="20" ry="10" rotation="90"/>', [40, 30, 60, 70]),
         (cvat, '<box label="cat" xtl="40" ytl="40" xbr="60" ybr="50" rotation="90.00"/>', [45, 35, 55, 55]),
         (cvat, '<mask label="cat" rle="3, 4" left="10" top="20" width="30" height="40"/>', [10, 20, 40, 60]),
@@ -103,10 +102,8 @@ Read = Callable[..., Annotations]
         (via, via_region("polygon", all_points_x=[10, 30, 20], all_points_y=[10, 5, 40]), [10, 5, 30, 40]),
         (via, via_region("circle", cx=50, cy=50, r=5), [45, 45, 55, 55]),
         (via, via_region("ellipse", **THETA), [40, 30, 60, 70]),
-        (studio, CORNER | CAT | {"rotation": 90}, [20, 40, 40, 60]),
         (studio, CORNER | CAT | {"rotation": 30}, [30, 40, 57.3205, 67.3205]),
         (studio, {"points": [[10, 10], [30, 5], [20, 40]], "polygonlabels": ["cat"]}, [20, 5, 60, 40]),
-        (studio, ROUND | {"rotation": 0}, [80, 40, 120, 60]),
         (studio, ROUND | {"rotation": 90}, [90, 30, 110, 70]),
     ],
 )
@@ -126,11 +123,9 @@ def test_shapes_become_bounding_boxes_and_are_counted(read: Read, drawn: Any, bo
         (labelme, shape("point", [[10, 10]]), "no area"),
         (labelme, shape("circle", [[10, 10]]), "1 points"),
         (labelme, shape("polygon", [[1, "x"]]), "'x'"),
-        (labelme, shape("polygon", None), "None"),
         (labelme, shape("rectangle", [[1, 1], [5, 5]], flags={"difficult": "maybe"}), "maybe"),
         (cvat, '<skeleton label="cat"/>', "<skeleton>"),
         (cvat, '<polygon label="cat" points="10.00"/>', "10.00"),
-        (cvat, '<box label="cat" xtl="x" ytl="40" xbr="60" ybr="50"/>', "xtl 'x'"),
         (cvat, '<box label="cat" xtl="60" ytl="40" xbr="50" ybr="50" rotation="5"/>', "inverted"),
         (cvat, '<box label="cat" ytl="40" xbr="60" ybr="50"/>', "xtl None"),
         (via, via_region("point", cx=1, cy=2), "'point'"),
@@ -179,9 +174,7 @@ def test_labelme_image_that_is_only_embedded(tmp_path: Path) -> None:
     found = labelme(tmp_path, imagePath="gone.jpg", imageData="iVBORw0KGgo=")
     assert objects_of(found) == {"a.jpg": []}  # by the name of the JSON file
     (tmp_path / "a.jpg").unlink()
-    (problem,) = LabelMe().read(tmp_path, ".").problems
-    assert "gone.jpg" in problem.file
-    assert "imageData" in problem.text
+    check_messages(LabelMe().read(tmp_path, ".").problems, {f"{tmp_path}/gone.jpg: ": "imageData"})
 
 
 def test_labelme_splits_other_files_and_images_without_json(tmp_path: Path) -> None:
@@ -240,8 +233,6 @@ VIA_HEADER = "filename,region_shape_attributes,region_attributes"
     [
         (CVAT(), "train.xml", '<annotations><track id="0"><box frame="0"/></track></annotations>', "CVAT for images"),
         (CVAT(), "train.xml", "<annotation></annotation>", "<annotation>"),
-        (CVAT(), "train.xml", '<!DOCTYPE a [<!ENTITY x "y">]><annotations>&x;</annotations>', "entities"),
-        (VIA(), "train.json", "{}", "no images"),
         (VIA(), "train.json", "[]", "no images"),
         (VIA(), "train.json", '{"a": 1}', "'a'"),
         (VIA(), "train.csv", "filename,a\n", "region_shape_attributes"),
@@ -304,10 +295,10 @@ def test_label_studio_annotations_of_several_people_and_tasks_of_one_id(tmp_path
 def test_a_task_whose_image_was_rotated_is_a_problem(tmp_path: Path) -> None:
     turned = region(A, CORNER | CAT, id="r", image_rotation=90)
     found = tasks(tmp_path, task(turned), task(id=8, image="b.jpg"))
-    problem = found.problems[0]
     assert not len(found.columns.labels)
-    assert problem.file == str(tmp_path / "tasks.json")
-    assert all(part in problem.text for part in ("task 7", "image_rotation 90", "photos/a.jpg"))
+    assert str(found.problems[0]).startswith(
+        f"{tmp_path}/tasks.json: task 7 has image_rotation 90 for bucket/photos/a.jpg"
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,9 +312,8 @@ def test_a_task_whose_image_was_rotated_is_a_problem(tmp_path: Path) -> None:
     ],
 )
 def test_label_studio_links(link: str, tmp_path: Path) -> None:
-    for key in ("image", "photo"):
-        found = tasks(tmp_path, task(data={"text": "a cat", key: link}))
-        assert objects_of(found) == {"a.jpg": []}
+    found = tasks(tmp_path, task(data={"text": "a cat", "photo": link}))
+    assert objects_of(found) == {"a.jpg": []}
 
 
 def test_images_in_a_folder_of_any_name_but_a_split(tmp_path: Path) -> None:

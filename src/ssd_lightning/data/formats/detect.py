@@ -5,7 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.formats.files import ARCHIVE_SUFFIXES, MissingSplitError, check_root
@@ -104,7 +103,7 @@ def _reason(
     if splits:
         facts.append(", ".join(f"{key} '{name}'" for key, name in splits.items()))
     if unused:
-        facts.append(f"not used: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
+        facts.append(f"not used: {listed(unused, 3)}")
     others = [f"{one.name} ({one.num_images} images)" for one in fitting if one is not best]
     also = f"; {' and '.join(others)} would fit too" if others else ""
     return f"{files.root} is read as {best.name}, since it has {best.why} ({'; '.join(facts)}){also}"
@@ -171,9 +170,8 @@ def _images_beside(files: Files, found: Detected) -> list[str]:
     }
     if not beside:
         return []
-    shown = ", ".join(f"{count} images in {folder}" for folder, count in islice(beside.items(), 3))
-    more = f" and more in {len(beside) - 3} other folders" if len(beside) > 3 else ""
-    return [f"{files.root}: only {found.root} is read; not read: {shown}{more}; data.train= uses several sets together"]
+    shown = listed((f"{count} images in {folder}" for folder, count in beside.items()), 3)
+    return [f"{files.root}: only {found.root} is read; not read: {shown}; data.train= uses several sets together"]
 
 
 def _nothing_fits(files: Files) -> str:

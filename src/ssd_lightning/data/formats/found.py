@@ -65,7 +65,7 @@ class ObjectColumns:
     """The numbers of objects: their image, label, number in the file, flag and box."""
 
     def __init__(self) -> None:
-        self._columns = [array(code) for code in "qiqbd"]
+        self._columns: list[array[Any]] = [array(code) for code in "qiqbd"]
 
     def append(self, image: int, label: int, item: int, difficult: bool, box: Sequence[float]) -> None:
         """Add an object."""

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotation_checks import whole_number
@@ -45,7 +44,7 @@ class YOLO:
         settings = read_settings(root)
         places = settings.places(split)
         notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
-        images = list(chain.from_iterable(_list_images(place, root, notes) for place in places))
+        images = _list_images(places, root, notes)
         labels = [image.label for image in images]
         if (there := _unlabelled(images)) is not None:
             text = f"none of the {len(images)} images of split '{split}' has a file there"
@@ -79,8 +78,7 @@ class YOLO:
 
     def is_unlabelled(self, root: Path, split: str) -> bool:
         """Tell whether a split has images, but no label file. Raises `DataError` if there is no such split."""
-        places = read_settings(root).places(split)
-        return _unlabelled(list(chain.from_iterable(_list_images(place, root, []) for place in places))) is not None
+        return _unlabelled(_list_images(read_settings(root).places(split), root, notes=[])) is not None
 
 
 def _found_by_tails(settings: Settings, split: str, places: Sequence[Path]) -> list[str]:
@@ -115,16 +113,18 @@ def _labels_without_images(places: Sequence[Path], expected: set[Path]) -> list[
     return [path for path in kept if path not in expected]
 
 
-def _list_images(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
-    return _images_in_folder(place, notes) if place.is_dir() else _images_of_list(place, root, notes)
+def _list_images(places: Sequence[Path], root: Path, notes: list[str]) -> list[ListedImage]:
+    images = []
+    for place in places:
+        images += _images_in_folder(place, notes) if place.is_dir() else _images_of_list(place, root, notes)
+    return images
 
 
 def _images_in_folder(place: Path, notes: list[str]) -> list[ListedImage]:
     images, others = [], []
     for path in visible_below(place):
-        label = label_path(path) if is_image_name(path) or is_unreadable_image_name(path) else None
-        if label is not None and (is_image_name(path) or label.is_file()):  # an unreadable one is reported later
-            images.append(ListedImage(path.relative_to(place).as_posix(), path, label, stated=str(path)))
+        if is_image_name(path) or (is_unreadable_image_name(path) and label_path(path).is_file()):  # reported later
+            images.append(ListedImage(path.relative_to(place).as_posix(), path, label_path(path), stated=str(path)))
         else:
             others.append(path)
     if described := describe_unreadable(others):
