@@ -125,9 +125,9 @@ def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, 
     assert image.float().mean() == pytest.approx(255 * 900 / 20_000, rel=0.05)
 
 
-@pytest.mark.parametrize("filename", ["C:\\data\\photo.jpg", "/home/me/photo.jpg", "../photo.jpg"])
-def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path, filename: str) -> None:
-    xmls = {"a": annotation(SOUND, filename=filename), "b": annotation(SOUND, filename="c.jpg"), "c": annotation()}
+def test_the_image_may_be_the_one_that_the_xml_states(tmp_path: Path) -> None:
+    files = {"a": "../photo.jpg", "b": "c.jpg", "c": ""}
+    xmls = {name: annotation(SOUND, filename=filename) for name, filename in files.items()}
     split = write_voc(tmp_path, xmls)
     (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/photo.jpg")
     records = open_voc(splits=[split], class_names=CLASSES).annotations
