@@ -89,13 +89,6 @@ def test_a_key_says_what_is_difficult(tmp_path: Path) -> None:
     assert dataset.skipped == "1 crowds or difficult objects are skipped; data.train_difficult=true keeps them"
 
 
-@pytest.mark.parametrize("place", ["annotations/train.json", "train.json"])
-def test_the_file_may_lie_in_any_usual_place(tmp_path: Path, place: str) -> None:
-    write(tmp_path, [], place, images=[{"id": 139, "file_name": "/somewhere/else/000000000139.jpg"}])
-    assert read(tmp_path).annotations[0].size_px == (100, 200)  # of the image, since none is stated
-    assert len(read(tmp_path, place, images="train")) == 1
-
-
 GOOD = {"category_id": 1, "bbox": [1, 2, 3, 4]}
 BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
     "'person' of 000000000139.jpg has the box None, not four numbers": {"category_id": 1},

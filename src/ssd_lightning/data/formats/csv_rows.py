@@ -128,7 +128,7 @@ class Rows:
             return False
         _, labels, _, _, boxes = self._objects.arrays()
         second, x1, y1, x2 = boxes.T
-        y2 = last_of[labels] if len(second) else second
+        y2 = last_of[labels]
         may_be_classes = (second >= 0) & (second < MAX_CLASSES) & (second == np.floor(second))
         are_few = 0 < len(np.unique(second)) <= len(last_of)
         return are_few and bool((may_be_classes & (x1 < x2) & (y1 < y2)).all())
