@@ -51,10 +51,13 @@ def candidates(files: Files) -> list[Candidate]:
     root, settings = files.root, read_settings(files.root)
     xml = files.of_kind(".xml", _xml_kind)
     json_files = files.of_kind(".json", _json_kind)
-    coco = {path: _count_coco_images(root / path) for path in json_files["coco"]}
+    # LVIS has no file names
+    coco = {
+        path: _count(rb'"file_name"', root / path) or _count(rb'"coco_url"', root / path) for path in json_files["coco"]
+    }
     label_studio = {path: _count_of(_count_tasks, root / path) for path in json_files["label studio"]}
     tables = {path: count for path in files.of(*SUFFIXES) if (count := _count_of(images_of_csv, root / path))}
-    via = {path: len(re.findall(rb'"filename"', content_of(root / path))) for path in json_files["via"]}
+    via = {path: _count(rb'"filename"', root / path) for path in json_files["via"]}
     via |= {path: count for path in files.of(".csv") if (count := _count_via_images(root / path))}
     descriptions = next((path for path in files.of(".csv") if "class-descriptions" in path), None)
     yolo = _yolo(files, settings)
@@ -132,7 +135,7 @@ def _xml_kind(path: Path) -> str | None:
 
 
 def _cvat(root: Path, paths: Sequence[str]) -> Candidate | None:
-    counts = {path: len(re.findall(rb"<image\s", content_of(root / path))) for path in paths}
+    counts = {path: _count(rb"<image\s", root / path) for path in paths}
     found = _single_files(CVAT(), root, counts, "XML with <annotations>")
     if found is None or "annotations.xml" not in paths:
         return found
@@ -190,9 +193,8 @@ def _split_of(path: str, root: Path, patterns: Sequence[str]) -> str:
     return path
 
 
-def _count_coco_images(path: Path) -> int:
-    content = content_of(path)
-    return len(re.findall(rb'"file_name"', content) or re.findall(rb'"coco_url"', content))  # LVIS has no file names
+def _count(pattern: bytes, path: Path) -> int:
+    return len(re.findall(pattern, content_of(path)))
 
 
 def _count_via_images(path: Path) -> int:
