@@ -9,21 +9,17 @@ from ssd_lightning.timing import seconds_of, time_pairs
 CPU = torch.device("cpu")
 
 
-def test_sides_take_turns_and_the_warm_up_does_not_count() -> None:
-    calls: list[str] = []
-    ours, theirs = time_pairs(
-        lambda: calls.append("ours"), lambda: calls.append("theirs"), pairs=3, device=CPU, warmup=2
-    )
-    assert calls == ["ours", "theirs"] * 2 + ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
-    assert len(ours) == len(theirs) == 3
-
-
-def test_time_is_that_of_its_own_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+def test_sides_take_turns_and_the_warm_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = Clock(), []
     monkeypatch.setattr(timing, "time", clock)
-    ours, theirs = time_pairs(lambda: clock.go(1.0), lambda: clock.go(4.0), pairs=3, device=CPU)
+
+    def work(seconds: float) -> None:
+        calls.append(seconds)
+        clock.go(seconds)
+
+    ours, theirs = time_pairs(lambda: work(1.0), lambda: work(4.0), pairs=3, device=CPU, warmup=2)
+    assert calls == [1, 4] * 2 + [1, 4, 4, 1, 1, 4]
     assert (ours, theirs) == ((1.0,) * 3, (4.0,) * 3)
-    assert seconds_of(lambda: clock.go(2.0), CPU) == 2.0
 
 
 def test_time_ends_with_the_work_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 from ssd_lightning.errors import ConfigurationError
 
 
-def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Check that a setting is one of the given choices.
 
     Raises:
         ConfigurationError: it is not; the message contains the setting's full name, its value and the choices.
     """
     if value not in choices:
-        raise ConfigurationError(f"{name} is '{value}'; it can be {', '.join(choices[:-1])} or {choices[-1]}")
+        *others, last = map(str, choices)
+        raise ConfigurationError(f"{name} is '{value}'; it can be {', '.join(others)} or {last}")
 
 
 def require_number(

@@ -3,9 +3,8 @@
 import csv
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 SIDE_PX = 256
 
@@ -21,23 +20,17 @@ def write_bananas(root: Path, *, num_train: int, num_val: int, seed: int = 0) ->
             writer.writerow(["img_name", "label", "xmin", "ymin", "xmax", "ymax"])
             for index in range(count):
                 image, box = draw_banana(rng)
-                Image.fromarray(image).save(folder / f"{index}.png")
+                image.save(folder / f"{index}.png")
                 writer.writerow([f"{index}.png", 0, *box])
 
 
-def draw_banana(rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Draw one image `[256, 256, 3]` and the box of its banana in pixels."""
-    coarse = rng.integers(0, 256, (rng.integers(2, 9),) * 2 + (3,), dtype=np.uint8)
-    image = cv2.resize(coarse, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
-    image = np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
-    length = int(rng.integers(24, 56))
-    mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
-    centre = tuple(int(value) for value in rng.integers(length + 8, SIDE_PX - length - 8, 2))
-    angle = float(rng.uniform(0, 360))
-    bend, width = float(rng.uniform(0.35, 0.6)), float(rng.uniform(0.28, 0.4))
-    cv2.ellipse(mask, centre, (length, int(length * bend) + 4), angle, 0, 180, 255, int(length * width))
-    rows, columns = np.where(mask > 0)
-    shade = np.linspace(0.75, 1.0, SIDE_PX)[:, None, None]
-    banana = np.array([235, 205, 60]) * shade + rng.normal(0, 6, (SIDE_PX, SIDE_PX, 3))
-    image = np.where(mask[..., None] > 0, np.clip(banana, 0, 255), image).astype(np.uint8)
-    return image, (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+def draw_banana(rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Draw one image of 256 x 256 pixels and give the box of its banana in pixels."""
+    clouds = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+    image = clouds.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+    mask = Image.new("L", image.size)
+    x, y, start = rng.integers(8, 140), rng.integers(8, 140), rng.integers(0, 360)
+    width, height = rng.integers(50, 100, 2)
+    ImageDraw.Draw(mask).arc((x, y, x + width, y + height), start, start + 150, fill=255, width=14)
+    image.paste((235, 205, 60), mask=mask)
+    return image, mask.getbbox()

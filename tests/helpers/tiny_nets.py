@@ -50,8 +50,7 @@ def tiny_net(
     return make(
         backbone=TinyBackbone(channels=(4, 4, 8)),
         extras=functools.partial(TinyExtras, channels=[8]),
-        levels=[PriorLevel(None, None, side, side + 8, ratios) for side in (10, 20, 40)],
         image_size=image_size,
         num_classes=num_classes,
-        **settings,
+        **{"levels": [PriorLevel(None, None, side, side + 8, ratios) for side in (10, 20, 40)], **settings},
     )

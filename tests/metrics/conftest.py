@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from helpers.targets import make_target
 from ssd_lightning.types import Detections, Target
 
 Images = tuple[list[Detections], list[Target]]
@@ -35,15 +36,9 @@ def draw_images(num_images: int, num_classes: int, seed: int, score_steps: int =
         scores = integers(1, score_steps + 1, len(found_boxes)) / score_steps
         ranked = scores.argsort(descending=True, stable=True)[: 0 if image % 7 == 6 else None]
         preds.append(Detections(boxes=found_boxes[ranked], scores=scores[ranked], labels=found_labels[ranked]))
-        targets.append(
-            Target(
-                boxes=boxes,
-                labels=labels,
-                difficult=integers(0, 4, num_objects) == 0,
-                image_id=f"{seed}_{image:04d}",
-                size_px=(256, 512) if image % 2 else (1024, 512),
-            )
-        )
+        target = make_target(boxes, labels, image_id=f"{seed}_{image:04d}")
+        size_px = (256, 512) if image % 2 else (1024, 512)
+        targets.append(target | {"difficult": integers(0, 4, num_objects) == 0, "size_px": size_px})
     return preds, targets
 
 

@@ -8,43 +8,30 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.head import SharedHead, SSDHead
 from ssd_lightning.models.layers import init_normal
 
-GRIDS, BOXES, CLASSES = [(3, 4), (2, 2), (1, 1)], [4, 6, 2], 5
+BOXES, CLASSES = [4, 6, 2], 5
 
 
 def head() -> SSDHead:
     return SSDHead(in_channels=[2, 3, 4], boxes_per_cell=BOXES, num_classes=CLASSES)
 
 
-def features(batch: int = 1) -> list[torch.Tensor]:
-    return [torch.randn(batch, channels, *grid) for channels, grid in zip([2, 3, 4], GRIDS, strict=True)]
-
-
 def test_channel_is_box_times_width_plus_entry() -> None:
     """Every channel's bias is a number of its own, and says in the output where the channel went."""
     net = head()
-    for convolutions, width in ((net.box, 4), (net.cls, CLASSES + 1)):
-        for conv, boxes in zip(convolutions, BOXES, strict=True):
-            conv.weight.data.zero_()
-            conv.bias.data = torch.arange(float(boxes * width))
-    offsets, logits = net(features(batch=2))
-    start = 0
-    for (rows, columns), boxes in zip(GRIDS, BOXES, strict=True):
-        cells = slice(start, start + rows * columns * boxes)
-        for predicted, width in ((offsets, 4), (logits, CLASSES + 1)):
-            per_cell = predicted[:, cells].reshape(2, rows * columns, boxes, width)
-            for box in range(boxes):
-                for entry in range(width):
-                    assert (per_cell[:, :, box, entry] == box * width + entry).all()
-        start = cells.stop
-    assert offsets.shape == (2, start, 4)
-    assert logits.shape == (2, start, CLASSES + 1)
+    for conv in [*net.box, *net.cls]:
+        conv.weight.data.zero_()
+        conv.bias.data = torch.arange(float(conv.out_channels))
+    features = [torch.randn(2, channels, *grid) for channels, grid in ((2, (3, 4)), (3, (2, 2)), (4, (1, 1)))]
+    for predicted, width in zip(net(features), (4, CLASSES + 1), strict=True):
+        numbers = [torch.arange(boxes * width).repeat(cells) for boxes, cells in zip(BOXES, (12, 4, 1), strict=True)]
+        assert torch.equal(predicted, torch.cat(numbers).float().view(-1, width).expand(2, -1, -1))
 
 
 def test_new_convolutions_start_as_caffes() -> None:
-    net = head()
-    assert all(conv.bias.abs().max() == 0 for conv in [*net.box, *net.cls])
-    bound = (6 / (9 * (2 + 16))) ** 0.5  # Xavier of the first box convolution
-    assert 0.8 * bound < net.box[0].weight.abs().max() <= bound
+    first = head().box[0]
+    assert not first.bias.any()
+    bound = (6 / (9 * (2 + 16))) ** 0.5  # Xavier
+    assert 0.8 * bound < first.weight.abs().max() <= bound
 
 
 def shared_head(**settings: object) -> SharedHead:
@@ -78,12 +65,9 @@ def test_levels_share_convolutions_but_no_batch_norm(separable: bool, one_tower:
 
 
 def test_a_shared_head_expects_background_as_others_do() -> None:
-    for net in (
-        shared_head(),
-        SSDHead(in_channels=[6], boxes_per_cell=[4], num_classes=CLASSES, prior_probability=0.01),
-    ):
-        bias = (net.cls[0][-1] if isinstance(net, SharedHead) else net.cls[0]).bias
-        foreground = 1 - bias.view(4, CLASSES + 1).softmax(dim=1)[:, 0]
+    plain = SSDHead(in_channels=[6], boxes_per_cell=[4], num_classes=CLASSES, prior_probability=0.01)
+    for convolution in (shared_head().cls[0][-1], plain.cls[0]):
+        foreground = 1 - convolution.bias.view(4, CLASSES + 1).softmax(dim=1)[:, 0]
         torch.testing.assert_close(foreground, torch.full((4,), 0.01))
 
 
@@ -91,10 +75,7 @@ def test_a_shared_head_expects_background_as_others_do() -> None:
     ("settings", "answer"),
     [
         ({"in_channels": [6, 6, 8]}, r"the same number of channels on all levels, got \[6, 6, 8\]: use neck="),
-        (
-            {"boxes_per_cell": [4, 6, 4]},
-            r"the same number of priors per cell on all levels, got \[4, 6, 4\]: use priors=",
-        ),
+        ({"boxes_per_cell": [4, 6, 4]}, r"number of priors per cell on all levels, got \[4, 6, 4\]: use priors="),
         ({"prior_probability": 0}, r"head\.prior_probability is 0"),
     ],
 )

@@ -9,16 +9,12 @@ from ssd_lightning.models.layers import FoldingSequential, L2Norm, fold_norms, p
 
 def test_norm_over_channels_is_the_scale() -> None:
     features = torch.randn(2, 512, 3, 5) * torch.logspace(-3, 3, 15).view(3, 5)
-    normalised = L2Norm(512)(features)
-    torch.testing.assert_close(normalised.norm(dim=1), torch.full((2, 3, 5), 20.0))
-    torch.testing.assert_close(normalised / 20, features / features.norm(dim=1, keepdim=True))
-
-
-def test_each_channel_has_a_scale_of_its_own() -> None:
-    norm = L2Norm(3)
-    norm.weight.data = torch.tensor([1.0, 2.0, 3.0])
-    torch.testing.assert_close(norm(torch.ones(1, 3, 1, 1)).flatten(), torch.tensor([1.0, 2, 3]) / 3**0.5)
-    assert norm(torch.zeros(1, 3, 1, 1)).abs().max() == 0
+    norm = L2Norm(512)
+    directions = features / features.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(norm(features), 20 * directions)
+    norm.weight.data = torch.arange(512.0)  # each channel has its own
+    torch.testing.assert_close(norm(features), torch.arange(512.0)[:, None, None] * directions)
+    assert norm(torch.zeros(1, 512, 1, 1)).abs().max() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -39,24 +35,18 @@ def test_folding_a_frozen_norm_changes_neither_values_nor_gradients_nor_names(af
         nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=bias),
         nn.BatchNorm2d(8, affine=affine),
     ).double()
-    for norm in (layer for layer in plain.modules() if isinstance(layer, nn.BatchNorm2d)):
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.1, 2.0)
-        if affine:
-            nn.init.normal_(norm.weight)
-            nn.init.normal_(norm.bias)
+    for tensor in plain.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) + 0.1)
     holder = nn.ModuleDict({"layers": deepcopy(plain)})
     fold_norms(holder)
     folding = holder["layers"]
-    assert isinstance(folding, FoldingSequential)
-    assert isinstance(folding[0], FoldingSequential)
+    assert all(isinstance(part, FoldingSequential) for part in (folding, folding[0]))
     images = torch.rand(2, 3, 9, 9, dtype=torch.float64)
     for network in (plain.eval(), folding.eval()):
         network(images).square().sum().backward()
     torch.testing.assert_close(folding(images), plain(images))
-    assert list(folding.state_dict()) == list(plain.state_dict())
-    for (name, ours), theirs in zip(folding.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, msg=name)
+    gradients = [{name: weight.grad for name, weight in network.named_parameters()} for network in (folding, plain)]
+    torch.testing.assert_close(*gradients)
     torch.testing.assert_close(folding.train()(images), plain.train()(images))  # a norm that learns is no constant
 
 

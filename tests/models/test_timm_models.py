@@ -47,17 +47,16 @@ def test_without_a_network_one_sentence_says_which_file(monkeypatch: pytest.Monk
     made, hub = timm.create_model, huggingface_hub.constants
     asked = []
 
-    def offline(name: str, pretrained: bool = False, **settings: object) -> torch.nn.Module:
+    def offline(name: str, pretrained: bool, **settings: object) -> torch.nn.Module:
         if pretrained:
             asked.append(hub.HF_HUB_OFFLINE)
             raise OSError("no network\nsecond line")
-        with torch.device("meta"):
-            return made(name, pretrained=False, **settings)
+        return made(name, pretrained=False, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
     monkeypatch.setattr(timm_models, "is_reachable", lambda host: False)
     was_offline = hub.HF_HUB_OFFLINE
-    with pytest.raises(WeightsError) as caught:
+    with torch.device("meta"), pytest.raises(WeightsError) as caught:
         TimmBackbone(name="resnet18", weights="DEFAULT")
     assert (asked, hub.HF_HUB_OFFLINE) == ([True], was_offline)
     assert "cannot get timm's ImageNet weights of resnet18 (no network): fetch" in str(caught.value)

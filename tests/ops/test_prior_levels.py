@@ -1,11 +1,13 @@
 import math
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.ops.prior_levels import linear_levels, octave_levels
+from ssd_lightning.ops.prior_levels import levels_from_scales, linear_levels, octave_levels
 from ssd_lightning.ops.priors import fit_to_grids, make_priors
 
 
@@ -20,38 +22,37 @@ def test_linear_levels_grow_in_equal_steps(count: int) -> None:
         assert level.boxes_per_cell == 6
 
 
-@pytest.mark.parametrize("wrong", [{"num_levels": 0}, {"smallest": 0}, {"smallest": 0.9}, {"largest": -1}])
-def test_wrong_linear_levels_are_refused(wrong: dict) -> None:
-    right = {"num_levels": 3, "smallest": 0.1, "largest": 0.9, "aspect_ratios": [2], "image_size": 100}
-    name, value = next(iter(wrong.items()))
-    with pytest.raises(ConfigurationError, match=f"{name}={value}"):
-        linear_levels(**right | wrong)
-
-
 @pytest.mark.parametrize(("side", "count"), [(320, 12_804), (640, 51_150)])
 def test_octave_levels_are_the_anchors_of_the_detection_api(side: int, count: int) -> None:
     """multiscale_grid_anchor_generator.py: anchor_scale 4, two scales an octave, ratios 1, 2, .5, from level 3 to 7."""
     strides = [2**level for level in range(3, 8)]
     grids = [(math.ceil(side / stride),) * 2 for stride in strides]
     levels = fit_to_grids(octave_levels(strides=strides, scale=4.0, aspect_ratios=[2]), grids)
-    priors = make_priors(levels, side) * side
-    assert len(priors) == count
-    start = 0
-    for stride, (rows, columns) in zip(strides, grids, strict=True):
-        cells = priors[start : start + rows * columns * 6].reshape(rows, columns, 6, 4)
-        start += rows * columns * 6
-        anchors = [
-            (4 * stride * 2 ** (octave / 2) * math.sqrt(ratio), 4 * stride * 2 ** (octave / 2) / math.sqrt(ratio))
-            for octave in range(2)
-            for ratio in (1, 2, 0.5)
-        ]
-        for cell in (cells[0, 0], cells[-1, -1]):
-            torch.testing.assert_close(torch.tensor(sorted(cell[:, 2:].tolist())), torch.tensor(sorted(anchors)))
-        if side % stride == 0:
-            assert cells[1, 2, :, :2].tolist() == [[2.5 * stride, 1.5 * stride]] * 6
+    assert len(make_priors(levels, side)) == count
+    for stride, level in zip(strides, levels, strict=True):
+        squares = [4 * stride * 2 ** (octave / 2) for octave in range(2)]
+        expected = [(square * ratio**0.5, square / ratio**0.5) for square in squares for ratio in (1, 2, 0.5)]
+        torch.testing.assert_close(torch.tensor(sorted(level.sizes())), torch.tensor(sorted(expected)))
 
 
-@pytest.mark.parametrize("wrong", [{"scale": 0}, {"strides": [8, -16]}])
-def test_wrong_octave_levels_are_refused(wrong: dict) -> None:
-    with pytest.raises(ConfigurationError, match="must be positive"):
-        octave_levels(**{"strides": [8], "scale": 4.0, "aspect_ratios": [2]} | wrong)
+LINEAR = partial(linear_levels, num_levels=3, smallest=0.1, largest=0.9, aspect_ratios=[2], image_size=100)
+OCTAVE = partial(octave_levels, strides=[8], scale=4.0, aspect_ratios=[2])
+SCALES = partial(levels_from_scales, scales=[(0.1, 0.2)], aspect_ratios=[[2]], image_size=100)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "message"),
+    [
+        (LINEAR, {"num_levels": 0}, "num_levels=0"),
+        (LINEAR, {"smallest": 0}, "smallest=0"),
+        (LINEAR, {"smallest": 0.9}, "smallest=0.9"),
+        (OCTAVE, {"scale": 0}, "must be positive"),
+        (OCTAVE, {"strides": [8, -16]}, "must be positive"),
+        (SCALES, {"aspect_ratios": [[2], [2]]}, "1 scales but 2 lists"),
+        (SCALES, {"scales": [(0.1, 0.0)]}, "two positive numbers"),
+        (SCALES, {"scales": [(0.1,)]}, "two positive numbers"),
+    ],
+)
+def test_wrong_levels_are_refused(make: Callable[..., object], wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make(**wrong)

@@ -70,15 +70,14 @@ def voc_average_precision(
     ranked = DetectionTable(*(column[order] for column in detections))
     outcomes = match_detections(ranked, objects, iou_threshold=iou_threshold)
     counted = objects.labels[~objects.difficult]
-    eleven_point = outcomes.new_full((num_classes,), torch.nan, dtype=torch.float64)
-    area = eleven_point.clone()
+    ap = AveragePrecision(*outcomes.new_full((2, num_classes), torch.nan, dtype=torch.float64))
     for index, label in enumerate(range(1, num_classes + 1)):
         num_objects = int((counted == label).sum())
         if num_objects:
             precision, recall = precision_recall(outcomes[ranked.labels == label], num_objects)
-            eleven_point[index] = eleven_point_average(precision, recall)
-            area[index] = envelope_area(precision, recall)
-    return AveragePrecision(eleven_point, area)
+            ap.eleven_point[index] = eleven_point_average(precision, recall)
+            ap.area[index] = envelope_area(precision, recall)
+    return ap
 
 
 def match_detections(detections: DetectionTable, objects: ObjectTable, *, iou_threshold: float = 0.5) -> Tensor:

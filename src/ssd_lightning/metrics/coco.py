@@ -1,11 +1,12 @@
 """Mean average precision as COCO reports it, by torchmetrics and faster-coco-eval."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
 from ssd_lightning.ops.boxes import boxes_to_pixels
 
@@ -39,19 +40,19 @@ def coco_summary(
     evaluation: Evaluation, *, max_detection_thresholds: Sequence[int], iou_thresholds: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
     """Compute the scores of `COCOMeanAveragePrecision`; by default over IoU .50:.05:.95."""
-    sizes_px, detections, objects = evaluation
-    num_images = len(sizes_px)
-    detection_counts = detections.image_index.bincount(minlength=num_images).tolist()
-    object_counts = objects.image_index.bincount(minlength=num_images).tolist()
-    found = zip(sizes_px.tolist(), *(column.split(detection_counts) for column in detections[1:]), strict=True)
-    truth = zip(sizes_px.tolist(), *(column.split(object_counts) for column in objects[1:]), strict=True)
+    sizes_px = evaluation.sizes_px.tolist()
+
+    def by_image(table: DetectionTable | ObjectTable) -> Iterator[tuple[tuple[int, int], Tensor, Tensor, Tensor]]:
+        counts = table.image_index.bincount(minlength=len(sizes_px)).tolist()
+        return zip(sizes_px, *(column.split(counts) for column in table[1:]), strict=True)
+
     preds = [
         {"boxes": boxes_to_pixels(boxes, size_px), "scores": scores, "labels": labels}
-        for size_px, boxes, scores, labels in found
+        for size_px, boxes, scores, labels in by_image(evaluation.detections)
     ]
     targets = [
         {"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()}
-        for size_px, boxes, labels, difficult in truth
+        for size_px, boxes, labels, difficult in by_image(evaluation.objects)
     ]
     # The ranks have already exchanged their images. A second exchange would count each image several times.
     evaluator = MeanAveragePrecision(

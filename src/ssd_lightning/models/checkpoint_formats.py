@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -28,8 +29,8 @@ class CheckpointFormat:
         keys: name prefixes; every file of this network has a parameter with each.
         overrides: overrides on the command line that build the network.
         tensors: number of tensors in its state dict.
-        normalization: normalisation that the weights were trained with; None if the file stores it.
         priors: priors that the weights were trained with, by name in `ops.priors.PUBLISHED`.
+        normalization: normalisation that the weights were trained with; None if the file stores it.
         clip: how these priors are clipped; see `make_priors`.
     """
 
@@ -37,65 +38,55 @@ class CheckpointFormat:
     keys: tuple[str, ...]
     overrides: str
     tensors: int = 0
-    normalization: Normalization | None = None
     priors: str = ""
+    normalization: Normalization | None = None
     clip: Clip = True
 
 
-def _lufficc(key: str, overrides: str, tensors: int, priors: str, *more_keys: str) -> CheckpointFormat:
-    return CheckpointFormat("lufficc", ("box_head.", key, *more_keys), overrides, tensors, SUBTRACT_MEAN_RGB, priors)
-
-
-def _qfgaohao(
-    key: str, overrides: str, tensors: int, priors: str = "mobilenet_ssd300", head: str = ""
-) -> CheckpointFormat:
-    return CheckpointFormat(
-        "qfgaohao", (f"classification_headers.{head}", key), overrides, tensors, MEAN_127_STD_128, priors
-    )
-
+_ssd_pytorch = partial(CheckpointFormat, "ssd.pytorch", normalization=SUBTRACT_MEAN_RGB)
+_lufficc = partial(CheckpointFormat, "lufficc", normalization=SUBTRACT_MEAN_RGB)
+_qfgaohao = partial(CheckpointFormat, "qfgaohao", normalization=MEAN_127_STD_128)
+_torchvision = partial(CheckpointFormat, "torchvision", clip="size")
+_classifier = partial(CheckpointFormat, CLASSIFIER, overrides="backbone.weights=FILE")
 
 # The first match is used, so specific formats come before general ones.
 ORIGINS = (
     CheckpointFormat(OURS, ("extractor.backbone.",), "the network that its run's config.yaml describes"),
-    CheckpointFormat(
-        "ssd.pytorch", ("vgg.0.", "loc.6."), "model=amdegroot_ssd512", 79, SUBTRACT_MEAN_RGB, "ssd512_voc"
+    _ssd_pytorch(("vgg.0.", "loc.6."), "model=amdegroot_ssd512", 79, "ssd512_voc"),
+    _ssd_pytorch(("vgg.0.", "loc.0."), "model=amdegroot_ssd300", 71, "ssd300_voc"),
+    _lufficc(("box_head.", "backbone.vgg.0.", "backbone.extras.9."), "model=lufficc_ssd512", 79, "ssd512_voc"),
+    _lufficc(("box_head.", "backbone.vgg.0."), "model=lufficc_ssd300", 71, "ssd300_voc"),
+    _lufficc(("box_head.", "backbone._blocks.0."), "model=lufficc_efficientnet_b3", 602, "ssd300_voc"),
+    _lufficc(("box_head.", "backbone.features.1.conv.0.0."), "model=lufficc_mobilenet_v2", 478, "mobilenet_ssd320"),
+    _lufficc(("box_head.", "backbone.features.1.conv.4."), "model=lufficc_mobilenet_v3", 490, "mobilenet_ssd320"),
+    _qfgaohao(("source_layer_add_ons.",), "model=qfgaohao_vgg16", 75, "ssd300_voc", normalization=SUBTRACT_MEAN_RGB),
+    _qfgaohao(
+        ("classification_headers.", "base_net.3.squeeze."), "model=qfgaohao_squeezenet_lite", 124, "squeezenet_ssd300"
     ),
-    CheckpointFormat(
-        "ssd.pytorch", ("vgg.0.", "loc.0."), "model=amdegroot_ssd300", 71, SUBTRACT_MEAN_RGB, "ssd300_voc"
+    _qfgaohao(
+        ("classification_headers.", "base_net.1.conv."), "model=qfgaohao_mobilenet_v2_lite", 478, "mobilenet_ssd300"
     ),
-    _lufficc("backbone.vgg.0.", "model=lufficc_ssd512", 79, "ssd512_voc", "backbone.extras.9."),
-    _lufficc("backbone.vgg.0.", "model=lufficc_ssd300", 71, "ssd300_voc"),
-    _lufficc("backbone._blocks.0.", "model=lufficc_efficientnet_b3", 602, "ssd300_voc"),
-    _lufficc("backbone.features.1.conv.0.0.", "model=lufficc_mobilenet_v2", 478, "mobilenet_ssd320"),
-    _lufficc("backbone.features.1.conv.4.", "model=lufficc_mobilenet_v3", 490, "mobilenet_ssd320"),
-    CheckpointFormat(
-        "qfgaohao", ("source_layer_add_ons.",), "model=qfgaohao_vgg16", 75, SUBTRACT_MEAN_RGB, "ssd300_voc"
+    _qfgaohao(
+        ("classification_headers.0.2.", "base_net.1.3."), "model=qfgaohao_mobilenet_v1_lite", 230, "mobilenet_ssd300"
     ),
-    _qfgaohao("base_net.3.squeeze.", "model=qfgaohao_squeezenet_lite", 124, "squeezenet_ssd300"),
-    _qfgaohao("base_net.1.conv.", "model=qfgaohao_mobilenet_v2_lite", 478),
-    _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1_lite", 230, head="0.2."),
-    _qfgaohao("base_net.1.3.", "model=qfgaohao_mobilenet_v1", 202, head="0."),
-    CheckpointFormat(
-        "torchvision",
+    _qfgaohao(("classification_headers.0.", "base_net.1.3."), "model=qfgaohao_mobilenet_v1", 202, "mobilenet_ssd300"),
+    _torchvision(
         ("head.classification_head.", "backbone.scale_weight"),
         "model=torchvision_ssd300",
         71,
-        TORCHVISION_SSD,
         "ssd300_coco",
-        "size",
+        TORCHVISION_SSD,
     ),
-    CheckpointFormat(
-        "torchvision",
+    _torchvision(
         ("head.classification_head.", "backbone.features.0.13."),
         "model=torchvision_ssdlite320",
         476,
-        TORCHVISION_SSDLITE,
         "ssdlite320",
-        "size",
+        TORCHVISION_SSDLITE,
     ),
-    CheckpointFormat(CLASSIFIER, ("features.0.", "classifier."), "backbone.weights=FILE"),
-    CheckpointFormat(CLASSIFIER, ("layer1.0.conv1.", "fc."), "backbone.weights=FILE"),
-    CheckpointFormat(CLASSIFIER, ("0.weight", "2.weight", "33.weight"), "backbone.weights=FILE"),  # vgg16_reducedfc.pth
+    _classifier(("features.0.", "classifier.")),
+    _classifier(("layer1.0.conv1.", "fc.")),
+    _classifier(("0.weight", "2.weight", "33.weight")),  # vgg16_reducedfc.pth
 )
 
 

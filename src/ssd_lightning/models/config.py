@@ -46,28 +46,26 @@ def to_config(value: Any) -> Any:
     Raises:
         TypeError: the object has no plain form.
     """
+    if isinstance(value, type):
+        return _spec(value, {}, _partial_=True)
     if isinstance(value, ConfigMixin):
-        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), value._arguments)}
+        return _spec(type(value), value._arguments)
     if isinstance(value, functools.partial) and not value.args:
-        arguments = _config_of_arguments(value.func, value.keywords)
-        return {"_target_": _path(value.func), "_partial_": True, **arguments}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"_target_": _path(type(value)), **_config_of_arguments(type(value), fields)}
+        return _spec(value.func, value.keywords, _partial_=True)
+    if dataclasses.is_dataclass(value):
+        return _spec(type(value), {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Mapping):
         return {str(k): to_config(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_config(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, type):
-        return {"_target_": _path(value), "_partial_": True}
     raise TypeError(f"{type(value).__name__} has no plain form; derive it from ConfigMixin")
 
 
-def _config_of_arguments(target: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = _not_in_config(target)
-    return {name: to_config(value) for name, value in arguments.items() if name not in left_out}
+def _spec(target: Any, arguments: Mapping[str, Any], **flags: bool) -> dict[str, Any]:
+    kept = {name: to_config(value) for name, value in arguments.items() if name not in _not_in_config(target)}
+    return {"_target_": f"{target.__module__}.{target.__qualname__}", **flags, **kept}
 
 
 def _not_in_config(target: Any) -> tuple[str, ...]:
@@ -127,10 +125,6 @@ def _targets(config: Any) -> Iterator[str]:
     if isinstance(config, list):
         for value in config:
             yield from _targets(value)
-
-
-def _path(target: Any) -> str:
-    return f"{target.__module__}.{target.__qualname__}"
 
 
 def _trusted(path: str) -> type:

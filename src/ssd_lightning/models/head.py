@@ -45,8 +45,7 @@ class SSDHead(ConfigMixin, nn.Module):
             self.predictor(c, boxes * self.num_logits, i == last) for i, (c, boxes) in enumerate(sizes)
         )
         init(self)
-        if prior_probability is not None:
-            expect_background(self.cls, self.num_logits, prior_probability)
+        expect_background(self.cls, self.num_logits, prior_probability)
 
     def predictor(self, in_channels: int, out_channels: int, is_last_level: bool) -> nn.Module:
         """Build the predictor of one feature map. Its last layer is a convolution."""
@@ -58,9 +57,7 @@ class SSDHead(ConfigMixin, nn.Module):
         Returns:
             Offsets `[B, K, 4]` and logits `[B, K, C + 1]`, in the order of the priors: level, row, column, box.
         """
-        offsets = [_flatten(conv(x), 4) for conv, x in zip(self.box, features, strict=True)]
-        logits = [_flatten(conv(x), self.num_logits) for conv, x in zip(self.cls, features, strict=True)]
-        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+        return _predict(self.box, features, 4), _predict(self.cls, features, self.num_logits)
 
 
 class LiteHead(SSDHead):
@@ -182,16 +179,14 @@ class SharedHead(ConfigMixin, nn.Module):
         self.box = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * 4, separable=separable, bias=True)])
         self.cls = nn.ModuleList([conv3x3(out, boxes_per_cell[0] * self.num_logits, separable=separable, bias=True)])
         init(self)
-        if prior_probability is not None:
-            expect_background(self.cls, self.num_logits, prior_probability)
+        expect_background(self.cls, self.num_logits, prior_probability)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict from the feature maps `[B, in_channels[i], H_i, W_i]`; see `SSDHead.forward`."""
         for_boxes = self.tower(features)
         for_classes = for_boxes if self.cls_tower is None else self.cls_tower(features)
-        offsets = [_flatten(self.box[0](x), 4) for x in for_boxes]
-        logits = [_flatten(self.cls[0](x), self.num_logits) for x in for_classes]
-        return torch.cat(offsets, dim=1), torch.cat(logits, dim=1)
+        box, cls = ([predictors[0]] * len(features) for predictors in (self.box, self.cls))
+        return _predict(box, for_boxes, 4), _predict(cls, for_classes, self.num_logits)
 
 
 class _SharedTower(nn.Module):
@@ -220,14 +215,16 @@ class _SharedTower(nn.Module):
         return maps
 
 
-def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_probability: float) -> None:
-    """Initialise the biases of class predictors so that they predict a given foreground probability.
+def expect_background(predictors: Iterable[nn.Module], num_logits: int, prior_probability: float | None) -> None:
+    """Initialise the biases of class predictors so that they predict a given foreground probability, if any.
 
     Each predictor ends in a convolution with boxes times logits output channels.
 
     Raises:
         ConfigurationError: `prior_probability` is outside (0, 1).
     """
+    if prior_probability is None:
+        return
     if not 0 < prior_probability < 1:
         raise ConfigurationError(f"head.prior_probability is {prior_probability}; it must be between 0 and 1")
     # The softmax of (b, 0, .., 0) over C + 1 classes gives all foreground classes together the probability p.
@@ -244,6 +241,7 @@ def last_convolution(predictor: nn.Module) -> nn.Conv2d:
     return [layer for layer in predictor.modules() if isinstance(layer, nn.Conv2d)][-1]
 
 
-def _flatten(prediction: Tensor, width: int) -> Tensor:
+def _predict(predictors: Iterable[nn.Module], features: Iterable[Tensor], width: int) -> Tensor:
     # The channel index is box * width + (coordinate or class). Move channels last, then merge cells and boxes.
-    return prediction.permute(0, 2, 3, 1).unflatten(3, (-1, width)).flatten(1, 3)
+    maps = (predictor(feature).permute(0, 2, 3, 1) for predictor, feature in zip(predictors, features, strict=True))
+    return torch.cat([cells.unflatten(3, (-1, width)).flatten(1, 3) for cells in maps], dim=1)

@@ -5,7 +5,8 @@ come from their published weights files.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV1, MobileNetV2, MobileNetV3Large, SqueezeNet
@@ -58,6 +59,12 @@ def rules_for(source: str, backbone: object, our_names: Collection[str]) -> list
     raise WeightsError(f"{source} has no network with a {type(backbone).__name__}; it has {known}")
 
 
+def _predictors(boxes: str, classes: str, rules: Mapping[str, str]) -> list[Rule]:
+    """Apply rules for the names below `head.box` and `head.cls` to both; theirs are below `boxes` and `classes`."""
+    names = {"box": boxes, "cls": classes}
+    return [(rf"head\.{ours}\.{rule}", f"{names[ours]}.{theirs}") for ours in names for rule, theirs in rules.items()]
+
+
 def _vgg(prefix: str) -> list[Rule]:
     # Indices of the convolutions of VGG16 without batch norm; with batch norm, other layers have these indices.
     return [
@@ -66,42 +73,35 @@ def _vgg(prefix: str) -> list[Rule]:
     ]
 
 
-SSD_PYTORCH: list[Rule] = [
-    *_vgg("vgg"),
-    (r"norm\.weight", "L2Norm.weight"),
-    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
-    (r"head\.box\.(\d+\.(?:weight|bias))", r"loc.\1"),
-    (r"head\.cls\.(\d+\.(?:weight|bias))", r"conf.\1"),
-]
+def _vgg_ssd(prefix: str, norm: str) -> list[Rule]:
+    return [
+        *_vgg(f"{prefix}vgg"),
+        (r"norm\.weight", f"{prefix}{norm}.weight"),
+        (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"{prefix}extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
+    ]
 
 
-def _lufficc_head(*, lite: bool) -> list[Rule]:
-    predictor = "box_head.predictor"
-    rules: list[Rule] = []
-    for ours, theirs in (("box", "reg_headers"), ("cls", "cls_headers")):
-        if not lite:
-            rules.append((rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{predictor}.{theirs}.\1.\2"))
-            continue
-        rules += [
-            (rf"head\.{ours}\.5\.(weight|bias)", rf"{predictor}.{theirs}.5.\1"),
-            (rf"head\.{ours}\.([0-4])\.0\.([01])\.(\w+)", rf"{predictor}.{theirs}.\1.conv.\2.\3"),
-            (rf"head\.{ours}\.([0-4])\.1\.(\w+)", rf"{predictor}.{theirs}.\1.conv.3.\2"),
-        ]
-    return rules
+PLAIN = {r"(\d+)\.(weight|bias)": r"\1.\2"}
+"""Names in a head of one convolution per level."""
 
+SSD_PYTORCH = [*_vgg_ssd("", "L2Norm"), *_predictors("loc", "conf", PLAIN)]
 
-LUFFICC_VGG: list[Rule] = [
-    *_vgg("backbone.vgg"),
-    (r"norm\.weight", "backbone.l2_norm.weight"),
-    (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extras.{2 * int(m[1]) + int(m[2])}.{m[3]}"),
-    *_lufficc_head(lite=False),
-]
+_lufficc_predictors = partial(_predictors, "box_head.predictor.reg_headers", "box_head.predictor.cls_headers")
+LUFFICC_LITE = _lufficc_predictors(
+    {
+        r"5\.(weight|bias)": r"5.\1",
+        r"([0-4])\.0\.([01])\.(\w+)": r"\1.conv.\2.\3",
+        r"([0-4])\.1\.(\w+)": r"\1.conv.3.\2",
+    }
+)
+
+LUFFICC_VGG = [*_vgg_ssd("backbone.", "l2_norm"), *_lufficc_predictors(PLAIN)]
 
 LUFFICC_MOBILENET_V2: list[Rule] = [
     (r"(features\..+)", r"backbone.\1"),
     (r"extras\.(\d+)\.([01])\.(.+)", r"backbone.extras.\1.conv.\2.\3"),
     (r"extras\.(\d+)\.2\.([01])\.(\w+)", lambda m: f"backbone.extras.{m[1]}.conv.{2 + int(m[2])}.{m[3]}"),
-    *_lufficc_head(lite=True),
+    *LUFFICC_LITE,
 ]
 
 
@@ -128,7 +128,7 @@ LUFFICC_MOBILENET_V3: list[Rule] = [
     (r"(features\.(?:0|16)\..+)", r"backbone.\1"),
     (r"features\.(\d+)\.block\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_block),
     (r"extras\.(\d+)\.(\d)\.(\d|2\.fc[12])\.(\w+)", _lufficc_v3_extra),
-    *_lufficc_head(lite=True),
+    *LUFFICC_LITE,
 ]
 
 
@@ -146,7 +146,7 @@ LUFFICC_EFFICIENTNET: list[Rule] = [
     (r"features\.0\.1\.(\w+)", r"backbone._bn0.\1"),
     (r"features\.(\d)\.(\d)\.block\.(\d)\.(0|1|fc1|fc2)\.(\w+)", _lufficc_efficientnet_block),
     (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extras.{m[1]}.{2 * int(m[2])}.{m[3]}"),
-    *_lufficc_head(lite=False),
+    *_lufficc_predictors(PLAIN),
 ]
 
 
@@ -154,16 +154,9 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
     separable = any(name.startswith("extractor.extras.levels.0.2.") for name in our_names)
     places = ("0", "2.0", "2.2") if separable else ("0", "2")
     pointwise = 3 if "head.cls.0.0.1.weight" in our_names else 2
-    rules: list[Rule] = [
-        (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{m[1]}.{places[int(m[2])]}.{m[3]}"),
-    ]
-    for ours, theirs in (("box", "regression_headers"), ("cls", "classification_headers")):
-        rules += [
-            (rf"head\.{ours}\.(\d+)\.(weight|bias)", rf"{theirs}.\1.\2"),
-            (rf"head\.{ours}\.(\d+)\.0\.([01])\.(\w+)", rf"{theirs}.\1.\2.\3"),
-            (rf"head\.{ours}\.(\d+)\.1\.(\w+)", rf"{theirs}.\1.{pointwise}.\2"),
-        ]
-    return rules
+    extras = (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"extras.{m[1]}.{places[int(m[2])]}.{m[3]}")
+    lite = {r"(\d+)\.0\.([01])\.(\w+)": r"\1.\2.\3", r"(\d+)\.1\.(\w+)": rf"\1.{pointwise}.\2"}
+    return [extras, *_predictors("regression_headers", "classification_headers", {**PLAIN, **lite})]
 
 
 QFGAOHAO_VGG: list[Rule] = [
@@ -195,12 +188,9 @@ QFGAOHAO_MOBILENET_V2: list[Rule] = [
 QFGAOHAO_SQUEEZENET: list[Rule] = [(r"features\.(.+)", r"base_net.\1")]
 
 
-def _torchvision_head(predictor: str) -> list[Rule]:
-    return [
-        (rf"head\.box\.({predictor})", r"head.regression_head.module_list.\1"),
-        (rf"head\.cls\.({predictor})", r"head.classification_head.module_list.\1"),
-    ]
-
+_torchvision_predictors = partial(
+    _predictors, "head.regression_head.module_list", "head.classification_head.module_list"
+)
 
 TORCHVISION_VGG: list[Rule] = [
     (rf"to_conv4_3\.({VGG_TO_CONV4_3})\.(weight|bias)", r"backbone.features.\1.\2"),
@@ -209,7 +199,7 @@ TORCHVISION_VGG: list[Rule] = [
     (r"to_conv7\.10\.(weight|bias)", r"backbone.extra.0.7.3.\1"),
     (r"norm\.weight", "backbone.scale_weight"),
     (r"extras\.(\d+)\.(\d)\.0\.(\w+)", lambda m: f"backbone.extra.{int(m[1]) + 1}.{2 * int(m[2])}.{m[3]}"),
-    *_torchvision_head(r"[0-5]\.(?:weight|bias)"),
+    *_torchvision_predictors({r"([0-5]\.(?:weight|bias))": r"\1"}),
 ]
 
 TORCHVISION_SPLIT = MobileNetV3Large.first_blocks[-1]
@@ -226,7 +216,7 @@ TORCHVISION_MOBILENET_V3: list[Rule] = [
         ),
     ),
     (r"extras\.([0-3]\.[012]\.[01]\.\w+)", r"backbone.extra.\1"),
-    *_torchvision_head(r"[0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias)"),
+    *_torchvision_predictors({r"([0-5]\.(?:0\.0\.weight|0\.1\.\w+|1\.weight|1\.bias))": r"\1"}),
 ]
 
 NETWORKS: dict[str, dict[type, list[Rule]]] = {

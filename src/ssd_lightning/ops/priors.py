@@ -9,6 +9,7 @@ aspect ratio adds a wide box and a tall box.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 import torch
@@ -106,12 +107,10 @@ def fit_to_grids(levels: Sequence[PriorLevel], grids: Sequence[tuple[int, int]])
 
 def _comparison(grids: Sequence[tuple[int, int]], stated: Sequence[tuple[int, int] | None]) -> str:
     rows = ["level   network   priors"]
-    for index in range(max(len(grids), len(stated))):
-        measured = "x".join(map(str, grids[index])) if index < len(grids) else "-"
-        level = stated[index] if index < len(stated) else ()
-        wanted = "any" if level is None else "x".join(map(str, level)) or "-"
+    for number, (grid, level) in enumerate(zip_longest(grids, stated, fillvalue=()), start=1):
+        measured, wanted = ("any" if size is None else "x".join(map(str, size)) or "-" for size in (grid, level))
         differs = measured != wanted and (wanted != "any" or measured == "-")
-        rows.append(f"{index + 1:>5}   {measured:>7}   {wanted:>6}{'   <-- differs' if differs else ''}")
+        rows.append(f"{number:>5}   {measured:>7}   {wanted:>6}{'   <-- differs' if differs else ''}")
     return "\n".join(rows)
 
 

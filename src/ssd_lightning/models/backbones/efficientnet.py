@@ -1,23 +1,22 @@
 """EfficientNet-B3 as lufficc/SSD uses it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import EfficientNet_B3_Weights, efficientnet_b3
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
-from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.backbones.strides import SequenceBackbone, check_strides
 from ssd_lightning.models.config import ConfigMixin
-from ssd_lightning.models.layers import Norm, apply_in_turn
+from ssd_lightning.models.layers import Norm
 from ssd_lightning.ops.normalization import IMAGENET
 
 ENDS = {4: 3, 8: 4, 16: 6, 32: 8}
 """Stride -> number of stages up to the last one of that stride."""
 
 
-class EfficientNetB3(ConfigMixin, nn.Module):
+class EfficientNetB3(ConfigMixin, SequenceBackbone):
     """EfficientNet-B3.
 
     Args:
@@ -41,17 +40,13 @@ class EfficientNetB3(ConfigMixin, nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="EfficientNet-B3"))
+        self.ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="EfficientNet-B3"))
         network = load_backbone(efficientnet_b3(weights=None, norm_layer=norm), weights, EfficientNet_B3_Weights)
-        self.features = network.features[: self._ends[-1]]
+        self.features = network.features[: self.ends[-1]]
         if same_padding:
             _pad_as_tensorflow(self.features)
-        self.out_channels = tuple(self.features[end - 1][-1].out_channels for end in self._ends)
+        self.out_channels = tuple(self.features[end - 1][-1].out_channels for end in self.ends)
         self.normalization = IMAGENET
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `[B, 3, H, W]` to maps of the chosen strides."""
-        return apply_in_turn((self.features[start:end] for start, end in pairwise((0, *self._ends))), images)
 
 
 class SamePadConv2d(nn.Conv2d):

@@ -1,13 +1,13 @@
 """MobileNetV2 and MobileNetV3 as SSDLite uses them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights, mobilenet_v2, mobilenet_v3_large
 from torchvision.ops import SqueezeExcitation
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.checks import require_choice
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
@@ -33,8 +33,7 @@ class _TappedNetwork(nn.Module):
     layers_name: str
 
     def _take(self, features: nn.Sequential, strides: Sequence[int], tap: Tap) -> None:
-        if tap not in ("expansion", "block"):
-            raise ConfigurationError(f"backbone.tap is '{tap}'; it can be expansion or block")
+        require_choice("backbone.tap", tap, get_args(Tap))
         chosen = check_strides(strides, possible=STRIDES, network=type(self).__name__)
         self.features = features
         self.tap = tap

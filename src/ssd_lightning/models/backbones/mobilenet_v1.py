@@ -1,16 +1,15 @@
 """MobileNetV1 (Howard et al., arXiv 1704.04861), which torchvision does not have."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from ssd_lightning.errors import WeightsError
-from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.backbones.pretrained import require_same_names
+from ssd_lightning.models.backbones.strides import SequenceBackbone, check_strides
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import read_tensors
-from ssd_lightning.models.layers import apply_in_turn, conv_block, init_he
+from ssd_lightning.models.layers import conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, MEAN_127_STD_128, Normalization
 
 # (output channels, stride) of the thirteen separable convolutions (table 1 of the paper)
@@ -20,7 +19,7 @@ ENDS = {4: 4, 8: 6, 16: 12, 32: 14}
 """Stride -> number of layers up to the last layer of that stride."""
 
 
-class MobileNetV1(ConfigMixin, nn.Module):
+class MobileNetV1(ConfigMixin, SequenceBackbone):
     """MobileNetV1. Returns the last map of each stride.
 
     Args:
@@ -35,32 +34,23 @@ class MobileNetV1(ConfigMixin, nn.Module):
 
     def __init__(self, *, strides: Sequence[int] = (16, 32), weights: str | None = None) -> None:
         super().__init__()
-        self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="MobileNetV1"))
+        self.ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="MobileNetV1"))
         blocks: list[nn.Module] = [conv_block(3, 32, stride=2, norm_layer=nn.BatchNorm2d)]
         channels = 32
         for out_channels, stride in SEPARABLE:
             blocks.append(_separable(channels, out_channels, stride))
             channels = out_channels
         self.features = nn.Sequential(*blocks)
-        self.out_channels = tuple(SEPARABLE[end - 2][0] for end in self._ends)  # layer 0 is not in SEPARABLE
+        self.out_channels = tuple(SEPARABLE[end - 2][0] for end in self.ends)  # layer 0 is not in SEPARABLE
         init_he(self)
         self.normalization: Normalization = IMAGENET if weights is None else self._load(weights)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
-        return apply_in_turn((self.features[start:end] for start, end in pairwise((0, *self._ends))), images)
-
     def _load(self, weights: str) -> Normalization:
         given = read_tensors(Path(weights), setting="backbone.weights=")
-        theirs = {name.removeprefix("model."): tensor for name, tensor in given.items() if name.startswith("model.")}
-        wanted = self.features.state_dict()
-        renamed = {_classifier_name(name): name for name in wanted}
-        if not renamed.keys() <= theirs.keys() or any(theirs[a].shape != wanted[b].shape for a, b in renamed.items()):
-            raise WeightsError(
-                f"backbone.weights={weights}: not qfgaohao's MobileNetV1, whose names begin with model.0.0.weight; the "
-                f"file's begin with {', '.join(list(given)[:3])}"
-            )
-        self.features.load_state_dict({ours: theirs[name] for name, ours in renamed.items()})
+        given = {name: tensor for name, tensor in given.items() if not name.startswith("fc.")}
+        wanted = {_classifier_name(name): tensor for name, tensor in self.features.state_dict().items()}
+        require_same_names(given, wanted, weights, "qfgaohao's MobileNetV1")
+        self.features.load_state_dict({name: given[_classifier_name(name)] for name in self.features.state_dict()})
         return MEAN_127_STD_128
 
 
@@ -72,7 +62,7 @@ def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
 
 
 def _classifier_name(ours: str) -> str:
-    """Convert a name to that of a block with one flat list of six layers: 3.1.0.weight becomes 3.3.weight."""
+    """Convert a name to that of a block with one flat list of six layers: 3.1.0.weight becomes model.3.3.weight."""
     block, *inner, kind = ours.split(".")
     index = int(inner[0]) if len(inner) == 1 else int(inner[0]) * 3 + int(inner[1])
-    return f"{block}.{index}.{kind}"
+    return f"model.{block}.{index}.{kind}"

@@ -1,6 +1,7 @@
 """Load torchvision's pretrained backbones by name (from its cache or a download) or from a file."""
 
 import socket
+from collections.abc import Mapping
 from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
@@ -66,17 +67,25 @@ def load_backbone(network: nn.Module, weights: str | None, names: type[Enum]) ->
     """
     if weights is None:
         return network
-    given = read_backbone_weights(weights, names)
-    wanted = network.state_dict()
-    kept = {name: tensor for name, tensor in given.items() if not name.startswith(("classifier.", "fc."))}
-    needed = [name for name in wanted if not name.startswith(("classifier.", "fc."))]
-    wrong = [name for name in needed if name not in kept or kept[name].shape != wanted[name].shape]
-    wrong += [name for name in kept if name not in wanted]
-    if wrong:
-        kind = type(network).__name__
-        raise WeightsError(
-            f"backbone.weights={weights}: these are not torchvision's {kind}: {len(wrong)} names or shapes differ, "
-            f"first {wrong[0]}; the file begins with {', '.join(list(given)[:3])}"
-        )
-    network.load_state_dict(kept, strict=False)
+    given, wanted = (
+        {name: tensor for name, tensor in state.items() if not name.startswith(("classifier.", "fc."))}
+        for state in (read_backbone_weights(weights, names), network.state_dict())
+    )
+    require_same_names(given, wanted, weights, f"torchvision's {type(network).__name__}")
+    network.load_state_dict(given, strict=False)
     return network
+
+
+def require_same_names(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], weights: str, kind: str) -> None:
+    """Check that the weights of a file have the names and shapes of a network.
+
+    Raises:
+        WeightsError: they have not; the message contains the file and the first difference.
+    """
+    wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    wrong += given.keys() - wanted.keys()
+    if wrong:
+        raise WeightsError(
+            f"backbone.weights={weights}: not {kind}: {len(wrong)} names or shapes differ, first {wrong[0]}; the file "
+            f"begins with {', '.join(list(given)[:3]) or 'other names'}"
+        )

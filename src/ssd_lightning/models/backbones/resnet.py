@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models import ResNet34_Weights, ResNet50_Weights, resnet34, resnet50
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.checks import require_choice
 from ssd_lightning.models.backbones.pretrained import load_backbone
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
@@ -41,10 +41,8 @@ class ResNet(ConfigMixin, nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if depth not in NETWORKS:
-            raise ConfigurationError(f"backbone.depth is {depth}; it can be 34 or 50")
-        if maps not in ("conv4", "conv3_to_conv5"):
-            raise ConfigurationError(f"backbone.maps is '{maps}'; it can be conv4 or conv3_to_conv5")
+        require_choice("backbone.depth", depth, (*NETWORKS,))
+        require_choice("backbone.maps", maps, ("conv4", "conv3_to_conv5"))
         make, names = NETWORKS[depth]
         network = load_backbone(make(weights=None), weights, names)
         stem = (network.conv1, network.bn1, network.relu, network.maxpool)

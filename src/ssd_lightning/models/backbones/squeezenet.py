@@ -1,22 +1,20 @@
 """SqueezeNet 1.1 as qfgaohao's SSDLite uses it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from ssd_lightning.models.backbones.pretrained import load_backbone
-from ssd_lightning.models.backbones.strides import check_strides
+from ssd_lightning.models.backbones.strides import SequenceBackbone, check_strides
 from ssd_lightning.models.config import ConfigMixin
-from ssd_lightning.models.layers import apply_in_turn
 from ssd_lightning.ops.normalization import IMAGENET
 
 ENDS = {4: 5, 8: 8, 16: 12}
 """Stride -> number of layers up to the map of that stride: before the next pooling, or the last fire module."""
 
 
-class SqueezeNet(ConfigMixin, nn.Module):
+class SqueezeNet(ConfigMixin, SequenceBackbone):
     """SqueezeNet 1.1. Returns the maps of the strides, and the last fire module's output for the extra layers only.
 
     Args:
@@ -34,17 +32,13 @@ class SqueezeNet(ConfigMixin, nn.Module):
 
     def __init__(self, *, strides: Sequence[int] = (16,), ceil_mode: bool = True, weights: str | None = None) -> None:
         super().__init__()
-        self._ends = tuple(ENDS[s] for s in check_strides(strides, possible=(*ENDS,), network="SqueezeNet"))
+        chosen = check_strides(strides, possible=(*ENDS,), network="SqueezeNet")
         network = load_backbone(squeezenet1_1(weights=None), weights, SqueezeNet1_1_Weights)
         self.features = network.features
         for layer in self.features:
             if isinstance(layer, nn.MaxPool2d):
                 layer.ceil_mode = ceil_mode
-        channels = {5: 128, 8: 256, 12: 512}  # of the fire modules at these ends
-        self.out_channels = (*(channels[end] for end in self._ends), 512)
+        self.ends = (*(ENDS[stride] for stride in chosen), len(self.features))
+        channels = {4: 128, 8: 256, 16: 512}  # of the fire modules at these strides
+        self.out_channels = (*(channels[stride] for stride in chosen), 512)
         self.normalization = IMAGENET
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
-        places = pairwise((0, *self._ends, len(self.features)))
-        return apply_in_turn((self.features[start:end] for start, end in places), images)

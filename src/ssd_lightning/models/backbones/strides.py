@@ -1,8 +1,28 @@
 """Choice of a backbone's feature maps by their strides."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.layers import apply_in_turn
+
+
+class SequenceBackbone(nn.Module):
+    """Base class of backbones that are one sequence of layers. Its feature maps are taken between them.
+
+    Attributes:
+        features: all layers.
+        ends: number of layers up to each feature map.
+    """
+
+    features: nn.Sequential
+    ends: tuple[int, ...]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images `[B, 3, H, W]` to maps `[B, out_channels[i], H_i, W_i]`."""
+        return apply_in_turn((self.features[start:end] for start, end in pairwise((0, *self.ends))), images)
 
 
 def check_strides(

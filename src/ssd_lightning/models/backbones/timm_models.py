@@ -16,7 +16,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones.strides import check_strides
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.files import first_line, read_tensors
-from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.normalization import IMAGENET, Normalization
 
 NO_SUCH_MAPS = (AssertionError, IndexError, KeyError, RuntimeError, ValueError)
 """What timm raises for feature maps that a network does not have."""
@@ -60,10 +60,10 @@ class TimmBackbone(ConfigMixin, nn.Module):
             self._load(name, out_indices, weights)
         info: Any = self.network.feature_info
         self.out_channels: tuple[int, ...] = tuple(info.channels())
-        settings = timm.get_pretrained_cfg(name)
-        mean, std = (settings.mean, settings.std) if settings else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        red, green, blue = (255 * value for value in mean)
-        self.normalization = Normalization((red, green, blue), tuple(255 * value for value in std))  # type: ignore[arg-type]
+        self.normalization = IMAGENET
+        if settings := timm.get_pretrained_cfg(name):
+            mean, std = (tuple(255 * value for value in values) for values in (settings.mean, settings.std))
+            self.normalization = Normalization(mean, std)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to the chosen maps `[B, out_channels[i], H_i, W_i]`."""

@@ -3,13 +3,13 @@
 import logging
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_BN_Weights, VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
-from ssd_lightning.errors import ConfigurationError, WeightsError
-from ssd_lightning.models.backbones.pretrained import read_backbone_weights
+from ssd_lightning.checks import require_choice
+from ssd_lightning.errors import WeightsError
+from ssd_lightning.models.backbones.pretrained import read_backbone_weights, require_same_names
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.layers import L2Norm, conv_block, init_he
 from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_RGB, TORCHVISION_SSD, Normalization
@@ -42,8 +42,7 @@ class VGG16(ConfigMixin, nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if conv4_3_norm not in ("l2", "batch"):
-            raise ConfigurationError(f"backbone.conv4_3_norm is '{conv4_3_norm}'; it can be l2 or batch")
+        require_choice("backbone.conv4_3_norm", conv4_3_norm, ("l2", "batch"))
         layers = make_layers(cfgs["D"], batch_norm=batch_norm)
         pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         layers[pools[2]].ceil_mode = True  # 75 -> 38, so that the first grid has step 8 over all 300 pixels
@@ -74,55 +73,33 @@ class VGG16(ConfigMixin, nn.Module):
 
     def _load(self, weights: str, batch_norm: bool) -> Normalization:
         state = read_backbone_weights(weights, VGG16_BN_Weights if batch_norm else VGG16_Weights)
-        if "0.weight" in state and not batch_norm:  # vgg16_reducedfc.pth
-            return self._load_reduced(weights, state)
-        convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
+        layers = nn.Sequential(*self.to_conv4_3, *self.to_conv7)  # numbered as torchvision's `features`
+        if "0.weight" in state and not batch_norm:  # one list of layers, with fc6 and fc7 already decimated
+            require_same_names(state, layers.state_dict(), weights, "vgg16_reducedfc.pth")
+            layers.load_state_dict(state)
+            return SUBTRACT_MEAN_RGB
+        kind = "torchvision's VGG16 with batch norm" if batch_norm else "torchvision's VGG16"
+        given = {name: tensor for name, tensor in state.items() if name.startswith("features.")}
+        *_, conv6, conv7 = (index for index, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
         try:
-            self._load_features(state, count=26 if batch_norm else 13)
             # The paper's a-trous conversion: every 4th of 4096 channels, every 3rd of 7 x 7 positions.
-            fc6, fc6_bias = state["classifier.0.weight"], state["classifier.0.bias"]
-            fc7, fc7_bias = state["classifier.3.weight"], state["classifier.3.bias"]
-            fc6, fc6_bias = fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3], fc6_bias[::4]
-            fc7, fc7_bias = fc7.view(4096, 4096, 1, 1)[::4, ::4], fc7_bias[::4]
-            if not fc6.isfinite().all():
-                log.info("backbone.weights: no fc6 and fc7 in these weights; conv6 and conv7 start from scratch")
-                return TORCHVISION_SSD
-            _copy(convolutions[13], fc6, fc6_bias)
-            _copy(convolutions[14], fc7, fc7_bias)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            kind = "VGG16 with batch norm" if batch_norm else "VGG16"
-            raise WeightsError(f"backbone.weights={weights}: not torchvision's {kind}: {error}") from error
-        return IMAGENET
-
-    def _load_features(self, state: dict[str, Tensor], *, count: int) -> None:
-        """Load conv1_1 to conv5_3 and their batch norms, if any: `count` layers in total."""
-        ours = [layer for layer in (*self.to_conv4_3, *self.to_conv7) if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
-        names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and ".weight" in name]
-        if len(names) != count:
-            raise ValueError(f"it has {len(names)} layers with weights under 'features.', expected {count}")
-        for layer, name in zip(ours[:count], names, strict=True):
-            layer.load_state_dict({key: state[f"{name}.{key}"] for key in layer.state_dict()})
-
-    def _load_reduced(self, weights: str, state: dict[str, Tensor]) -> Normalization:
-        """Load `vgg16_reducedfc.pth`: one flat list of layers with fc6 and fc7 already decimated."""
-        layers = dict(enumerate([*self.to_conv4_3, *self.to_conv7]))
-        try:
-            for name in state:
-                index, _, kind = name.partition(".")
-                layer = layers[int(index)]
-                if kind == "weight" and isinstance(layer, nn.Conv2d):
-                    _copy(layer, state[name], state[f"{index}.bias"])
-            if len(state) != 2 * sum(isinstance(layer, nn.Conv2d) for layer in layers.values()):
-                raise ValueError(f"it has {len(state)} tensors")
-        except (KeyError, ValueError) as error:
-            raise WeightsError(f"backbone.weights={weights}: not vgg16_reducedfc.pth: {error}") from error
-        return SUBTRACT_MEAN_RGB
-
-
-def _copy(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-    if layer.weight.shape != weight.shape:
-        raise ValueError(f"a layer of shape {tuple(layer.weight.shape)} got weights of {tuple(weight.shape)}")
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        if layer.bias is not None:  # no bias if a batch norm follows
-            layer.bias.copy_(bias)
+            fc6 = state["classifier.0.weight"].view(4096, 512, 7, 7)[::4, :, ::3, ::3]
+            fc7 = state["classifier.3.weight"].view(4096, 4096, 1, 1)[::4, ::4]
+            biases = {
+                f"features.{conv6}.bias": state["classifier.0.bias"][::4],
+                f"features.{conv7}.bias": state["classifier.3.bias"][::4],
+            }
+        except (KeyError, RuntimeError) as error:
+            raise WeightsError(f"backbone.weights={weights}: not {kind}: {error}") from error
+        has_fc = bool(fc6.isfinite().all())
+        if has_fc:
+            given |= {f"features.{conv6}.weight": fc6, f"features.{conv7}.weight": fc7}
+            given |= {} if batch_norm else biases
+        else:
+            log.info("backbone.weights: no fc6 and fc7 in these weights; conv6 and conv7 start from scratch")
+        ours = nn.ModuleDict({"features": layers})
+        new = tuple(f"features.{index}." for index in range(conv6, len(layers)))
+        wanted = {name: own for name, own in ours.state_dict().items() if name in given or not name.startswith(new)}
+        require_same_names(given, wanted, weights, kind)
+        ours.load_state_dict(given, strict=False)
+        return IMAGENET if has_fc else TORCHVISION_SSD
