@@ -27,12 +27,3 @@ def test_sizes_are_held_at_the_largest_ratio(offset: float, ratio: float) -> Non
     prior = torch.tensor([[0.5, 0.5, 0.1, 0.2]])
     decoded = decode(torch.tensor([[0, 0, offset, offset]]), prior)
     torch.testing.assert_close(decoded[:, 2:], prior[:, 2:] * ratio)
-
-
-def test_decode_is_float32_whatever_comes_in() -> None:
-    priors = torch.rand(50, 4) + 0.1
-    offsets = torch.randn(2, 50, 4).bfloat16()
-    with torch.autocast("cpu", torch.bfloat16):
-        decoded = decode(offsets, priors)
-    assert decoded.dtype is torch.float32
-    assert torch.equal(decoded, decode(offsets.float(), priors))

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from ssd_lightning.ops import nms as nms_module
 from ssd_lightning.ops.nms import _nms_of_pairs, batched_nms, batched_soft_nms
@@ -44,17 +45,10 @@ def test_equal_boxes_and_boxes_without_area(decay: str) -> None:
 
 def slow_nms(boxes_xyxy: Tensor, group: Tensor, iou_threshold: float) -> list[bool]:
     """The best box of a group removes what overlaps it too much, then the best of the others does, and so on."""
-    kept: list[bool] = []
-    for index, (x1, y1, x2, y2) in enumerate(boxes_xyxy):
-        removed = False
-        for before in range(index):
-            if kept[before] and group[before] == group[index]:
-                u1, v1, u2, v2 = boxes_xyxy[before]
-                width, height = x2.minimum(u2) - x1.maximum(u1), y2.minimum(v2) - y1.maximum(v1)
-                common = width.clamp(min=0) * height.clamp(min=0)
-                union = (u2 - u1) * (v2 - v1) + (x2 - x1) * (y2 - y1) - common
-                removed = removed or bool(common / union > iou_threshold)
-        kept.append(not removed)
+    overlap, kept = box_iou(boxes_xyxy, boxes_xyxy), []
+    for index in range(len(boxes_xyxy)):
+        better = [before for before in range(index) if kept[before] and group[before] == group[index]]
+        kept.append(not (overlap[better, index] > iou_threshold).any())
     return kept
 
 
