@@ -9,9 +9,13 @@ from PIL import Image, ImageDraw
 SIDE_PX = 256
 
 
-def write_bananas(root: Path, *, num_train: int, num_val: int, seed: int = 0) -> None:
-    """Write `bananas_train` and `bananas_val` with `label.csv` and `images/`, as d2l's archive has them."""
-    rng = np.random.default_rng(seed)
+def write_bananas(root: Path, *, num_train: int, num_val: int) -> dict[Path, tuple[int, int, int, int]]:
+    """Write `bananas_train` and `bananas_val` with `label.csv` and `images/`, as d2l's archive has them.
+
+    Returns:
+        The images of `bananas_val`, and the box of each in pixels.
+    """
+    rng, boxes = np.random.default_rng(0), {}
     for split, count in (("bananas_train", num_train), ("bananas_val", num_val)):
         folder = root / split / "images"
         folder.mkdir(parents=True)
@@ -19,9 +23,10 @@ def write_bananas(root: Path, *, num_train: int, num_val: int, seed: int = 0) ->
             writer = csv.writer(stream)
             writer.writerow(["img_name", "label", "xmin", "ymin", "xmax", "ymax"])
             for index in range(count):
-                image, box = draw_banana(rng)
+                image, boxes[folder / f"{index}.png"] = draw_banana(rng)
                 image.save(folder / f"{index}.png")
-                writer.writerow([f"{index}.png", 0, *box])
+                writer.writerow([f"{index}.png", 0, *boxes[folder / f"{index}.png"]])
+    return {path: box for path, box in boxes.items() if "bananas_val" in path.parts}
 
 
 def draw_banana(rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int, int, int]]:

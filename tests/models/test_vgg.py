@@ -159,7 +159,7 @@ def test_without_the_file_one_sentence_says_which_and_where(error: Exception, mo
 
 
 def test_weights_that_do_not_exist() -> None:
-    answer = r"IMAGENET1K_FEATURES: neither a file nor one of IMAGENET1K_V1; backbone\.weights=null"
+    answer = r"IMAGENET1K_FEATURES: neither a file nor one of IMAGENET1K_V1, DEFAULT; backbone\.weights=null"
     is_refused("IMAGENET1K_FEATURES", answer, batch_norm=True)
 
 
