@@ -45,7 +45,7 @@ class EfficientNetB3(ConfigMixin, SequenceBackbone):
         self.features = network.features[: self.ends[-1]]
         if same_padding:
             _pad_as_tensorflow(self.features)
-        self.out_channels = tuple(self.features[end - 1][-1].out_channels for end in self.ends)
+        self.out_channels = tuple(network.features[end - 1][-1].out_channels for end in self.ends)
         self.normalization = IMAGENET
 
 

@@ -63,7 +63,7 @@ class TimmBackbone(ConfigMixin, nn.Module):
         self.normalization = IMAGENET
         if settings := timm.get_pretrained_cfg(name):
             mean, std = (tuple(255 * value for value in values) for values in (settings.mean, settings.std))
-            self.normalization = Normalization(mean, std)  # type: ignore[arg-type]
+            self.normalization = Normalization(mean, std)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images `[B, 3, H, W]` to the chosen maps `[B, out_channels[i], H_i, W_i]`."""
