@@ -1,3 +1,5 @@
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 from torch import nn
 
 from helpers.choices import without_initialization
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.models.backbones import (
     EfficientNetB3,
     MobileNetV1,
@@ -15,9 +17,11 @@ from ssd_lightning.models.backbones import (
     SqueezeNet,
     TimmBackbone,
 )
+from ssd_lightning.models.backbones.mobilenet_v1 import SEPARABLE
 from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.ssd import measure_grids
+from ssd_lightning.ops.normalization import MEAN_127_STD_128
 
 ALL = (4, 8, 16, 32)
 # class, settings, strides by default, and channels of all its maps
@@ -68,6 +72,35 @@ def test_a_network_of_timm_with_four_maps_needs_no_indices() -> None:
         backbone = TimmBackbone(name="convnext_atto")
         assert TimmBackbone(name="convnext_atto", out_indices=[1, 2, 3]).out_channels == backbone.out_channels
     assert measure_grids(backbone, (64, 96)) == [(8, 12), (4, 6), (2, 3)]
+
+
+def test_a_classifier_of_qfgaohaos_fills_mobilenet_v1(tmp_path: Path) -> None:
+    def block(channels: int, out: int, stride: int) -> nn.Sequential:
+        depthwise = nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False)
+        pointwise = nn.Conv2d(channels, out, 1, bias=False)
+        return nn.Sequential(depthwise, nn.BatchNorm2d(channels), nn.ReLU(), pointwise, nn.BatchNorm2d(out), nn.ReLU())
+
+    first = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+    widths = pairwise([(32, 2), *SEPARABLE])
+    theirs = nn.Sequential(first, *(block(before, out, stride) for (before, _), (out, stride) in widths)).eval()
+    weights = {f"model.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({**weights, "fc.weight": torch.zeros(9, 1024)}, tmp_path / "v1.pth")
+    with without_initialization():
+        ours = MobileNetV1(weights=str(tmp_path / "v1.pth")).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images)[-1], theirs(images))
+    assert ours.normalization == MEAN_127_STD_128
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(MobileNetV1, "qfgaohao's MobileNetV1"), (SqueezeNet, "torchvision's SqueezeNet")]
+)
+def test_weights_of_another_network_are_refused(make: Any, kind: str, tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(2), "layer1.0.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    answer = rf"other\.pth: not {kind}: \d+ names or shapes differ, first \S+; the file begins with layer1\.0\.weight"
+    with torch.device("meta"), pytest.raises(WeightsError, match=answer):
+        make(weights=str(tmp_path / "other.pth"))
 
 
 def test_squeezenet_has_finer_maps_before_its_poolings() -> None:
