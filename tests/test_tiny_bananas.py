@@ -14,9 +14,9 @@ from ssd_lightning.inference.detector import Detector
 @pytest.mark.slow
 def test_one_tight_box_a_image_above_nine_tenths(tmp_path: Path) -> None:
     """At a quarter of the book's 256 x 256 pixels, so that a CPU trains in a minute."""
-    boxes = write_bananas(tmp_path / "bananas", num_train=160, num_val=20)
+    boxes = write_bananas(tmp_path / "bananas", num_train=240, num_val=20)
     run_command(tmp_path, "train", "experiment=tiny_bananas", "data.root=bananas", "hydra.run.dir=run",
-        "image_size=[128,128]", "trainer.max_epochs=10", "data.num_workers=0", "trainer.accelerator=cpu",
+        "image_size=[128,128]", "trainer.max_epochs=12", "data.num_workers=0", "trainer.accelerator=cpu",
         "trainer.enable_progress_bar=false", "report=false", "callbacks.dashboard=null",
     )  # fmt: skip
     ious = []

@@ -91,12 +91,10 @@ ORIGINS = (
 
 
 def distance_of_priors(origin: CheckpointFormat, priors_cxcywh: Tensor) -> float:
-    """Compute the largest difference between priors `[K, 4]` and those that the weights were trained with.
+    """Compute the largest difference between priors `[K, 4]` and those of another project's network.
 
-    0 if the format does not specify priors, infinity if the numbers of priors differ.
+    Infinity if the numbers of priors differ.
     """
-    if not origin.priors:
-        return 0.0
     side, levels = PUBLISHED[origin.priors]
     theirs = make_priors(levels, side, clip=origin.clip)
     if theirs.shape != priors_cxcywh.shape:
