@@ -36,16 +36,11 @@ def chosen(resume: str | None, *overrides: str) -> str:
 
 
 def test_auto_goes_on_with_the_newest_run_of_the_same_overrides() -> None:
-    begin("a", "seed=1", "experiment=x", age_s=30)
-    wanted = begin("b", "experiment=x", "seed=1", age_s=20)
-    begin("c", "experiment=x", "seed=2", age_s=10)
-    begin("d", "experiment=x", "seed=1", over=True)
-    assert chosen("auto", "resume=auto", "seed=1", "experiment=x") == str(wanted)
-
-
-def test_an_override_with_a_reference_is_compared_as_it_was_written() -> None:
-    wanted = begin("a", "name=x_${seed}")
-    assert chosen("auto", "name=x_${seed}") == str(wanted)
+    begin("a", "seed=1", "name=x_${seed}", age_s=30)
+    wanted = begin("b", "name=x_${seed}", "seed=1", age_s=20)
+    begin("c", "name=x_${seed}", "seed=2", age_s=10)
+    begin("d", "name=x_${seed}", "seed=1", over=True)
+    assert chosen("auto", "resume=auto", "seed=1", "name=x_${seed}") == str(wanted)  # compared as it was written
 
 
 def test_auto_without_such_a_run_and_no_resume_are_new_runs() -> None:
@@ -106,33 +101,29 @@ def test_runs_whose_overrides_cannot_be_read_are_passed_over(unreadable: str) ->
 
 
 def test_a_job_that_slurm_starts_again_has_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}
-    assert started_at(environment) == "slurm_17_0"
-    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
-    assert started_at(environment | array) == "slurm_5_3_0"
+    job, array = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0"}, {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}
+    assert started_at(job) == "slurm_17_0"
+    assert started_at(job | array) == "slurm_5_3_0"
     assert started_at({"SLURM_JOB_ID": "17"}).startswith("20")  # a shell on a node: every run has its own
     assert not is_restarted()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert is_restarted()
 
 
-def test_processes_of_one_torchrun_have_the_same_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"TORCHELASTIC_RUN_ID": "none"}
-    first = started_at(environment)
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    assert started_at(environment) == first
+only_linux = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="only Linux tells when a process began")
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="only Linux tells when a process was started")
-def test_that_is_the_time_when_the_parent_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+@only_linux
+def test_processes_of_one_torchrun_have_the_time_at_which_it_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     before = time.time()
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    torchrun = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        monkeypatch.setattr(os, "getppid", lambda: child.pid)
+        monkeypatch.setattr(os, "getppid", lambda: torchrun.pid)
         seconds = [time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(before + late)) for late in range(-2, 4)]
+        monkeypatch.setattr(time, "time", lambda: 0.0)
         assert started_at({"TORCHELASTIC_RUN_ID": "none"}) in seconds
     finally:
-        child.communicate(b"\n")
+        torchrun.communicate(b"\n")
 
 
 PROGRAM = """
@@ -144,7 +135,7 @@ print(now - command_start("program"), now - command_start("another", "program.py
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="Linux tells when a process began")
+@only_linux
 def test_a_command_begins_with_its_process_where_that_runs_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     for arguments, begun in ((["-m", "program"], (True, False)), (["program.py"], (False, True))):

@@ -1,5 +1,6 @@
 """Choose the directory of a run. This module does not import torch, since Hydra calls it first."""
 
+import itertools
 import os
 import sys
 import time
@@ -41,10 +42,8 @@ def unused(folder: Path) -> Path:
     """Append a number to a timestamped directory if another run started in the same second."""
     if not folder.name[0].isdigit() or "TORCHELASTIC_RUN_ID" in os.environ:  # its ranks must share one
         return folder
-    number, free = 2, folder
-    while free.exists():
-        number, free = number + 1, folder.with_name(f"{folder.name}_{number}")
-    return free
+    numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], numbered) if not path.exists())
 
 
 def is_restarted() -> bool:
@@ -54,23 +53,13 @@ def is_restarted() -> bool:
 
 
 def newest_unfinished(folder: Path, overrides: Sequence[str]) -> Path | None:
-    """Find the newest unfinished run in a folder that was started with the same overrides; None if there is none.
-
-    Args:
-        folder: parent of the run directories.
-        overrides: overrides of the command line; their order and `resume` are ignored.
-    """
+    """Find the newest unfinished run in a folder that was started with the same overrides, in any order."""
     wanted = _deciding(overrides)
     return next((run for run in _unfinished(folder) if _deciding(_overrides_of(run)) == wanted), None)
 
 
 def why_new(run: Path, overrides: Sequence[str]) -> str:
-    """Explain why `resume=auto` did not continue an unfinished run next to a new one.
-
-    Args:
-        run: directory of the new run.
-        overrides: overrides of the command line.
-    """
+    """Explain why `resume=auto` did not continue an unfinished run next to a new `run` with these overrides."""
     others = [other for other in _unfinished(run.parent) if other.resolve() != run.resolve()]
     if not others:
         return f"no run in {run.parent} is unfinished"
@@ -82,12 +71,11 @@ def why_new(run: Path, overrides: Sequence[str]) -> str:
 def _unfinished(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    # A rejected command leaves a directory without a record.
-    runs = sorted((path for path in folder.iterdir() if (path / RECORD).is_file()), key=_age)
     repeated = CommandLine.current().repeated_run  # by `--config-path`, which is not an override
     wanted = str(repeated) if repeated else None
-    unfinished = [run for run in runs if not (run / RESULT).is_file()]
-    return [run for run in unfinished if (read_json(run / RECORD) or {}).get("repeats") == wanted]
+    # A rejected command leaves a directory without a record.
+    runs = [run for run in folder.iterdir() if (run / RECORD).is_file() and not (run / RESULT).is_file()]
+    return [run for run in sorted(runs, key=_age) if (read_json(run / RECORD) or {}).get("repeats") == wanted]
 
 
 def _age(run: Path) -> tuple[float, str]:
@@ -159,8 +147,7 @@ def _start_of(process: int) -> float | None:
     since_boot = _start_since_boot(process)
     if since_boot is None:
         return None
-    lines = Path("/proc/stat").read_text().splitlines()
-    return since_boot + next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+    return since_boot + int(Path("/proc/stat").read_text().partition("\nbtime ")[2].split()[0])
 
 
 def _start_since_boot(process: int) -> float | None:

@@ -66,10 +66,11 @@ def gradients(normalizer: str, accumulate: int, rank: int, world_size: int, devi
     return torch.cat([weight.grad.flatten() for weight in net.parameters() if weight.grad is not None]).cpu()
 
 
-def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
-    """mAP of drawn detections, of which this rank sees its share."""
+def scores(num_images: int, rank: int, world_size: int) -> tuple[dict[str, Tensor], list[Tensor], int]:
+    """Give mAP of drawn detections, of which this rank sees its share, all of them, and the number of its own."""
     metric = VOCMeanAveragePrecision(2)
-    for image in range(rank, num_images, world_size):  # none for a rank, unlike the sampler
+    twice = [0] if num_images > world_size else []
+    for image in (*range(rank, num_images, world_size), *twice):  # none for a rank, unlike the sampler
         generator = torch.Generator().manual_seed(image)
         target = draw_target(generator, image + 1)
         noise = 0.02 * torch.randn(len(target["boxes"]), 4, generator=generator)
@@ -77,17 +78,16 @@ def mean_ap(num_images: int, rank: int, world_size: int) -> dict[str, Tensor]:
         labels = torch.cat([target["labels"], torch.tensor([1, 2])])
         scores = torch.rand(len(boxes), generator=generator).sort(descending=True).values
         metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [target])
-    return metric.compute()
+    keys, everything = metric.seen_by_all()
+    seen = [keys, everything.sizes_px, *everything.detections, *everything.objects]
+    return metric.compute(), seen, len(metric.evaluation().sizes_px)
 
 
-def annotations(*, count: int = 3, shift: float = 0.0, name: str = "image", folder: str = "images") -> AnnotationTable:
+def annotations(*, count: int = 3, shift: float = 0.0, folder: str = "images") -> AnnotationTable:
     boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
-    one, no = np.array([1]), np.array([False])
+    objects = boxes, np.array([1]), np.array([False])
     return AnnotationTable.of(
-        [
-            ImageAnnotation(f"{name}{index}", Path(folder, f"{index}.jpg"), (20, 30), boxes, one, no)
-            for index in range(count)
-        ]
+        [ImageAnnotation(f"image{i}", Path(folder, f"{i}.jpg"), (20, 30), *objects) for i in range(count)]
     )
 
 
@@ -133,6 +133,6 @@ def run_rank(rank: int, world_size: int, folder: Path, backend: str) -> None:
         "heard": heard(rank),
     }
     if backend == "gloo":  # metrics lie on the processor here; the backend has to be its
-        results["mean_ap"] = {count: mean_ap(count, rank, world_size) for count in (IMAGES, 1)}
+        results["scores"] = {count: scores(count, rank, world_size) for count in (IMAGES, 1)}
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -1,6 +1,7 @@
 """A small run that can be cut off anywhere and gone on with."""
 
 import random
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.fault_tolerance.rng_state import RNGState
 from ssd_lightning.training.schedules import cosine
 
+CLASSES = ("cat", "dog")
 NUM_IMAGES, BATCH_SIZE, EPOCHS = 11, 2, 3  # five batches an epoch, and an image left over; three of a validation
 
 
@@ -37,18 +39,22 @@ class PowerCut(Exception):
     """The run ends here."""
 
 
-class Cut(pl.Callback):
-    """Ends a run in the named hook, at its nth call."""
+def cut_power() -> None:
+    raise PowerCut
 
-    def __init__(self, hook: str, call: int) -> None:
+
+class At(pl.Callback):
+    """Does something in the named hook, at its nth call."""
+
+    def __init__(self, hook: str, call: int, action: Callable[[], object] = cut_power) -> None:
         self.calls = 0
 
-        def cut(*arguments: Any) -> None:
+        def act(*arguments: Any) -> None:
             self.calls += 1
             if self.calls == call:
-                raise PowerCut
+                action()
 
-        setattr(self, hook, cut)
+        setattr(self, hook, act)
 
 
 class NoisyModule(SSDModule):
@@ -62,18 +68,13 @@ class NoisyModule(SSDModule):
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 
 
-def module(optimizer: Any = SGD) -> NoisyModule:
+def module(**settings: Any) -> NoisyModule:
     torch.manual_seed(0)
-    return NoisyModule(
-        net=small_net(),
-        loss=MultiBoxLoss(),
-        optimizer=optimizer,
-        scheduler=partial(cosine, warmup_steps=2),
-        class_names=("cat", "dog"),
-    )
+    given = {"optimizer": SGD, "scheduler": partial(cosine, warmup_steps=2), "class_names": CLASSES, **settings}
+    return NoisyModule(net=small_net(), loss=MultiBoxLoss(), **given)
 
 
-def images(folder: Path, count: int = NUM_IMAGES) -> list[ImageAnnotation]:
+def images(folder: Path, count: int) -> list[ImageAnnotation]:
     records = []
     for index in range(count):
         path = folder / f"{index}.png"
@@ -96,7 +97,7 @@ def data(
         val={},
         test={},
         image_size=32,
-        class_names=("cat", "dog"),
+        class_names=CLASSES,
         repeat_rare=repeat_rare,
         repeat_threshold=0.9,
         seed=3,
@@ -127,7 +128,7 @@ def fit(
         RNGState(),
         MovingAverage(decay=0.7),
         *callbacks,
-        *([Cut(*cut)] if cut else []),
+        *([At(*cut)] if cut else []),
         BestCheckpoint(dirpath=str(kept)),
         LastCheckpoint(dirpath=str(kept), every_n_steps=every_n_steps, every_n_minutes=None),
     ]
@@ -156,26 +157,12 @@ def everything(run: Path, name: str = "last") -> dict[str, Any]:
     return kept | {"best": best["best_model_score"]}
 
 
-def difference(run: Path, other: Path, *names: str) -> str | None:
-    """Name the first place where the last or the best checkpoints of two runs are not the same bit for bit."""
-    found = (
-        first_difference(everything(run, name), everything(other, name), name) for name in names or ("last", "best")
-    )
-    return next(filter(None, found), None)
+def assert_same(one: Any, two: Any) -> None:
+    """Compare tensors and numbers in nested containers bit for bit."""
+    torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
-def first_difference(one: Any, two: Any, where: str = "") -> str | None:
-    """Name the first place where two nested containers are not the same bit for bit."""
-    if isinstance(one, Tensor):
-        return None if torch.equal(one, two) else where
-    if isinstance(one, dict):
-        if one.keys() != two.keys():
-            return f"{where} keys"
-        found = (first_difference(one[key], two[key], f"{where}.{key}") for key in one)
-    elif isinstance(one, (list, tuple)):
-        if len(one) != len(two):
-            return f"{where} length"
-        found = (first_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(one, two, strict=True)))
-    else:
-        return None if one == two else f"{where}: {one} {two}"
-    return next((place for place in found if place), None)
+def assert_same_end(run: Path, other: Path) -> None:
+    """Compare the last and the best checkpoints of two runs bit for bit."""
+    for name in ("last", "best"):
+        assert_same(everything(run, name), everything(other, name))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 32 * 1024
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+FULL, LAST = 1, 4
 
 
 def parts_of(content: bytes) -> Iterator[bytes]:
@@ -19,13 +19,12 @@ def parts_of(content: bytes) -> Iterator[bytes]:
         if left < 7:
             place += left
             continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        pieces += content[place + 7 : place + 7 + length]
+        _, length, kind = struct.unpack_from("<IHB", content, place)
         place += 7 + length
+        pieces += content[place - length : place]
         if kind in (FULL, LAST):
             yield pieces
             pieces = b""
-        assert kind in (FULL, FIRST, MIDDLE, LAST)
 
 
 def records_of(directory: Path) -> list[Any]:

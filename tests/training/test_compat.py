@@ -1,18 +1,16 @@
-"""Each use of a private attribute of Lightning, tried with the installed version."""
+"""Uses of private attributes of Lightning, tried with the installed version.
+
+The others: `GrowingCSVLogger` in test_csv_log.py, `set_average` in test_averaging.py, those of W&B in test_loggers.py.
+"""
 
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.demos.boring_classes import BoringModel
-from pytorch_lightning.loggers import WandbLogger
-from torch.optim.swa_utils import AveragedModel
 
 from ssd_lightning.training import _compat
-
-# GrowingCSVLogger: test_csv_log.py.
 
 
 class Watch(pl.Callback):
@@ -59,27 +57,6 @@ def test_lightning_does_not_broadcast_signals(tmp_path: Path, monkeypatch: pytes
     assert broadcasts == [0]
 
 
-def test_the_given_average_is_the_one_that_is_validated(tmp_path: Path) -> None:
-    class FromZero(WeightAveraging):
-        validated = -1.0
-
-        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-            average = AveragedModel(pl_module, avg_fn=lambda old, new, count: old)
-            for parameter in average.parameters():
-                parameter.data.zero_()
-            _compat.set_average(self, average)
-
-        def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-            return False
-
-        def on_validation_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: object) -> None:
-            self.validated = float(sum(parameter.abs().sum() for parameter in pl_module.parameters()))
-
-    callback = FromZero()
-    fit(tmp_path, callback)
-    assert callback.validated == 0
-
-
 def test_the_progress_bar_asks_for_its_text(tmp_path: Path) -> None:
     class Described(_compat.DescribedProgressBar):
         texts: list[str] = []  # noqa: RUF012
@@ -90,16 +67,3 @@ def test_the_progress_bar_asks_for_its_text(tmp_path: Path) -> None:
 
     fit(tmp_path, Described(), progress=True)
     assert any("0" in text for text in Described.texts)
-
-
-def test_a_wandb_logger_tells_and_takes_its_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert _compat.wandb_mode(WandbLogger(save_dir=tmp_path, offline=True)) == "offline"
-    logger = WandbLogger(save_dir=tmp_path)
-    assert _compat.wandb_mode(logger) is None
-    assert _compat.started_wandb_run(logger) is None
-    _compat.set_wandb_mode(logger, "disabled")
-    assert _compat.wandb_mode(logger) == "disabled"
-    run = logger.experiment  # disabled: it writes nothing and asks nobody
-    assert _compat.started_wandb_run(logger) is run
-    run.finish()

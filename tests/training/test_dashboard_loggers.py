@@ -30,38 +30,34 @@ from ssd_lightning.training.callbacks.speed import Speed
 from ssd_lightning.training.record import run_record
 
 NAMES = ("a|b/cat $x_", "dog\n\udc80")
+Rows = list[dict[str, Any]]
 LOGGED = ("a|b/cat $x_", "dog\n\\udc80")
-
-
-def train(run: Path) -> None:
-    to_wandb = loggers.SturdyWandbLogger(
-        project="p", name="tiny", group="recipe", job_type="train", tags=["tiny"], save_dir=str(run)
-    )
-    to_tensorboard = loggers.SturdyTensorBoardLogger(save_dir=str(run), name="", version="tensorboard")
-    for logger in (to_wandb, to_tensorboard):
-        logger.log_hyperparams({"seed": 3, "name": "tiny", "run": run_record(3)})
-    model = module()
-    model.class_names = NAMES
-    fit(
-        run, callbacks=(Dashboard(every_n_validations=2, num_images=4), Evaluations(), Speed()),
-        logger=[to_wandb, to_tensorboard], default_root_dir=run, model=model, log_every_n_steps=2,
-    )  # fmt: skip
-    wandb.finish()
-    wandb.teardown()  # `finish` may return before the file's last block is on the disk
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("logged") / "run"
+    run = tmp_path_factory.mktemp("logged") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
-        patch.setenv("WANDB_DATA_DIR", str(folder.parent / "data"))
+        patch.setenv("WANDB_DATA_DIR", str(run.parent / "data"))
         patch.setenv("WANDB_TAGS", "mine")
-        folder.mkdir()
+        run.mkdir()
         wandb.teardown()  # else the process keeps the mode that an earlier test's run had
-        train(folder)
-    return folder
+        to_wandb = loggers.SturdyWandbLogger(
+            project="p", name="tiny", group="recipe", job_type="train", tags=["tiny"], save_dir=str(run)
+        )
+        to_tensorboard = loggers.SturdyTensorBoardLogger(save_dir=str(run), name="", version="tensorboard")
+        for logger in (to_wandb, to_tensorboard):
+            logger.log_hyperparams({"seed": 3, "name": "tiny", "run": run_record(3)})
+        fit(
+            run, callbacks=(Dashboard(every_n_validations=2, num_images=4), Evaluations(), Speed()),
+            log_every_n_steps=2, logger=[to_wandb, to_tensorboard], default_root_dir=run,
+            model=module(class_names=NAMES),
+        )  # fmt: skip
+        wandb.finish()
+        wandb.teardown()  # `finish` may return before the file's last block is on the disk
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -75,34 +71,33 @@ def records(run: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def rows(records: list[Any]) -> list[dict[str, Any]]:
+def rows(records: list[Any]) -> Rows:
     return history_of(records)
 
 
-def column(rows: list[dict[str, Any]], name: str) -> list[Any]:
+def column(rows: Rows, name: str) -> list[Any]:
     return [row[name] for row in rows if name in row]
 
 
-def read_table(run: Path, rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+def read_table(run: Path, rows: Rows, name: str) -> Rows:
     content = json.loads((files_of(run) / column(rows, name)[-1]["path"]).read_text())
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
 
 
-def test_every_number_arrives(rows: list[dict[str, Any]], events: EventAccumulator) -> None:
+def test_every_number_arrives(rows: Rows, events: EventAccumulator) -> None:
     scores = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large", "map_11point", "map_area")
     # What is no UTF-8 is spelled, and costs no row.
     of_validations = [*scores, "loss_box", "loss_cls", *(f"ap_11point/{name}" for name in LOGGED)]
     for name in (f"val/{name}" for name in of_validations):
         assert len(column(rows, name)) == len(events.Scalars(name)) == EPOCHS, name
     for name in ("loss", "train/loss_box", "train/loss_cls", "lr", "epoch"):
-        assert len(column(rows, name)) >= EPOCHS, name
-        assert len(events.Scalars(name)) >= EPOCHS, name
+        assert min(len(column(rows, name)), len(events.Scalars(name))) >= EPOCHS, name
     for name in ("images_per_s", "data_wait", "peak_memory_mib", "forward_ms"):
         assert column(rows, f"speed/{name}"), name
         assert events.Scalars(f"speed/{name}"), name
 
 
-def test_the_report_template_shows_what_a_run_logs(rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_template_shows_what_a_run_logs(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interface, "_get_api", lambda: SimpleNamespace(default_entity="me"))  # else it needs a login
     template = runpy.run_path(str(REPOSITORY / "examples" / "wandb_report.py"))
     logged = {name for row in rows for name in row}
@@ -118,53 +113,45 @@ def test_the_report_template_shows_what_a_run_logs(rows: list[dict[str, Any]], m
     assert {*shown, template["STEP"], template["TABLE"]} <= logged
 
 
-def test_validations_are_shown_at_the_right_steps(rows: list[dict[str, Any]]) -> None:
+def test_validations_are_shown_at_the_right_steps(rows: Rows) -> None:
     steps = [row["trainer/global_step"] for row in rows if "val/images" in row]
     assert steps == [row["trainer/global_step"] for row in rows if "val/map" in row][::2]
 
 
-def test_the_same_images_come_with_two_layers_of_boxes(run: Path, rows: list[dict[str, Any]]) -> None:
-    shown = column(rows, "val/images")
-    assert len(shown) == 2
-    assert shown[0]["captions"] == shown[1]["captions"]
-    assert len(set(shown[0]["captions"])) == 4
+def test_the_same_images_come_with_two_layers_of_boxes(run: Path, rows: Rows) -> None:
+    first, last = column(rows, "val/images")
+    assert first["captions"] == last["captions"]
+    assert len(set(first["captions"])) == 4
     record = EvaluationRecord.load(run / "evaluations" / "val.npz")
-    assert shown[0]["captions"] == [name for name in record.image_ids if name in shown[0]["captions"]]
-    last = shown[-1]
+    assert all(curve.num_objects for curve in pr_curves(record))  # an empty record would show nothing as well
+    assert first["captions"] == [name for name in record.image_ids if name in first["captions"]]
     for place, layers in enumerate(last["all_boxes"]):
-        content = {
-            name: json.loads((files_of(run) / layers[name]["path"]).read_text())
+        found, true = (
+            json.loads((files_of(run) / layers[name]["path"]).read_text())["box_data"]
             for name in ("prediction", "ground_truth")
-        }
-        assert len(content["ground_truth"]["box_data"]) == 2
-        assert {box["class_id"] for box in content["ground_truth"]["box_data"]} == {1, 2}
+        )
+        assert [box["class_id"] for box in true] == [1, 2]
         index = int(last["captions"][place])
         # The images have 40 x 32 pixels, the squares of W&B the longer side; the box is that of `interrupted`.
-        corners = content["ground_truth"]["box_data"][0]["position"]
         expected = {"minX": 2 / 40, "minY": 2 / 40, "maxX": (10 + index) / 40, "maxY": 16 / 40}
-        assert corners == pytest.approx(expected, abs=1e-6)
-        for box in content["prediction"]["box_data"]:
+        assert true[0]["position"] == pytest.approx(expected, abs=1e-6)
+        for box in found:
             assert set(box) == {"position", "class_id", "box_caption", "scores"}
             assert 0.05 <= box["scores"]["score"] <= 1
             assert all(0 <= value <= 1 for value in box["position"].values())
     assert any(layers["prediction"] for layers in last["all_boxes"])
 
 
-def test_classes_can_be_filtered_by_name(run: Path, rows: list[dict[str, Any]], records: list[Any]) -> None:
-    labels = json.dumps(config_of(records)["_wandb"])
-    assert "a|b/cat $x_" in labels
-    assert "dog\\\\n" in labels
-
-
-def test_tables_and_charts_arrive(run: Path, rows: list[dict[str, Any]], records: list[Any]) -> None:
+def test_tables_and_charts_arrive(run: Path, rows: Rows, records: list[Any]) -> None:
     table = read_table(run, rows, "val/ap_per_class")
     assert [row["class"] for row in table] == ["a|b/cat $x_", r"dog\n\udc80"]
     assert [row["objects"] for row in table] == [NUM_IMAGES] * 2
     last = [column(rows, f"val/ap_11point/{name}")[-1] for name in LOGGED]
     assert [row["ap_11point"] for row in table] == pytest.approx(last)
     assert np.mean([row["ap_area"] for row in table]) == pytest.approx(column(rows, "val/map_area")[-1], abs=1e-5)
-    charts = config_of(records)["_wandb"]["visualize"]
-    assert set(charts) == {"train/matched_priors", "val/pr_curves", "val/class_ap", "val/confusion_matrix"}
+    shown = config_of(records)["_wandb"]
+    assert "dog\\\\n" in json.dumps(shown)  # classes can be filtered by name
+    assert set(shown["visualize"]) == {"train/matched_priors", "val/pr_curves", "val/class_ap", "val/confusion_matrix"}
     assert {point["lineKey"] for point in read_table(run, rows, "val/pr_curves_table")} <= {
         row["class"] for row in table
     }
@@ -179,9 +166,6 @@ def test_tables_and_charts_arrive(run: Path, rows: list[dict[str, Any]], records
     levels = read_table(run, rows, "train/matched_priors_table")
     assert len(levels) == 3
     assert sum(level["matched"] for level in levels) >= 2 * 10  # an object has a prior at least
-
-
-def test_the_first_batch_arrives(run: Path, rows: list[dict[str, Any]]) -> None:
     (batch,) = column(rows, "train/batch")
     assert (files_of(run) / batch["path"]).stat().st_size == batch["size"]
 
@@ -194,7 +178,6 @@ def test_the_best_checkpoint_is_an_artifact_once(run: Path, records: list[Any]) 
         for request in [record.artifact if record.HasField("artifact") else record.request.log_artifact.artifact]
         if request.type == "model"
     ]
-    assert len(models) == 1
     (model,) = models
     about = json.loads(model.metadata)
     assert sorted(model.aliases) == sorted(["best", "latest", f"epoch-{about['epoch']}"])
@@ -287,8 +270,3 @@ def test_charts_of_nothing_can_be_drawn() -> None:
     nothing = many_classes(2, 0, 0)
     for chart in (pr_chart(nothing, ("a", "b")), class_ap_chart(nothing, ("a", "b"))):
         assert chart.table.data == []
-
-
-def test_the_record_has_all_curves(run: Path) -> None:
-    """The tests above would pass on an empty record as well."""
-    assert all(curve.num_objects for curve in pr_curves(EvaluationRecord.load(run / "evaluations" / "val.npz")))

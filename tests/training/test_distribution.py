@@ -6,16 +6,15 @@ import signal
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from test_plumbing import dataset
-from torch.utils.data import DataLoader
+from pytorch_lightning.accelerators import CUDAAccelerator
 
-from helpers.datasets import sampler_of
-from helpers.distributed_steps import IMAGES, NORMALIZERS, gradients, mean_ap, run_rank
-from ssd_lightning.data.dataset import DetectionDataset, collate
+from helpers.distributed_steps import IMAGES, NORMALIZERS, gradients, run_rank, scores
+from ssd_lightning.assembly import set_up_machine
+from ssd_lightning.config import compose_config
+from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.devices import (
     Launch,
@@ -54,12 +53,14 @@ def test_two_processes_have_the_gradients_of_one(ranks: list[dict], normalizer: 
         assert relative_difference(single, rank["gradients"][normalizer, accumulate]) < 1e-6
 
 
-@pytest.mark.parametrize("count", [IMAGES, 1], ids=["uneven", "an empty rank"])
-def test_mean_average_precision_of_uneven_ranks_is_that_of_one_process(ranks: list[dict], count: int) -> None:
-    single = mean_ap(count, 0, 1)
+@pytest.mark.parametrize(("count", "of_rank"), [(IMAGES, (17, 17)), (1, (1, 0))], ids=["uneven", "an empty rank"])
+def test_uneven_ranks_see_and_score_what_one_process_does(
+    ranks: list[dict], count: int, of_rank: tuple[int, int]
+) -> None:
+    single, seen, _ = scores(count, 0, 1)
     assert 0 < single["map_area"] < 1 or count == 1
-    for rank in ranks:
-        torch.testing.assert_close(rank["mean_ap"][count], single, rtol=0, atol=0, equal_nan=True)
+    for rank, own in zip(ranks, of_rank, strict=True):
+        torch.testing.assert_close(rank["scores"][count], (single, seen, own), rtol=0, atol=0, equal_nan=True)
 
 
 def test_ranks_that_differ_stop_with_the_same_message(ranks: list[dict]) -> None:
@@ -90,18 +91,24 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "
 SLURM = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}
 
 
-def test_launchers_are_recognised() -> None:
-    assert find_launch({}) is None
-    assert find_launch(TORCHRUN) == Launch("torchrun", here=2, nodes=2)
-    assert find_launch(SLURM) == Launch("srun", here=2, nodes=2)
-    assert find_launch({"SLURM_NTASKS": "1", "SLURM_NNODES": "1"}) == Launch("srun", here=None, nodes=1)
-    assert find_launch({**SLURM, "SLURM_JOB_NAME": "interactive"}) is None  # as in Lightning
-    assert find_launch({**SLURM, **TORCHRUN}) == Launch("torchrun", here=2, nodes=2)
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        ({}, None),
+        (TORCHRUN, Launch("torchrun", here=2, nodes=2)),
+        (SLURM, Launch("srun", here=2, nodes=2)),
+        ({"SLURM_NTASKS": "1", "SLURM_NNODES": "1"}, Launch("srun", here=None, nodes=1)),
+        ({**SLURM, "SLURM_JOB_NAME": "interactive"}, None),  # as in Lightning
+        ({**SLURM, **TORCHRUN}, Launch("torchrun", here=2, nodes=2)),
+    ],
+)
+def test_launchers_are_recognised(environment: dict[str, str], launch: Launch | None) -> None:
+    assert find_launch(environment) == launch
 
 
-@pytest.mark.parametrize("environment", [TORCHRUN, SLURM], ids=["torchrun", "srun"])
-def test_processes_and_settings_have_to_agree(environment: dict[str, str]) -> None:
-    launch = find_launch(environment)
+def test_processes_and_settings_have_to_agree() -> None:
+    check_launch(None, num_devices=8, num_nodes=2)
+    launch = Launch("srun", here=2, nodes=2)
     check_launch(launch, num_devices=2, num_nodes=2)
     with pytest.raises(ConfigurationError, match=r"2 devices of a machine, but trainer\.devices=1: set trainer\.dev"):
         check_launch(launch, num_devices=1, num_nodes=2)
@@ -109,18 +116,47 @@ def test_processes_and_settings_have_to_agree(environment: dict[str, str]) -> No
         check_launch(launch, num_devices=2, num_nodes=1)
 
 
-def test_without_a_launcher_any_number_goes() -> None:
-    check_launch(None, num_devices=8, num_nodes=2)
-
-
-def test_what_a_launcher_has_started_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssd_lightning.training.devices._resolve", lambda accelerator: "cpu")
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    with pytest.raises(ConfigurationError):
-        check_devices("cpu", 2)
+def test_a_launcher_with_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    assert check_devices("cpu", 2) == check_devices("auto", 2) == 2
+    with pytest.raises(ConfigurationError, match=r"set trainer\.devices=2"):
+        set_up_machine(compose_config("train", ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]))
+
+
+@pytest.mark.parametrize("devices", [1, "1", "auto"])
+def test_one_process_on_the_processor(devices: object) -> None:
+    assert check_devices("cpu", devices) == 1
+
+
+def test_processes_have_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssd_lightning.training.devices.choose_device", lambda name: CPU)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert check_devices("cpu", 2) == 2
+    with pytest.raises(ConfigurationError, match="no GPU"):
+        check_devices("auto", 2)
+    with pytest.raises(ConfigurationError, match="2 processor cores"):
+        check_devices("cpu", 3)
+    for name, value in TORCHRUN.items():  # what a launcher has started is not refused
+        monkeypatch.setenv(name, value)
+    assert check_devices("cpu", 3) == check_devices("auto", 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("devices", "answer"),
+    [(3, "has 2 cuda devices"), ([0, 2], "no cuda device 2"), ("0,5", "no cuda device 5"), ("x", "neither a number")],
+)
+def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: object, answer: str) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: 2))
+    with pytest.raises(ConfigurationError, match=answer):
+        check_devices("gpu", devices)
+    assert check_devices("gpu", 2) == check_devices("gpu", "auto") == check_devices("gpu", [0, 1]) == 2
+
+
+def test_a_device_that_is_not_there() -> None:
+    for name in ("cuda:99", "warp"):
+        with pytest.raises(ConfigurationError, match=f"device={name}"):
+            choose_device(name)
 
 
 @pytest.mark.parametrize(
@@ -152,30 +188,3 @@ def test_batch_norm_over_ranks_needs_a_gpu() -> None:
     check_sync_batchnorm(False, "cpu")
     with pytest.raises(ConfigurationError, match=r"trainer\.sync_batchnorm=true.*GPU"):
         check_sync_batchnorm(True, "cpu")
-
-
-def paint_seed(image: np.ndarray, boxes_xyxy: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An augmentation that shows nothing but what it was drawn from."""
-    painted = np.zeros((1, 8, 3), dtype=np.uint8)
-    painted[0, :, 0] = list(seed.to_bytes(8, "little"))
-    return painted, boxes_xyxy, np.arange(len(boxes_xyxy))
-
-
-def drawn_seeds(data: DetectionDataset, *, ranks: int, workers: int, epochs: int) -> list[bytes]:
-    seeds = []
-    for rank in range(ranks):
-        sampler = sampler_of(rank, ranks, size=len(data), pad=True)
-        loader = DataLoader(data, 2, sampler=sampler, num_workers=workers, persistent_workers=workers > 0,
-                            collate_fn=collate)  # fmt: skip
-        for epoch in range(epochs):
-            sampler.set_epoch(epoch)
-            seeds += [bytes(image[0, 0].tolist()) for images, _ in loader for image in images]
-    return seeds
-
-
-def test_every_draw_is_another_and_the_same_on_any_number_of_ranks_and_workers(tmp_path: Path) -> None:
-    data = dataset(tmp_path, count=8, transform=paint_seed)
-    alone = drawn_seeds(data, ranks=1, workers=0, epochs=3)
-    spread = drawn_seeds(data, ranks=2, workers=2, epochs=3)
-    assert len(set(alone)) == len(alone) == 3 * 8
-    assert sorted(spread) == sorted(alone)

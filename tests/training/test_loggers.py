@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.interrupted import difference, everything, first_difference, fit
+from helpers.interrupted import assert_same, assert_same_end, everything, fit
 from ssd_lightning.training import loggers
 from ssd_lightning.training.callbacks.dashboard.callback import Dashboard
 from ssd_lightning.training.loggers import SturdyCSVLogger, SturdyTensorBoardLogger, SturdyWandbLogger, earlier_id
@@ -22,47 +22,23 @@ def full_disk(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without a logger."""
-    run = tmp_path_factory.mktemp("plain") / "run"
-    fit(run, **SHORT)
-    return run
-
-
-@pytest.mark.parametrize(("kind", "where"), [(SturdyCSVLogger, "save"), (SturdyTensorBoardLogger, "experiment")])
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [(SturdyCSVLogger, "save"), (SturdyCSVLogger, "log_metrics"), (SturdyTensorBoardLogger, "experiment")],
+)
 def test_a_training_outlives_its_logger(
-    tmp_path: Path,
-    plain: Path,
-    kind: type,
-    where: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, kind: type, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parent = kind.__mro__[2]
+    parent, run = kind.__mro__[2], tmp_path / "run"
     monkeypatch.setattr(parent, where, property(full_disk) if where == "experiment" else full_disk)
-    logger = kind(save_dir=str(tmp_path / "run"), name="", version="")
+    logger = kind(save_dir=str(run), name="", version="")
     logger.log_hyperparams({"seed": 1})
-    with caplog.at_level(logging.WARNING):
-        fit(
-            tmp_path / "run", logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),),
-            default_root_dir=tmp_path / "run", **SHORT,
-        )  # fmt: skip
+    fit(run, logger=[logger], log_every_n_steps=1, callbacks=(Dashboard(),), default_root_dir=run, **SHORT)
     told = [message for message in caplog.messages if "training continues" in message]
     assert sum("failed" in message for message in told) == 1
     assert len(told) <= 2  # the dashboard may have a sentence of its own
-    assert difference(tmp_path / "run", plain) is None
-
-
-@pytest.mark.parametrize("kind", [SturdyCSVLogger, SturdyTensorBoardLogger])
-def test_numbers_that_cannot_be_logged_are_one_warning(
-    tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(kind.__mro__[2], "log_metrics", full_disk)
-    logger = kind(save_dir=str(tmp_path), name="", version="")
-    for step in range(2):
-        logger.log_metrics({"loss": 1.0}, step)
-    assert [message.partition(";")[0] for message in caplog.messages] == [f"{kind.__name__[6:]} failed"]
+    fit(tmp_path / "plain", **SHORT)
+    assert_same_end(run, tmp_path / "plain")
 
 
 def test_rows_that_found_no_room_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +109,36 @@ def test_a_run_that_goes_on_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest
     assert wandb_in(tmp_path, monkeypatch)._wandb_init["id"] is None
 
 
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    netrc = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    return netrc
+
+
+def test_wandb_without_an_account_is_offline(
+    no_account: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not loggers.has_wandb_account()
+    logger = loggers.SturdyWandbLogger(project="p", save_dir=tmp_path)
+    assert logger.is_offline
+    assert len(caplog.messages) == 1
+    assert "offline" in caplog.messages[0]
+
+
+def test_wandb_accounts_are_found(no_account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_account.write_text("machine api.wandb.ai login user password secret\n")
+    assert loggers.has_wandb_account()
+    no_account.write_text("machine elsewhere login user password secret\n")
+    assert not loggers.has_wandb_account()
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    assert loggers.has_wandb_account()
+
+
 @pytest.mark.slow
-def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
+def test_a_training_outlives_the_service_of_wandb(tmp_path: Path, whole: Path) -> None:
     """In a process of its own, whose service is killed in the middle: it ends with 0 and with the same weights."""
     script = textwrap.dedent(
         """
@@ -168,7 +172,6 @@ def test_a_training_outlives_the_service_of_wandb(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=150, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("training continues") in (1, 2)  # of the logger, and of the dashboard
-    fit(tmp_path / "plain")
-    with_it, without = everything(tmp_path / "run"), everything(tmp_path / "plain")
+    with_it, without = everything(tmp_path / "run"), everything(whole)
     assert with_it.pop("random").keys() == without.pop("random").keys()  # Python's own begins elsewhere in each process
-    assert first_difference(with_it, without) is None
+    assert_same(with_it, without)

@@ -144,22 +144,21 @@ def check_losses(beside: Beside, tolerance: float) -> None:
         return
     with_objects = theirs[[any(OBJECTS[step % len(OBJECTS)]) for step in range(len(theirs))]]
     assert (with_objects > 0.1).all()
-    assert with_objects[-1].sum() < with_objects[0].sum()
+    assert theirs[-6:].sum() < theirs[:6].sum()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_ssd300_trains_as_torchvisions(tmp_path: Path) -> None:
     """Without batch norm rounding grows slowly, and single precision will do if weights are set back now and then.
 
     Left alone, both losses stay within 1e-3 for ten steps and within 1e-2 for forty. So do those of torchvision beside
     itself with weights that are 1e-7 apart: that is rounding, and tells nothing of this project.
     """
-    beside = train_beside(ssd300_vgg16, "torchvision_ssd300", tmp_path, steps=50, lr=1e-4, restart_every=5)
+    beside = train_beside(ssd300_vgg16, "torchvision_ssd300", tmp_path, steps=12, lr=1e-4, restart_every=5)
     check_losses(beside, tolerance=2e-4)
 
 
-@pytest.mark.parametrize("steps", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("steps", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_ssdlite320_trains_as_torchvisions(tmp_path: Path, steps: int) -> None:
     """Batch norm of two images and ReLU6 multiply rounding by ten to a thousand in each step.
 

@@ -3,12 +3,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.schedules import LONGEST_WARMUP, cosine, multistep
 
 
-def rates(schedule: torch.optim.lr_scheduler.LambdaLR, steps: int) -> list[float]:
+def rates(schedule: LambdaLR, steps: int) -> list[float]:
     values = []
     for _ in range(steps):
         values.append(schedule.get_last_lr()[0])
@@ -17,8 +18,11 @@ def rates(schedule: torch.optim.lr_scheduler.LambdaLR, steps: int) -> list[float
     return values
 
 
-def optimizer(lr: float = 1.0) -> torch.optim.SGD:
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+def optimizer() -> torch.optim.SGD:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+both_schedules = pytest.mark.parametrize("schedule", [cosine, multistep])
 
 
 def test_the_papers_schedule() -> None:
@@ -27,11 +31,6 @@ def test_the_papers_schedule() -> None:
     for milestones in ((2 / 3, 5 / 6), (0.6666667, 0.8333333)):  # as a configuration writes them
         (factor,) = multistep(optimizer(), total_steps=120_000, milestones=milestones).lr_lambdas
         assert [factor(step) for step in steps] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-
-
-def test_multistep_over_a_short_run() -> None:
-    schedule = multistep(optimizer(), total_steps=6, milestones=(0.5,), gamma=0.1)
-    assert rates(schedule, 6) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1])
 
 
 def test_cosine_falls_from_one_to_the_final_factor() -> None:
@@ -49,16 +48,14 @@ def test_warm_up_is_linear_and_continuous() -> None:
     assert joint == pytest.approx([0.9, 1, 1], abs=0.01)
 
 
-@pytest.mark.parametrize("schedule", [cosine, multistep])
-def test_a_warm_up_may_be_a_share_of_the_run(schedule: Callable[..., torch.optim.lr_scheduler.LambdaLR]) -> None:
+@both_schedules
+def test_a_warm_up_may_be_a_share_of_the_run(schedule: Callable[..., LambdaLR]) -> None:
     steps = rates(schedule(optimizer(), total_steps=40, warmup_steps=10), 40)
     assert rates(schedule(optimizer(), total_steps=40, warmup_share=0.25, warmup_steps=7), 40) == pytest.approx(steps)
 
 
-@pytest.mark.parametrize("schedule", [cosine, multistep])
-def test_a_schedule_follows_whatever_tells_its_progress(
-    schedule: Callable[..., torch.optim.lr_scheduler.LambdaLR],
-) -> None:
+@both_schedules
+def test_a_schedule_follows_whatever_tells_its_progress(schedule: Callable[..., LambdaLR]) -> None:
     counted = rates(schedule(optimizer(), total_steps=40, warmup_share=0.1), 40)
     told = schedule(optimizer(), progress=lambda step: min(1.0, step / 20), warmup_share=0.1)  # twice as fast
     assert rates(told, 20) == pytest.approx(counted[::2])
@@ -73,20 +70,12 @@ def test_a_warm_up_in_steps_is_bounded_where_the_steps_are_unknown() -> None:
 
 
 def test_groups_keep_their_proportions() -> None:
-    weight, bias = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
-    both = torch.optim.SGD([{"params": [weight]}, {"params": [bias], "lr": 0.2}], lr=0.1)
+    both = optimizer()
+    both.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 2.0})
     schedule = cosine(both, total_steps=10, warmup_steps=3)
-    for _ in range(10):
-        slow, fast = schedule.get_last_lr()
-        assert fast == pytest.approx(2 * slow)
-        both.step()
-        schedule.step()
-
-
-def test_the_state_is_plain(tmp_path) -> None:
-    schedule = multistep(optimizer(), total_steps=10)
-    torch.save(schedule.state_dict(), tmp_path / "state.pt")
-    schedule.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    rates(schedule, 5)
+    slow, fast = schedule.get_last_lr()
+    assert fast == pytest.approx(2 * slow)
 
 
 @pytest.mark.parametrize("milestone", [80_000, 0.0, 1.0])
@@ -98,7 +87,7 @@ def test_milestones_are_shares(milestone: float) -> None:
 @pytest.mark.parametrize(
     ("schedule", "setting", "value"),
     [
-        *((cosine, "warmup_steps", -1), (cosine, "warmup_share", 1.5), (multistep, "warmup_share", -0.1)),
+        *((cosine, "warmup_steps", -1), (multistep, "warmup_share", 1.5)),
         *((cosine, "final_factor", "abc"), (cosine, "warmup_start", "abc"), (multistep, "gamma", "abc")),
     ],
 )

@@ -80,6 +80,7 @@ class TrainingBudget:
         self._unmeasured_reserve = 0.0
         self._validation_began = 0.0
         self._validated_since = 0.0
+        self._share: Share = list
 
     @property
     def end(self) -> float:
@@ -141,8 +142,9 @@ class TrainingBudget:
         Args:
             step: completed optimiser steps.
             validation_steps: number of validation images, divided by the images of a training step.
-            share: see `Share`.
+            share: see `Share`. Needed if there are several ranks.
         """
+        self._share = share
         self._unmeasured_reserve = VALIDATION_COST * validation_steps
         (elapsed,) = share([self._used_before + self._clock()])
         self.reading = self.reading._replace(step=step, elapsed=elapsed)
@@ -153,7 +155,7 @@ class TrainingBudget:
         between = SECONDS_BETWEEN_READINGS / self.reading.seconds_a_step if self.reading.seconds_a_step else 1
         return step - self.reading.step >= max(1, min(MOST_STEPS_BETWEEN_READINGS, int(between)))
 
-    def read(self, step: int, share: Share = list) -> None:
+    def read(self, step: int) -> None:
         """Read the clock after `step` optimiser steps."""
         before, now = self.reading, self._used_before + self._clock()
         steps, seconds_a_step = step - before.step, before.seconds_a_step
@@ -164,20 +166,20 @@ class TrainingBudget:
             weight = max(steps / (step - self._first_measured), SMOOTHING)
             seconds_a_step += weight * (measured - seconds_a_step)
         self._validated_since = 0.0
-        values = share([now, seconds_a_step, before.longest_validation, before.validating])
+        values = self._share([now, seconds_a_step, before.longest_validation, before.validating])
         self.reading = Reading(step, *values)
 
     def validation_begins(self) -> None:
         """Record the start of a validation."""
         self._validation_began = self._clock()
 
-    def validation_ends(self, step: int, share: Share = list) -> None:
+    def validation_ends(self, step: int) -> None:
         """Record the duration of the validation, and read the clock."""
         took = self._clock() - self._validation_began
         self._validated_since += took
         longest, validating = max(took, self.reading.longest_validation), self.reading.validating + took
         self.reading = self.reading._replace(longest_validation=longest, validating=validating)
-        self.read(step, share)
+        self.read(step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a resumed run, as plain values."""

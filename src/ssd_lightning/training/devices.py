@@ -13,6 +13,7 @@ from pytorch_lightning.accelerators import AcceleratorRegistry
 from ssd_lightning.checks import require_number
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.visualization.tables import counted
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +79,15 @@ def device_batch_size(batch_size: int, *, ranks: int, accumulate: int, images: i
     shares = ranks * accumulate
     if batch_size % shares:
         below, above = batch_size // shares * shares, -(-batch_size // shares) * shares
-        of = f"{ranks} device{'' if ranks == 1 else 's'}"
-        of += f" x {accumulate} accumulated batches" if accumulate > 1 else ""
+        of = counted(ranks, "device") + (f" x {accumulate} accumulated batches" if accumulate > 1 else "")
         raise ConfigurationError(
             f"data.batch_size={batch_size} is the number of images in one optimiser step, and {of} cannot share it "
             f"evenly; the nearest possible values: {f'{below} or ' if below else ''}{above}"
         )
     if images is not None and images < shares:
         raise ConfigurationError(
-            f"there are {images} training images for {ranks} device{'' if ranks == 1 else 's'} x {accumulate} "
-            "accumulated batches; each needs at least one"
+            f"there are {images} training images for {counted(ranks, 'device')} x {accumulate} accumulated batches; "
+            "each needs at least one"
         )
     return (batch_size if images is None else min(batch_size, images)) // shares
 
@@ -194,13 +194,11 @@ def check_devices(accelerator: str, devices: Any) -> int:
     if str(devices) in ("auto", "-1"):
         return available
     if _as_number(devices) > available:
-        message = (
-            f"trainer.devices={devices}: this machine has {available} {kind} device{'' if available == 1 else 's'}"
+        hint = " (srun --gpus-per-task and --gpu-bind hide the other GPUs: ask for --gpus-per-node instead)"
+        raise ConfigurationError(
+            f"trainer.devices={devices}: this machine has {counted(available, f'{kind} device')}; set trainer.devices="
+            f"{available} or trainer.accelerator=cpu{hint if 'SLURM_NTASKS' in os.environ else ''}"
         )
-        message += f"; set trainer.devices={available} or trainer.accelerator=cpu"
-        if "SLURM_NTASKS" in os.environ:
-            message += " (srun --gpus-per-task and --gpu-bind hide the other GPUs: ask for --gpus-per-node instead)"
-        raise ConfigurationError(message)
     return int(devices)
 
 

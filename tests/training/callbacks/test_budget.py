@@ -16,55 +16,61 @@ from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.training.budget import VALIDATION_SHARE, TrainingBudget, parse_budget
 from ssd_lightning.training.callbacks.budget import BudgetCallback
 from ssd_lightning.training.fault_tolerance.resumption import check_work_is_left
-from ssd_lightning.training.module import SSDModule
 from ssd_lightning.training.schedules import cosine
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("10min", 600), ("1.5h", 5400), (".5h", 1800), ("0.25min", 15)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10min", 600), (".5h", 1800)])
 def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "value", ["10", 10, "10 minutes", "1h30min", "-5s", "0min", "infs", "min", "", True, [1], "5m"]
-)
+@pytest.mark.parametrize("value", ["10", 10, "1h30min", "-5s", "0min", ""])
 def test_all_else_is_no_length_of_time(value: object) -> None:
     with pytest.raises(ConfigurationError, match=r"budget is .*; it must be a length of time such as 90s, 10min or"):
         parse_budget(value)
 
 
+def begun(
+    seconds: float, *, at: float = 0.0, validation_steps: float = 0, share: Any = list
+) -> tuple[TrainingBudget, Clock]:
+    """A budget whose first step begins when its clock shows `at`."""
+    clock = Clock(at)
+    budget = TrainingBudget(seconds, clock=clock)
+    budget.begin(0, validation_steps=validation_steps, share=share)
+    return budget, clock
+
+
 def train(
-    budget: TrainingBudget, clock: Clock, seconds_a_step: Callable[[int], float], *, share: Any = list, most: int = 9999
+    budget: TrainingBudget,
+    clock: Clock,
+    seconds_a_step: Callable[[int], float] = lambda step: 1.0,
+    *,
+    first: int = 0,
+    most: int = 9999,
 ) -> list[float]:
     """Take steps until the time is over; give the progress before each of them."""
-    progress, step = [budget.progress(0)], 0
+    progress, step = [budget.progress(first)], first
     while step < most:
         step += 1
         clock.now += seconds_a_step(step)
         progress.append(budget.progress(step))  # as the schedule asks: before the step's end is announced
         if budget.is_due(step):
-            budget.read(step, share)
+            budget.read(step)
         if budget.is_over(step):
             break
     return progress
 
 
 def test_progress_is_the_share_of_the_time_between_the_first_step_and_the_last_validation() -> None:
-    clock = Clock(10.0)  # until the first step
-    budget = TrainingBudget(120.0, clock=clock)
-    budget.begin(0, validation_steps=20)  # at half the cost of training, 10 steps of 1 s
-    progress = train(budget, clock, lambda step: 1.0)
+    budget, clock = begun(120.0, at=10.0, validation_steps=20)  # at half the cost of training, 10 steps of 1 s
+    progress = train(budget, clock)
     assert clock.now == pytest.approx(110, abs=1)
     assert progress == pytest.approx([0, 0, *(step / 100 for step in range(2, len(progress)))], abs=0.011)
     assert progress[-1] == pytest.approx(1, abs=0.02)
 
 
 def test_it_is_over_in_time_though_steps_change_their_pace_and_progress_never_falls() -> None:
-    clock = Clock(5.0)
-    budget = TrainingBudget(100.0, clock=clock)
-    budget.begin(0, validation_steps=0)
+    budget, clock = begun(100.0, at=5.0)
     pace = {1: 12.0}  # workers start in the first step
     progress = train(budget, clock, lambda step: pace.get(step, 0.2 if step % 100 < 50 else 0.6))
     assert clock.now == pytest.approx(100, abs=0.4)
@@ -73,11 +79,9 @@ def test_it_is_over_in_time_though_steps_change_their_pace_and_progress_never_fa
 
 
 def test_max_steps_end_a_run_earlier() -> None:
-    clock = Clock()
-    budget = TrainingBudget(1000.0, clock=clock)
+    budget, clock = begun(1000.0)
     budget.max_steps = 10
-    budget.begin(0, validation_steps=0)
-    assert train(budget, clock, lambda step: 1.0, most=10) == pytest.approx([step / 10 for step in range(11)])
+    assert train(budget, clock, most=10) == pytest.approx([step / 10 for step in range(11)])
     assert budget.expected_steps(5) == 10
 
 
@@ -92,84 +96,68 @@ def test_all_ranks_have_the_progress_of_rank_0_and_end_at_the_same_step() -> Non
     """The other rank's own clock is another one, which must not count."""
     sent: list[list[float]] = []
     of_ranks = []
-    for rank, (begun, pace) in enumerate([(4.0, 0.05), (300.0, 0.07)]):
-        clock = Clock(begun)
-        budget = TrainingBudget(60.0, clock=clock)
+    for rank, (at, pace) in enumerate([(4.0, 0.05), (300.0, 0.07)]):
         share = partial(broadcast, sent, rank)
-        budget.begin(0, validation_steps=8, share=share)
-        of_ranks.append(train(budget, clock, lambda step, pace=pace: pace, share=share))  # type: ignore[misc]
+        budget, clock = begun(60.0, at=at, validation_steps=8, share=share)
+        of_ranks.append(train(budget, clock, lambda step, pace=pace: pace))  # type: ignore[misc]
     assert of_ranks[0] == of_ranks[1]
     assert 1000 < len(of_ranks[0]) < 1200
     assert not sent  # both ranks asked equally often
 
 
-def test_readings_are_few_where_steps_are_fast_and_at_every_step_where_they_are_slow() -> None:
-    for pace, wanted in ((0.01, 10), (0.25, 4), (3.0, 1)):
-        clock = Clock()
-        budget = TrainingBudget(1e6, clock=clock)
-        budget.begin(0, validation_steps=0)
-        read: list[list[float]] = []
-        train(budget, clock, lambda step, pace=pace: pace, share=partial(broadcast, read, 0), most=1000)  # type: ignore[misc]
-        assert len(read) == pytest.approx(1000 / wanted, abs=3)
+@pytest.mark.parametrize(("pace", "steps_a_reading"), [(0.01, 10), (0.25, 4), (3.0, 1)])
+def test_readings_are_fewer_where_steps_are_faster(pace: float, steps_a_reading: int) -> None:
+    read: list[list[float]] = []
+    train(*begun(1e6, share=partial(broadcast, read, 0)), lambda step: pace, most=1000)
+    assert len(read) == pytest.approx(1000 / steps_a_reading, abs=3)
 
 
 def test_validations_take_a_tenth_of_the_time_at_most() -> None:
-    clock = Clock(20.0)
-    budget = TrainingBudget(1000.0, clock=clock)
-    budget.begin(0, validation_steps=10)
+    budget, clock = begun(1000.0, at=20.0, validation_steps=10)
     step = validations = 0
+
+    def validate() -> None:
+        budget.validation_begins()
+        clock.now += 5.0
+        budget.validation_ends(step)
+
     while not budget.is_over(step):
         step += 1
         clock.now += 1.0
         budget.read(step)
         if step % 10 == 0 and budget.may_validate(step):  # the end of an epoch
-            budget.validation_begins()
-            clock.now += 5.0
-            budget.validation_ends(step)
+            validate()
             validations += 1
             assert budget.reading.validating <= VALIDATION_SHARE * clock.now
     assert 18 <= validations <= 20
-    budget.validation_begins()
-    clock.now += 5.0
-    budget.validation_ends(step)
+    validate()
     assert clock.now == pytest.approx(1000, abs=1)
 
 
 def test_a_validation_longer_than_the_budget_leaves_half_of_it_for_training() -> None:
-    clock = Clock(20.0)
-    budget = TrainingBudget(100.0, clock=clock)
-    budget.begin(0, validation_steps=5000)
-    train(budget, clock, lambda step: 1.0)
+    budget, clock = begun(100.0, at=20.0, validation_steps=5000)
+    train(budget, clock)
     assert clock.now == pytest.approx(60, abs=1)
 
 
 def test_a_run_that_goes_on_has_what_is_left() -> None:
-    clock = Clock(10.0)
-    first = TrainingBudget(110.0, clock=clock)
-    first.begin(0, validation_steps=0)
-    train(first, clock, lambda step: 1.0, most=40)
-    first.progress(40)
+    first, clock = begun(110.0, at=10.0)
+    train(first, clock, most=40)
     state = first.state_dict()
-    again = Clock(0.0)
-    second = TrainingBudget(110.0, clock=again)
+    clock = Clock()
+    second = TrainingBudget(110.0, clock=clock)
     second.load_state_dict(state)
-    again.now = 6.0  # the command is reinitialised, which costs time
+    clock.now = 6.0  # the command starts again, which costs time
     second.begin(40, validation_steps=0)
-    assert second.progress(40) == pytest.approx(40 / 94, abs=0.01)
-    steps = 40
-    while not second.is_over(steps):
-        steps += 1
-        again.now += 1.0
-        second.read(steps)
-    assert state["used_seconds"] + again.now == pytest.approx(110, abs=1)
-    assert second.progress(steps) == pytest.approx(1, abs=0.01)
+    progress = train(second, clock, first=40)
+    assert progress[0] == pytest.approx(40 / 94, abs=0.01)
+    assert state["used_seconds"] + clock.now == pytest.approx(110, abs=1)
+    assert progress[-1] == pytest.approx(1, abs=0.02)
 
 
 def test_a_larger_budget_goes_on_from_a_smaller_share() -> None:
-    clock = Clock()
-    first = TrainingBudget(100.0, clock=clock)
-    first.begin(0, validation_steps=0)
-    train(first, clock, lambda step: 1.0)
+    first, clock = begun(100.0)
+    train(first, clock)
     first.is_spent = True
     larger, same = TrainingBudget(200.0, clock=Clock()), TrainingBudget(100.0, clock=Clock())
     for budget in (larger, same):
@@ -197,12 +185,10 @@ class Ticks(pl.Callback):
         self.clock.now += 3.0
 
 
-def budgeted(run: Path, seconds: float, *, clock: Clock | None = None, **settings: Any) -> tuple[Ticks, BudgetCallback]:
-    clock = clock or Clock(5.0)
+def budgeted(run: Path, seconds: float, *, at: float = 5.0, **settings: Any) -> tuple[Ticks, BudgetCallback]:
+    clock = Clock(at)
     ticks, callback = Ticks(clock), BudgetCallback(TrainingBudget(seconds, clock=clock))
-    model: SSDModule = module()
-    model._make_scheduler = partial(cosine, warmup_share=0.1, warmup_start=0.0)
-    model.budget = callback.budget
+    model = module(scheduler=partial(cosine, warmup_share=0.1, warmup_start=0.0), budget=callback.budget)
     fit(run, model=model, callbacks=(ticks, callback), **{"max_epochs": -1, **settings})
     return ticks, callback
 
@@ -256,12 +242,12 @@ def test_gathered_gradients_are_not_lost_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_cut_off_uses_the_rest_of_its_budget_and_no_more(tmp_path: Path) -> None:
-    run, clock = tmp_path / "run", Clock(5.0)
+    run = tmp_path / "run"
     with pytest.raises(PowerCut):
-        budgeted(run, 30.0, clock=clock, cut=("on_train_batch_end", 8), every_n_steps=1)
+        budgeted(run, 30.0, cut=("on_train_batch_end", 8), every_n_steps=1)
     used = saved(run)["callbacks"]["BudgetCallback"]["used_seconds"]
     last = run / "checkpoints" / "last.ckpt"
-    ticks, callback = budgeted(run, 30.0, clock=Clock(4.0), resume=last)
+    ticks, callback = budgeted(run, 30.0, at=4.0, resume=last)
     assert used + ticks.clock.now == pytest.approx(30, abs=1)
     assert callback.budget.images == 2 * callback.budget.steps
     ticks, again = budgeted(run, 30.0, resume=last)
@@ -274,14 +260,12 @@ def test_a_run_that_was_cut_off_uses_the_rest_of_its_budget_and_no_more(tmp_path
 def test_a_start_that_takes_longer_than_the_budget_leaves_one_step(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ticks, _ = budgeted(tmp_path / "run", 20.0, clock=Clock(25.0))
+    ticks, _ = budgeted(tmp_path / "run", 20.0, at=25.0)
     assert (len(ticks.rates), ticks.validations) == (1, [1])
     assert "25 s of the budget of 20 s passed before the first step" in caplog.text
 
 
 def test_a_schedule_that_counts_steps_is_refused(tmp_path: Path) -> None:
-    model: SSDModule = module()
-    model._make_scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
-    model.budget = TrainingBudget(10.0, clock=Clock())
+    by_steps = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1)
     with pytest.raises(ConfigurationError, match="budget= needs a schedule that can follow it"):
-        fit(tmp_path / "run", model=model, max_epochs=-1)
+        fit(tmp_path / "run", model=module(scheduler=by_steps, budget=TrainingBudget(10.0, clock=Clock())))

@@ -14,6 +14,7 @@ from pytorch_lightning.profilers import PassThroughProfiler, SimpleProfiler
 from torch.utils.data import DataLoader, Dataset
 
 from helpers.clock import Clock
+from helpers.small_training import quiet_trainer
 from ssd_lightning.training.callbacks import speed
 from ssd_lightning.training.callbacks.progress_bar import ProgressBar
 from ssd_lightning.training.callbacks.speed import Speed, StepWatch, part_of, peak_memory_mib
@@ -96,15 +97,9 @@ class Rows(Logger):
 def fit(clock: Clock, folder: Path, batches: int = 10, **settings: Any) -> list[dict[str, float]]:
     logger = Rows()
     callbacks = [Speed(), *settings.pop("callbacks", [])]
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    train, val = (
-        DataLoader(SlowBatches(clock, count), batch_size=None, num_workers=0, pin_memory=False)
-        for count in (batches, 2)
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=logger, default_root_dir=folder, callbacks=callbacks,
-        **{"enable_checkpointing": False, "max_epochs": 1, "log_every_n_steps": 3, **quiet, **settings},
-    )  # fmt: skip
+    train, val = (DataLoader(SlowBatches(clock, count), batch_size=None) for count in (batches, 2))
+    usual = {"max_epochs": 1, "log_every_n_steps": 3, "num_sanity_val_steps": 0, "default_root_dir": folder}
+    trainer = quiet_trainer(**{**usual, "logger": logger, "callbacks": callbacks, **settings})
     trainer.fit(SlowModule(clock), train, val)
     return logger.rows
 
@@ -167,10 +162,7 @@ def test_the_users_profiler_hears_everything_and_is_given_back(clock: Clock, tmp
     [
         ("[_EvaluationLoop].val_next", None),
         ("[Strategy]DDPStrategy.batch_to_device", "transfer"),
-        ("[Strategy]SingleDeviceStrategy.validation_step", None),
         ("[LightningModule]SSDModule.backward", None),
-        ("run_training_batch", "batch"),
-        ("", None),
     ],
 )
 def test_parts_are_known_by_their_names(action: str, part: str | None) -> None:
@@ -207,12 +199,11 @@ def test_a_gpu_is_waited_for_where_the_numbers_are_read(clock: Clock, monkeypatc
 
 
 def test_peak_memory_is_in_mib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed.sys, "platform", "linux")
-    monkeypatch.setattr(speed.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**10))
-    assert peak_memory_mib(torch.device("cpu")) == 3
-    monkeypatch.setattr(speed.sys, "platform", "darwin")
-    monkeypatch.setattr(speed.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
-    assert peak_memory_mib(torch.device("cpu")) == 3
+    for platform, unit in (("linux", 2**10), ("darwin", 1)):
+        monkeypatch.setattr(speed.sys, "platform", platform)
+        usage = SimpleNamespace(ru_maxrss=3 * 2**20 // unit)
+        monkeypatch.setattr(speed.resource, "getrusage", lambda who, usage=usage: usage)
+        assert peak_memory_mib(torch.device("cpu")) == 3
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5 * 2**20)
     assert peak_memory_mib(torch.device("cuda")) == 5
 
@@ -229,15 +220,8 @@ def test_the_progress_bar_reads_metrics_where_they_are_logged(
 
     monkeypatch.setattr(RichProgressBar, "get_metrics", counted)
     bar = ProgressBar()
-    fit(
-        clock,
-        tmp_path,
-        batches=20,
-        log_every_n_steps=10,
-        callbacks=[bar],
-        enable_progress_bar=True,
-        limit_val_batches=0,
-    )
+    shown = {"callbacks": [bar], "enable_progress_bar": True, "limit_val_batches": 0}
+    fit(clock, tmp_path, batches=20, log_every_n_steps=10, **shown)
     assert set(read_at) == {1, 10, 20}
     assert bar._shown is not None
     assert {"images/s", "data_wait"} <= bar._shown.keys()

@@ -19,14 +19,17 @@ def content(value: float = 1.0) -> dict:
     return {"state_dict": {"net.a": torch.full((200, 50), value)}, "optimizer_states": [{"state": {0: {"m": None}}}]}
 
 
+save = AtomicCheckpointIO().save_checkpoint
+
+
 def value_of(path: Path) -> float:
     return float(torch.load(path, weights_only=True)["state_dict"]["net.a"][0, 0])
 
 
 def test_the_one_before_the_last_is_kept(tmp_path: Path) -> None:
     for value in (1.0, 2.0, 3.0):
-        AtomicCheckpointIO().save_checkpoint(content(value), tmp_path / "last.ckpt")
-        AtomicCheckpointIO().save_checkpoint(content(value), tmp_path / "best.ckpt")
+        save(content(value), tmp_path / "last.ckpt")
+        save(content(value), tmp_path / "best.ckpt")
     assert value_of(tmp_path / "last.ckpt") == 3
     assert value_of(tmp_path / "previous.ckpt") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
@@ -38,20 +41,21 @@ def test_so_it_is_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "link", refuse)
     for value in (1.0, 2.0):
-        AtomicCheckpointIO().save_checkpoint(content(value), tmp_path / "last.ckpt")
+        save(content(value), tmp_path / "last.ckpt")
     assert (value_of(tmp_path / "previous.ckpt"), value_of(tmp_path / "last.ckpt")) == (1, 2)
 
 
 def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "run" / "checkpoints" / "last.ckpt")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    save(content(), last)
     opened = Path.open
     # Linux has a file that is always full.
     monkeypatch.setattr(Path, "open", lambda self, mode="r": opened(Path("/dev/full"), mode))
     with pytest.raises(UserError, match=r"no space for .*last.ckpt: the disk has \d+ MiB left.*resume=.*run continues"):
-        AtomicCheckpointIO().save_checkpoint(content(2), tmp_path / "run" / "checkpoints" / "last.ckpt")
+        save(content(2), last)
     monkeypatch.undo()
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert value_of(tmp_path / "run" / "checkpoints" / "last.ckpt") == 1
+    assert list(last.parent.iterdir()) == [last]
+    assert value_of(last) == 1
 
 
 def test_a_limit_on_the_size_of_files_is_reported_the_same(tmp_path: Path) -> None:
@@ -59,7 +63,7 @@ def test_a_limit_on_the_size_of_files_is_reported_the_same(tmp_path: Path) -> No
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"no space for .*last\.ckpt"):
-            AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "last.ckpt")
+            save(content(), tmp_path / "last.ckpt")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
@@ -67,20 +71,16 @@ def test_a_limit_on_the_size_of_files_is_reported_the_same(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [
-        ("state_dict", float("nan")),
-        ("current_model_state", float("inf")),
-        ("optimizer_states", -float("inf")),
-    ],
+    [("state_dict", torch.nan), ("current_model_state", torch.inf), ("optimizer_states", -torch.inf)],
 )
 def test_what_is_no_number_is_never_written(tmp_path: Path, value: float, place: str) -> None:
-    AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "last.ckpt")
+    save(content(), tmp_path / "last.ckpt")
     spoilt = content(2)
     bad = torch.zeros(4, 3)
     bad[2, 1] = value
     spoilt[place] = {"x": bad} if place != "optimizer_states" else [{"state": {0: {"momentum_buffer": bad}}}]
     with pytest.raises(UserError, match=rf"last.ckpt is not written: {place}.* is not finite"):
-        AtomicCheckpointIO().save_checkpoint(spoilt, tmp_path / "last.ckpt")
+        save(spoilt, tmp_path / "last.ckpt")
     assert value_of(tmp_path / "last.ckpt") == 1
 
 
@@ -91,24 +91,24 @@ def test_counters_half_precision_and_nothing_are_finite() -> None:
 
 
 def test_what_does_not_read_back_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    AtomicCheckpointIO().save_checkpoint(content(), tmp_path / "last.ckpt")
-    save = torch.save
+    save(content(), tmp_path / "last.ckpt")
+    torch_save = torch.save
 
     def save_badly(what: object, file: object) -> None:
-        save(what, file)
+        torch_save(what, file)
         file.seek(4000)  # type: ignore[attr-defined]
         file.write(b"rot")  # type: ignore[attr-defined]
 
     monkeypatch.setattr(checkpoint_file.torch, "save", save_badly)
     with pytest.raises(WeightsError, match=r"last.ckpt.partial is damaged"):
-        AtomicCheckpointIO().save_checkpoint(content(2), tmp_path / "last.ckpt")
+        save(content(2), tmp_path / "last.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert value_of(tmp_path / "last.ckpt") == 1
 
 
 def test_damage_anywhere_in_the_weights_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint(content(), path)
+    save(content(), path)
     check_intact(path)
     whole = path.read_bytes()
     with zipfile.ZipFile(path) as archive:

@@ -37,8 +37,6 @@ def test_only_the_release_in_the_version_must_be_the_same(monkeypatch: pytest.Mo
         (statement({"seed": 1}, annotations(), ["cat"]), "seed: 0 and 1"),
         (statement({"seed": 0}, annotations(), ["cat"]) | {"versions": {"torch": "1.0"}}, r"versions\.torch: .* 1\.0"),
         (statement({"seed": 0}, annotations(count=4), ["cat"]), r"training_images\.images: 3 and 4"),
-        (statement({"seed": 0}, annotations(name="other"), ["cat"]), r"training_images\.names: \w+ and \w+"),
-        (statement({"seed": 0}, annotations(shift=0.5), ["cat"]), r"training_images\.boxes: \w+ and \w+"),
         (statement({"seed": 0}, annotations(), ["dog"]), r"training_images\.classes: \w+ and \w+"),
         (statement({str(key): key for key in range(20)}, annotations(), ["cat"]), "; and 13 more"),
     ],

@@ -11,7 +11,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher, with_timeout
 
-LIFETIME_S = 3
+LIFETIME_S = 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at the death of a parent")

@@ -1,7 +1,6 @@
 import multiprocessing
 import os
 import signal
-import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -10,45 +9,32 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from helpers.interrupted import difference, fit
+from helpers.interrupted import At, assert_same_end, fit
 from ssd_lightning.training.fault_tolerance.resumption import find_resumable
 from ssd_lightning.training.fault_tolerance.signals import Stopped, outlive_signals
 
 
-class Send(pl.Callback):
-    """Sends this process a signal in the named hook, at its nth call."""
-
-    def __init__(self, number: int, hook: str, call: int, *, times: int = 1) -> None:
-        self.calls = 0
-
-        def send(*arguments: Any) -> None:
-            self.calls += 1
-            if self.calls == call:
-                for _ in range(times):
-                    os.kill(os.getpid(), number)
-
-        setattr(self, hook, send)
+def send(number: int, hook: str, call: int, *, times: int = 1) -> At:
+    """Send this process a signal in the named hook, at its nth call."""
+    return At(hook, call, lambda: [os.kill(os.getpid(), number) for _ in range(times)])
 
 
 @pytest.mark.parametrize(
     ("number", "hook", "call"),
-    [
-        (signal.SIGINT, "on_validation_start", 1),
-        (signal.SIGTERM, "on_validation_batch_end", 5),
-    ],
+    [(signal.SIGINT, "on_validation_start", 1), (signal.SIGTERM, "on_validation_batch_end", 5)],
 )
 def test_a_signal_saves_at_once_and_nothing_is_lost(
     tmp_path: Path, whole: Path, number: int, hook: str, call: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before, send = signal.getsignal(number), Send(number, hook, call)
+    before, sender = signal.getsignal(number), send(number, hook, call)
     with pytest.raises(Stopped) as stopped:
-        fit(tmp_path / "run", callbacks=(send,))
+        fit(tmp_path / "run", callbacks=(sender,))
     assert stopped.value.code == 128 + number
     assert signal.getsignal(number) == before
     assert f"stopped by {signal.Signals(number).name} at step" in caplog.text
-    assert send.calls == call  # at the end of the validation's batch
+    assert sender.calls == call  # at the end of the validation's batch
     fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"))
-    assert difference(tmp_path / "run", whole) is None
+    assert_same_end(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize(
@@ -62,26 +48,25 @@ def test_a_signal_saves_at_once_and_nothing_is_lost(
 def test_a_signal_saves_at_the_end_of_the_step(
     tmp_path: Path, hook: str, call: int, accumulate: int, steps: int
 ) -> None:
-    send = Send(signal.SIGTERM, hook, call)
     with pytest.raises(Stopped):
-        fit(tmp_path / "run", callbacks=(send,), accumulate_grad_batches=accumulate)
+        fit(tmp_path / "run", callbacks=(send(signal.SIGTERM, hook, call),), accumulate_grad_batches=accumulate)
     place = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert place["global_step"] == steps
     assert place["DetectionDataModule"]["samples_seen"] == 2 * steps % 10  # an image at a time if they are gathered
 
 
 def test_a_signal_ends_a_test_at_once(tmp_path: Path) -> None:
-    send, before = Send(signal.SIGINT, "on_test_batch_start", 2), signal.getsignal(signal.SIGINT)
-    trainer = fit(tmp_path / "run", callbacks=(send,), max_epochs=1)
+    sender, before = send(signal.SIGINT, "on_test_batch_start", 2), signal.getsignal(signal.SIGINT)
+    trainer = fit(tmp_path / "run", callbacks=(sender,), max_epochs=1)
     with pytest.raises(Stopped) as stopped:
         trainer.test(datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
-    assert (stopped.value.code, send.calls) == (130, 2)
+    assert (stopped.value.code, sender.calls) == (130, 2)
     assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_second_signal_does_not_wait_for_a_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Stopped) as stopped:
-        fit(tmp_path / "run", callbacks=(Send(signal.SIGTERM, "on_before_optimizer_step", 2, times=2),))
+        fit(tmp_path / "run", callbacks=(send(signal.SIGTERM, "on_before_optimizer_step", 2, times=2),))
     assert stopped.value.code == 143
     assert "SIGTERM again: stopped at once" in caplog.text
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
@@ -89,11 +74,11 @@ def test_a_second_signal_does_not_wait_for_a_checkpoint(tmp_path: Path, caplog: 
 
 def test_usr1_saves_and_the_run_goes_on(tmp_path: Path, whole: Path, caplog: pytest.LogCaptureFixture) -> None:
     hooks = {"on_train_batch_start": 2, "on_validation_batch_end": 5}
-    fit(tmp_path / "run", callbacks=tuple(Send(signal.SIGUSR1, hook, call) for hook, call in hooks.items()))
+    fit(tmp_path / "run", callbacks=tuple(send(signal.SIGUSR1, hook, call) for hook, call in hooks.items()))
     assert [message for message in caplog.messages if "SIGUSR1" in message] == [
         f"SIGUSR1: saved at step {step}" for step in (2, 10)
     ]
-    assert difference(tmp_path / "run", whole) is None
+    assert_same_end(tmp_path / "run", whole)
 
 
 @pytest.fixture
@@ -102,33 +87,33 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "scontrol"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit ${{SCONTROL_CODE:-0}}\n')
-    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit $SCONTROL_CODE\n')
+    program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     monkeypatch.delenv("SLURM_NTASKS", raising=False)
     return tmp_path / "asked"
 
 
+@pytest.mark.parametrize(
+    ("of_scontrol", "code", "told"), [(0, 0, "4711 is requeued"), (1, 128 + signal.SIGUSR1, "scontrol requeue 4711")]
+)
 def test_usr1_of_slurm_saves_and_queues_the_job_again(
-    tmp_path: Path, scontrol: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    scontrol: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    of_scontrol: int,
+    code: int,
+    told: str,
 ) -> None:
+    monkeypatch.setenv("SCONTROL_CODE", str(of_scontrol))
     with pytest.raises(Stopped) as stopped:
-        fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, "on_train_batch_start", 2),))
-    assert stopped.value.code == 0
+        fit(tmp_path / "run", callbacks=(send(signal.SIGUSR1, "on_train_batch_start", 2),))
+    assert stopped.value.code == code
     assert scontrol.read_text() == "requeue 4711\n"
-    assert "4711 is requeued" in caplog.text
+    assert told in caplog.text
     assert find_resumable(tmp_path / "run") is not None
-
-
-def test_a_job_that_cannot_be_queued_again_does_not_end_as_if_all_were_well(
-    tmp_path: Path, scontrol: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("SCONTROL_CODE", "1")
-    with pytest.raises(Stopped) as stopped:
-        fit(tmp_path / "run", callbacks=(Send(signal.SIGUSR1, "on_train_batch_start", 2),))
-    assert stopped.value.code == 128 + signal.SIGUSR1
-    assert "scontrol requeue 4711" in caplog.text
 
 
 def test_data_workers_outlive_what_is_sent_to_all() -> None:
@@ -168,4 +153,4 @@ def test_a_whole_run_with_workers_survives_a_signal_to_all_of_them(tmp_path: Pat
     with pytest.raises(Stopped):
         fit(tmp_path / "run", callbacks=(SendAll(),), num_workers=2)
     fit(tmp_path / "run", resume=find_resumable(tmp_path / "run"), num_workers=2)
-    assert difference(tmp_path / "run", whole) is None
+    assert_same_end(tmp_path / "run", whole)

@@ -74,7 +74,7 @@ class BudgetCallback(pl.Callback):
         step = self.budget.steps = trainer.global_step
         self.budget.epochs = step / steps_an_epoch(trainer)
         if self.budget.is_due(step):
-            self.budget.read(step, self._share)
+            self.budget.read(step)
         if self.expected_epochs is None:
             self._log_estimate(trainer)
         self._is_ending = self.budget.is_over(step) or 0 <= trainer.max_steps <= step
@@ -90,7 +90,7 @@ class BudgetCallback(pl.Callback):
         """Record the end of the validation. If it used up the time, it was the last one."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
-        self.budget.validation_ends(trainer.global_step, self._share)
+        self.budget.validation_ends(trainer.global_step)
         self._is_ending |= self.budget.is_over(trainer.global_step)
         self.budget.is_spent = self._is_ending
         trainer.should_stop |= self._is_ending

@@ -151,15 +151,15 @@ class Speed(pl.Callback):
             self._images += len(batch[0]) * trainer.world_size
             if is_logged(trainer, batch_idx):
                 self._log(trainer, pl_module, self._watch.take_seconds())
-                self._start(time.perf_counter())
+                self._start()
         else:
             self._is_warm = True
             self._watch.take_seconds()
-            self._start(time.perf_counter())
+            self._start()
         self._ended = time.perf_counter()
 
-    def _start(self, now: float) -> None:
-        self._since = self._ended = now
+    def _start(self) -> None:
+        self._since = time.perf_counter()
         self._left_out = 0.0
         self._images = self._batches = 0
 
@@ -170,12 +170,11 @@ class Speed(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: dict[Part, float]) -> None:
         total = time.perf_counter() - self._since - self._left_out
-        images_per_s, data_wait = self._images / total, seconds["data"] / total
         parts: dict[str, float] = {part: seconds[part] for part in PARTS.values()}
         parts["optimizer"] = parts.pop("batch") - parts["forward"] - parts["backward"]
         values = {
-            "images_per_s": images_per_s,
-            "data_wait": data_wait,
+            "images_per_s": self._images / total,
+            "data_wait": seconds["data"] / total,
             **{f"{part}_ms": 1000 * value / self._batches for part, value in parts.items()},
             "peak_memory_mib": peak_memory_mib(pl_module.device),
         }
@@ -187,7 +186,7 @@ class Speed(pl.Callback):
             self._unwritten = {}
         else:
             self._unwritten = logged
-        short = {"images/s": torch.tensor(images_per_s), "data_wait": torch.tensor(data_wait)}
+        short = {"images/s": logged["speed/images_per_s"], "data_wait": logged["speed/data_wait"]}
         pl_module.log_dict(short, prog_bar=True, logger=False)
 
 

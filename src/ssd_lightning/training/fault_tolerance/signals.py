@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,8 @@ from ssd_lightning.training.fault_tolerance.ranks import COLLECTIVE_TIMEOUT
 
 log = logging.getLogger(__name__)
 
-WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+BY_WEIGHT = (0, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+"""No signal, and those that are handled: ending the run comes before a checkpoint, Ctrl-C before SIGTERM."""
 SECONDS_OF_GRACE = 30
 """How long a data worker keeps running after a signal that is sent to all processes of a run."""
 
@@ -50,14 +52,13 @@ class Signals:
         atexit.register(end_data_workers)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         starts_ranks = environment is not None and not environment.creates_processes_externally
-        self._launcher = trainer.strategy.launcher if starts_ranks else None
         self._is_child = starts_ranks and trainer.local_rank > 0
+        self._launcher = trainer.strategy.launcher if starts_ranks and not self._is_child else None
         if trainer.world_size > 1:
             # A group on the CPU does not wait for the device.
             self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
             stop_broadcasting_sigterm(trainer)
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in WATCHED}
+        self._former = set_handlers(self._note, *BY_WEIGHT[1:])
 
     def end_at_once(self) -> None:
         """Make signals end the test at once. Lightning would continue to its end."""
@@ -73,8 +74,8 @@ class Signals:
         if self.received and number == self.received and not self._is_child and number != signal.SIGUSR1:
             log.warning("%s again: stopped at once; the last checkpoint is kept", signal.Signals(number).name)
             raise Stopped(128 + number)
-        self.received = max(self.received, number, key=_weight)
-        if self._launcher is not None and not self._is_child and hasattr(self._launcher, "kill"):
+        self.received = max(self.received, number, key=BY_WEIGHT.index)
+        if hasattr(self._launcher, "kill"):
             self._launcher.kill(number)
 
     def ask(self, due: bool) -> None:
@@ -82,7 +83,7 @@ class Signals:
 
         Every rank has to call this at the same points of the run.
         """
-        mine = torch.tensor([_weight(self.received), int(due)])
+        mine = torch.tensor([BY_WEIGHT.index(self.received), int(due)])
         work = None if self._group is None else dist.all_reduce(mine, dist.ReduceOp.MAX, self._group, async_op=True)
         self._question = (mine, work)
 
@@ -93,8 +94,8 @@ class Signals:
         self._question = None
         if work is not None:
             work.wait()
-        weight, due = (int(value) for value in values)
-        return {_weight(number): number for number in (0, *WATCHED)}[weight], bool(due)
+        weight, due = values.tolist()
+        return BY_WEIGHT[weight], bool(due)
 
     def all_say(self, what: bool) -> bool:
         """Whether something is true on all ranks. Waits for their answers."""
@@ -134,14 +135,14 @@ def end_at_signals(when: str) -> dict[int, Any]:
         log.warning("stopped by %s %s", signal.Signals(number).name, when)
         raise Stopped(128 + number)
 
+    return set_handlers(end, signal.SIGTERM, signal.SIGINT)
+
+
+def set_handlers(handler: Callable[[int, FrameType | None], None], *numbers: int) -> dict[int, Any]:
+    """Handle signals, and return the former handlers: none outside of the main thread, which alone may set them."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-
-
-def _weight(number: int) -> int:
-    """Order the signals: ending the run comes before a checkpoint, Ctrl-C before SIGTERM."""
-    return (0, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT).index(number)
+    return {number: signal.signal(number, handler) for number in numbers}
 
 
 def is_on_slurm() -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
@@ -29,7 +29,6 @@ from ssd_lightning.training.callbacks.dashboard.contents import (
 from ssd_lightning.training.callbacks.dashboard.sinks import FileSink, Sink
 from ssd_lightning.training.callbacks.dashboard.tensorboard_sink import TensorBoardSink
 from ssd_lightning.training.callbacks.evaluations import collect_record, is_best, is_last_validation, logged_step
-from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.loggers import SturdyWandbLogger, describe
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.training_plots import draw_level_counts
@@ -178,14 +177,13 @@ class Dashboard(pl.Callback):
 
     def _note_scores(self, trainer: pl.Trainer, pl_module: Any) -> None:
         scores = trainer.callback_metrics
-        missing = torch.tensor(torch.nan)
-        values = [float(scores.get(f"val/ap_11point/{name}", missing)) for name in pl_module.class_names]
+        values = [float(scores.get(f"val/ap_11point/{name}", math.nan)) for name in pl_module.class_names]
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         done = batches.processed / max(1, trainer.num_training_batches)
         self._epochs.append(round(trainer.current_epoch + min(1.0, done), 4))
         self._class_ap.append(values)
         best = best_callback(trainer)
-        score = float(scores.get(str(best.monitor), missing)) if best is not None else math.nan
+        score = float(scores.get(str(best.monitor), math.nan)) if best is not None else math.nan
         if math.isfinite(score) and is_best(trainer):
             self._best_epoch = trainer.current_epoch
             self._show("show_best_score", score, step=logged_step(trainer))
@@ -222,15 +220,13 @@ class Dashboard(pl.Callback):
 
     def _attempt(self, name: str, action: Callable[..., None], *arguments: Any, **settings: Any) -> None:
         """Run an action that may fail, and restore the random states after it."""
-        state = random_state()
-        try:
-            action(*arguments, **settings)
-        except Exception as error:
-            if name not in self._failed:
-                self._failed.add(name)
-                log.warning("dashboard: %s cannot be shown; training continues: %s", name, describe(error))
-        finally:
-            set_random_state(state)
+        with isolate_rng():
+            try:
+                action(*arguments, **settings)
+            except Exception as error:
+                if name not in self._failed:
+                    self._failed.add(name)
+                    log.warning("dashboard: %s cannot be shown; training continues: %s", name, describe(error))
 
 
 def is_shown(trainer: pl.Trainer) -> bool:

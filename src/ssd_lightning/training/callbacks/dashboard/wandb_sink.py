@@ -98,7 +98,7 @@ def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> wandb.Ima
     best = best[image.found.scores[best] >= LEAST_SCORE]
     boxes, scores, labels = (column[best] for column in image.found[1:])
     predicted = [
-        _box(box, label, f"{class_names[label - 1]} {score:.2f}", score=score)
+        _box(box, label, f"{class_names[label - 1]} {score:.2f}") | {"scores": {"score": score}}
         for box, label, score in zip(
             (boxes.clamp(0, 1) * scale).tolist(), labels.tolist(), scores.tolist(), strict=True
         )
@@ -171,7 +171,6 @@ def confusion_chart(counts: np.ndarray, class_names: Sequence[str]) -> Any:
     )
 
 
-def _box(box: Sequence[float], label: int, caption: str, score: float | None = None) -> dict[str, Any]:
+def _box(box: Sequence[float], label: int, caption: str) -> dict[str, Any]:
     position = dict(zip(("minX", "minY", "maxX", "maxY"), box, strict=True))
-    scores = {} if score is None else {"scores": {"score": score}}
-    return {"position": position, "class_id": label, "box_caption": caption, **scores}
+    return {"position": position, "class_id": label, "box_caption": caption}
