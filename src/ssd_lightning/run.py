@@ -30,7 +30,6 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     check_work_is_left,
     find_resumable,
     hold_directory,
-    log_checkpoint,
     log_differences,
 )
 from ssd_lightning.training.record import (
@@ -112,13 +111,12 @@ class Run:
         if not self.is_first:
             return
         self._warn_about_data(data)
+        begin_directory(self.directory, self.resume)
         if self.resume is not None:
-            log_checkpoint(self.resume)
             log_differences(self.resume, self.settings)
         elif self._goes_on and not is_job():
             why = why_new(self.directory, self.overrides)
             log.info("resume=auto starts a new run in %s: %s", self.directory, why)
-        begin_directory(self.directory, self.resume)
 
     def _warn_about_data(self, data: DetectionDataModule) -> None:
         """Warn if images without objects teach nothing, or if no checkpoint can be selected."""

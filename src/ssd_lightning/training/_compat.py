@@ -1,6 +1,6 @@
 """Every private attribute of Lightning that this project uses, by a name that says what for.
 
-A new version of Lightning may change them without notice. tests/training/test_compat.py tries each of them.
+A new version of Lightning may change them without notice. tests/training/test_compat.py says where each is tried.
 """
 
 import csv

@@ -57,11 +57,8 @@ def compile_network(net: SSD, mode: str | None) -> None:
     """Compile extractor and head in place, at their first call. The names of the weights do not change.
 
     The loss is not compiled: the number of objects varies, and padding it per batch would recompile for many batches.
-
-    Args:
-        net: the network.
-        mode: mode of `torch.compile`: `default`; `reduce-overhead`, which replays CUDA graphs; `max-autotune`, which
-            also tries many kernels at the first step. None does not compile.
+    The modes are those of `torch.compile`: `default`; `reduce-overhead`, which replays CUDA graphs; `max-autotune`,
+    which also tries many kernels at the first step. None does not compile.
     """
     if mode is None:
         return

@@ -88,13 +88,7 @@ def write_surroundings(directory: Path) -> None:
 
 
 def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, Any]], *, run: Path) -> None:
-    """Warn if the data differ from those of an earlier run.
-
-    Args:
-        earlier: record of the earlier run. A record without fingerprints is not compared.
-        fingerprints: current fingerprints of the splits.
-        run: directory of the earlier run.
-    """
+    """Warn if the fingerprints of the splits differ from those in the record of an earlier run, if it has any."""
     recorded = earlier.get("data")
     for split, now in fingerprints.items():
         before = recorded.get(split) if isinstance(recorded, dict) else None

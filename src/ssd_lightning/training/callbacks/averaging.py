@@ -17,13 +17,7 @@ class ForeachAverage(AveragedModel):
     """A moving average that is updated by one kernel, without reading from the device.
 
     torch's `AveragedModel` reads a counter on the device at every step to detect the first update, and waits for it.
-    This class starts from the initial weights and needs no such check.
-
-    Args:
-        model: the model to average. It is copied.
-        device: device of the average.
-        decay: share of the old average in the new one.
-        warmup: see `MovingAverage`.
+    This class starts from a copy of the model and needs no such check. For `decay` and `warmup` see `MovingAverage`.
     """
 
     def __init__(self, model: nn.Module, *, device: torch.device, decay: float, warmup: bool = False) -> None:

@@ -24,10 +24,8 @@ class BudgetCallback(pl.Callback):
     """Ends a run when its budget is used up, and schedules validations.
 
     Validations run at the ends of epochs, or at `trainer.val_check_interval`, as long as they take less than
-    `VALIDATION_SHARE` of the elapsed time. The last validation runs at the end, if necessary within an epoch.
-
-    Args:
-        budget: budget of the run. The learning-rate schedule uses the same object.
+    `VALIDATION_SHARE` of the elapsed time. The last validation runs at the end, if necessary within an epoch. The
+    learning-rate schedule uses the same budget object.
     """
 
     def __init__(self, budget: TrainingBudget) -> None:

@@ -7,12 +7,7 @@ def is_logged(trainer: pl.Trainer, batch_index: int, *, before_step: bool = Fals
     """Whether a batch's values are logged or shown. Only such a batch may wait for the device.
 
     Lightning logs at every `log_every_n_steps`-th optimiser step, counted over all epochs. The values of an epoch's
-    last batch stay visible in the progress bar.
-
-    Args:
-        trainer: trainer of the run.
-        batch_index: index of the batch in its epoch.
-        before_step: whether the call comes before the optimiser step of this batch.
+    last batch stay visible in the progress bar. `before_step` tells that its optimiser step has not been taken.
     """
     is_last = batch_index + 1 == trainer.num_training_batches
     has_step = is_last or (batch_index + 1) % trainer.accumulate_grad_batches == 0

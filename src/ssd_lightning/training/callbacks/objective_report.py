@@ -10,11 +10,7 @@ from ssd_lightning.run_files import OBJECTIVES
 
 
 class ObjectiveReport(pl.Callback):
-    """Appends one score to `objective.jsonl` in the run directory after every validation.
-
-    Args:
-        objective: name of the score.
-    """
+    """Appends the score `objective` to `objective.jsonl` in the run directory after every validation."""
 
     def __init__(self, objective: str) -> None:
         self.objective = objective

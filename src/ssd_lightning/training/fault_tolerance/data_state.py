@@ -15,18 +15,14 @@ class DataState:
 
     The samples of an epoch are distributed to the ranks in turn. The seen samples are therefore the first ones of the
     epoch, for any number of ranks and accumulated batches.
-
-    Args:
-        epoch: index of the current epoch.
-        samples_seen: samples of this epoch that all ranks have seen.
-        batch_size: images of an optimiser step, see `data.batch_size`.
-        images: number of images in the training split.
     """
 
     epoch: int
     samples_seen: int
     batch_size: int
+    """Images of an optimiser step, see `data.batch_size`."""
     images: int
+    """Samples of an epoch."""
 
     @classmethod
     def of(cls, trainer: pl.Trainer, *, batch_size: int, images: int) -> "DataState":

@@ -56,11 +56,7 @@ class NewSettings(pl.Callback):
 
 
 def require_same_kind(groups: list[dict[str, Any]], saved: list[dict[str, Any]]) -> None:
-    """Check that an optimiser can load a saved state.
-
-    Args:
-        groups: parameter groups of the optimiser.
-        saved: parameter groups of the saved state.
+    """Check that an optimiser with these parameter groups can load the saved ones.
 
     Raises:
         ConfigurationError: their settings or parameters do not match.

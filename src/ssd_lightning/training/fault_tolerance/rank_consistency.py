@@ -22,9 +22,7 @@ class RankConsistencyCheck(pl.Callback):
     """Compares settings, software and training images of all ranks, and stops all ranks if they differ.
 
     DDP does not notice such differences: it copies the weights of rank 0 to the others and averages all gradients.
-
-    Args:
-        config: the resolved configuration, as plain containers.
+    The configuration is given as plain containers.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:

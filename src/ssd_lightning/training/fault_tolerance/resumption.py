@@ -113,13 +113,6 @@ def check_work_is_left(
             )
 
 
-def log_checkpoint(checkpoint: Path) -> None:
-    """Log where a run resumes."""
-    state = read_checkpoint(checkpoint)
-    epoch = state.get("DetectionDataModule", {}).get("epoch", 0)
-    log.info("resuming from %s: epoch %s, step %s", checkpoint, epoch, state.get("global_step"))
-
-
 def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
     """Lock a run directory against other processes until this process ends.
 
@@ -173,7 +166,7 @@ def log_differences(checkpoint: Path, config: Mapping[str, Any]) -> None:
 
 
 def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
-    """Prepare a run's directory: remove the results of an earlier run that are newer than the checkpoint.
+    """Log where a run resumes, and remove the results of an earlier run that are newer than the checkpoint.
 
     Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
     resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it.
@@ -188,10 +181,12 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
         metrics.unlink(missing_ok=True)
         for stale in kept.glob("*.ckpt"):
             stale.unlink()
-    elif checkpoint.resolve().parent == kept.resolve():
-        state = read_checkpoint(checkpoint)
-        seen = state.get("DetectionDataModule", {}).get("samples_seen", 0)
-        keep_rows(metrics, steps=state["global_step"], with_last_validation=seen == 0)
+        return
+    state = read_checkpoint(checkpoint)
+    position = state.get("DetectionDataModule", {})
+    log.info("resuming from %s: epoch %s, step %s", checkpoint, position.get("epoch", 0), state.get("global_step"))
+    if checkpoint.resolve().parent == kept.resolve():
+        keep_rows(metrics, steps=state["global_step"], with_last_validation=not position.get("samples_seen"))
     elif (best := checkpoint.with_name("best.ckpt")).is_file():
         kept.mkdir(exist_ok=True)
         shutil.copyfile(best, kept / best.name)
