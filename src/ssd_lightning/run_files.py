@@ -12,6 +12,8 @@ RECORD = "run.json"
 """All that is needed to repeat the run: command, seed, versions, machine, data."""
 EVALUATIONS = "evaluations"
 """Folder of the evaluation records, `SPLIT.npz`: see `ssd_lightning.analysis.evaluation_record`."""
+DASHBOARD = "dashboard"
+"""Folder of the images that a training shows."""
 OBJECTIVES = "objective.jsonl"
 """One line per validation of a job of a sweep: epoch and score. Pruning reads it."""
 

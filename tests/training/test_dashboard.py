@@ -60,8 +60,6 @@ def train(run: Path, **settings: Any) -> pl.Trainer:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Validation]]:
     """A run with a log, and the validations that it showed."""
     run = tmp_path_factory.mktemp("shown") / "run"
-    (run / "dashboard" / "images").mkdir(parents=True)
-    (run / "dashboard" / "images" / "epoch_0099_step_0000001.jpg").touch()  # of another run in the same directory
     with pytest.MonkeyPatch.context() as patch:
         seen = look(patch)
         train(run, logger=[SturdyCSVLogger(save_dir=str(run), name="", version="")])

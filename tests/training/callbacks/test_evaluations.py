@@ -65,7 +65,7 @@ def test_the_best_checkpoint_is_of_the_last_validation_with_the_highest_score(
     torch.testing.assert_close(columns, expected, rtol=0, atol=1e-6)
 
 
-def test_a_test_has_a_record_of_its_own_and_a_new_run_none_of_an_old_one(tmp_path: Path) -> None:
+def test_a_test_has_a_record_of_its_own(tmp_path: Path) -> None:
     run, folder = tmp_path / "run", tmp_path / "run" / "evaluations"
     trainer = train(run, **SHORT)
     assert sorted(EvaluationRecord.load(folder / "val.npz").image_ids) == ["0", "1", "2", "3"]  # a batch of four
@@ -74,13 +74,6 @@ def test_a_test_has_a_record_of_its_own_and_a_new_run_none_of_an_old_one(tmp_pat
     assert (record.split, len(record.image_ids), record.class_names) == ("test", 11, ("cat", "dog"))
     assert {Path(path).is_file() for path in record.image_paths} == {True}
     assert [Path(path).stem for path in record.image_paths] == list(record.image_ids)
-    train(run, **{**SHORT, "limit_val_batches": 0})
-    assert list(folder.iterdir()) == []
-
-
-def test_a_run_that_goes_on_elsewhere_takes_it_along(tmp_path: Path, whole: Path) -> None:
-    train(tmp_path / "run", resume=whole / "checkpoints" / "last.ckpt")
-    assert (tmp_path / "run" / "evaluations" / "val.npz").read_bytes() == (whole / "evaluations/val.npz").read_bytes()
 
 
 def test_a_full_disk_ends_no_training(

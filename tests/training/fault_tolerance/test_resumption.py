@@ -254,20 +254,25 @@ def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -
     assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.lightning_module.net.state_dict().items())
 
 
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(whole / "checkpoints", run / "checkpoints")
-    for name in ("result.json", "metrics.csv"):
+    run, other = tmp_path / "run", tmp_path / "other"
+    shutil.copytree(whole, run)
+    (run / "dashboard/images").mkdir(parents=True)
+    for name in ("result.json", "metrics.csv", "evaluations/test.npz", "dashboard/a.png", "dashboard/images/b.jpg"):
         (run / name).write_text("step,loss\n14,1\n15,1\n")
+    before = files_in(run)
     begin_directory(run, run / LAST)  # 15 steps are done
-    assert not (run / "result.json").exists()
+    assert before - files_in(run) == {"result.json", "evaluations/test.npz"}
     assert (run / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
-    other = tmp_path / "other"
     other.mkdir()
     begin_directory(other, run / LAST)
-    assert [path.name for path in (other / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert files_in(other) == {"checkpoints/best.ckpt", "evaluations/val.npz"}
     begin_directory(run, None)
-    assert [path for path in run.rglob("*") if path.is_file()] == []
+    assert files_in(run) == set()
 
 
 def test_a_directory_is_one_process_s(tmp_path: Path) -> None:

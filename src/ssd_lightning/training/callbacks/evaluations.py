@@ -2,13 +2,11 @@
 
 import logging
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.run_files import EVALUATIONS
@@ -21,28 +19,12 @@ class Evaluations(pl.Callback):
     """Writes `evaluations/val.npz` and `evaluations/test.npz` in the trainer's `default_root_dir`.
 
     `val.npz` is from the validation that selected the best checkpoint. Without a `BestCheckpoint` or a finite score, it
-    is from the last validation. When a new run starts, files of an earlier run are removed. A run that is resumed in
-    another directory copies `val.npz`, as it copies the checkpoint. Nothing is written if the trainer has no data
-    module, because the images have no names then.
+    is from the last validation. Nothing is written if the trainer has no data module, because the images have no names
+    then.
     """
 
     def __init__(self) -> None:
         self._record: EvaluationRecord | None = None
-
-    @rank_zero_only
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove files of an earlier run, or copy those of the resumed run."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        kept = record_path(trainer, "val")
-        record_path(trainer, "test").unlink(missing_ok=True)
-        if trainer.ckpt_path is None:
-            kept.unlink(missing_ok=True)
-            return
-        earlier = Path(trainer.ckpt_path).parent.parent / EVALUATIONS / kept.name
-        if earlier.is_file() and earlier.resolve() != kept.resolve():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(earlier, kept)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect the metric's state before the module resets it."""
@@ -71,7 +53,7 @@ class Evaluations(pl.Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         if self._record is None or not trainer.is_global_zero:
             return
-        path = record_path(trainer, self._record.split)
+        path = Path(trainer.default_root_dir) / EVALUATIONS / f"{self._record.split}.npz"
         try:
             self._record.save(path)
         except OSError as error:  # not worth ending a run
@@ -82,11 +64,6 @@ def collect_record(trainer: Any, module: Any, split: str) -> EvaluationRecord:
     """Gather the detections of an evaluation from the state of its metric. A collective call."""
     dataset, metric = trainer.datamodule.dataset(split), module.metrics[split]["voc"]
     return EvaluationRecord.of(metric, dataset, split=split, class_names=module.class_names)
-
-
-def record_path(trainer: pl.Trainer, split: str) -> Path:
-    """Return the path of a split's file."""
-    return Path(trainer.default_root_dir) / EVALUATIONS / f"{split}.npz"
 
 
 def is_best(trainer: pl.Trainer) -> bool:

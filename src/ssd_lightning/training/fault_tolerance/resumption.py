@@ -15,7 +15,7 @@ from ssd_lightning.errors import ConfigurationError, WeightsError, listed
 from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights, no_checkpoint
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.run_files import RESULT, written_whole
+from ssd_lightning.run_files import DASHBOARD, EVALUATIONS, RESULT, written_whole
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS, check_intact
 
 log = logging.getLogger(__name__)
@@ -169,27 +169,34 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
     """Log where a run resumes, and remove the results of an earlier run that are newer than the checkpoint.
 
     Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
-    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it.
+    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it, and its
+    evaluation.
 
     Args:
         run_dir: directory of this run.
         checkpoint: checkpoint to resume from. None starts from scratch.
     """
-    (run_dir / RESULT).unlink(missing_ok=True)
-    metrics, kept = run_dir / "metrics.csv", run_dir / "checkpoints"
+    metrics, kept, evaluations = run_dir / "metrics.csv", run_dir / "checkpoints", run_dir / EVALUATIONS
+    stale = [run_dir / RESULT, evaluations / "test.npz"]
     if checkpoint is None:
-        metrics.unlink(missing_ok=True)
-        for stale in kept.glob("*.ckpt"):
-            stale.unlink()
+        dashboard = run_dir / DASHBOARD
+        stale += [metrics, evaluations / "val.npz", *kept.glob("*.ckpt")]
+        stale += [*dashboard.rglob("*.jpg"), *dashboard.rglob("*.png")]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    if checkpoint is None:
         return
     state = read_checkpoint(checkpoint)
     position = state.get("DetectionDataModule", {})
     log.info("resuming from %s: epoch %s, step %s", checkpoint, position.get("epoch", 0), state.get("global_step"))
     if checkpoint.resolve().parent == kept.resolve():
         keep_rows(metrics, steps=state["global_step"], with_last_validation=not position.get("samples_seen"))
-    elif (best := checkpoint.with_name("best.ckpt")).is_file():
-        kept.mkdir(exist_ok=True)
-        shutil.copyfile(best, kept / best.name)
+        return
+    best, evaluation = checkpoint.with_name("best.ckpt"), checkpoint.parent.parent / EVALUATIONS / "val.npz"
+    for source, folder in ((best, kept), (evaluation, evaluations)):
+        if source.is_file():
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / source.name)
 
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:

@@ -17,6 +17,7 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.matching import confusion_matrix
 from ssd_lightning.analysis.pr_curves import pr_curves
 from ssd_lightning.checks import require_number
+from ssd_lightning.run_files import DASHBOARD
 from ssd_lightning.training.callbacks.checkpointing import best_callback
 from ssd_lightning.training.callbacks.dashboard.contents import (
     CURVE_POINTS,
@@ -35,7 +36,6 @@ from ssd_lightning.visualization.training_plots import draw_level_counts
 
 log = logging.getLogger(__name__)
 
-FOLDER = "dashboard"
 MATCHED_IMAGES = 256
 """Number of training images whose matches are counted."""
 
@@ -101,10 +101,7 @@ class Dashboard(pl.Callback):
         """Create the sinks."""
         self._sinks, self._failed, self._targets = [], set(), []
         if trainer.is_global_zero and is_shown(trainer):
-            files = FileSink(Path(trainer.default_root_dir) / FOLDER)
-            if trainer.ckpt_path is None:
-                self._attempt("dashboard", files.clear)
-            self._sinks = [files]
+            self._sinks = [FileSink(Path(trainer.default_root_dir) / DASHBOARD)]
             for logger in trainer.loggers:
                 if isinstance(logger, SturdyWandbLogger):
                     from ssd_lightning.training.callbacks.dashboard.wandb_sink import WandbSink

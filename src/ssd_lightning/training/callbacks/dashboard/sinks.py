@@ -43,11 +43,6 @@ class FileSink(Sink):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def clear(self) -> None:
-        """Remove the files of an earlier run."""
-        for path in (*self.folder.glob("*.png"), *self.folder.glob("*.jpg"), *self.folder.glob("images/*.jpg")):
-            path.unlink()
-
     def show_batch(self, drawing: np.ndarray, *, step: int) -> None:
         """Write `training_batch.jpg`."""
         self._write("training_batch.jpg", drawing)
