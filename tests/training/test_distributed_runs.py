@@ -113,13 +113,10 @@ def as_srun_does(rank: int, port: str) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", [as_torchrun_does, as_srun_does], ids=["torchrun", "srun"])
-def test_processes_that_others_started_make_one_run(
-    run: Run, images: list[str], launcher: Callable[[int, str], dict[str, str]]
-) -> None:
+def test_processes_that_srun_started_make_one_run(run: Run, images: list[str]) -> None:
     port = free_port()
     for rank in range(2):
-        run.start([*TRAIN, *SETTINGS, *images, "trainer.max_epochs=1", "test=true"], **launcher(rank, port))
+        run.start([*TRAIN, *SETTINGS, *images, "trainer.max_epochs=1", "test=true"], **as_srun_does(rank, port))
     assert run.wait_for_all(STARTS_WITHIN_S) == [0, 0], run.output(0) + run.output(1)
     (result,) = (run.folder / "outputs").rglob("result.json")  # one directory
     content = json.loads(result.read_text())
@@ -129,7 +126,7 @@ def test_processes_that_others_started_make_one_run(
 
 @pytest.fixture(scope="module")
 def alone_and_spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run on one device and on two, in the folders 1 and 2; the second has a dashboard.
+    """The same run on one device and on two, in the folders 1 and 2; the second is torchrun's and has a dashboard.
 
     Without batch norm, which would have statistics of each process, and at the paper's rate: at ten times it, the order
     of a sum alone moves the loss by 3.5e-5 after 18 steps.
@@ -145,11 +142,13 @@ def alone_and_spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trainer.enable_progress_bar=false", "+callbacks.seen._target_=helpers.seen_images.SeenImages",
     ]  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    more = {1: ["callbacks.dashboard=null", "report=false"], 2: ["logger=[csv,wandb]"]}
-    for ranks in (1, 2):
-        run, folder = Run(root), root / str(ranks)
-        command = [*TRAIN, *overrides, *more[ranks], f"trainer.devices={ranks}", f"hydra.run.dir={folder}"]
-        run.start(command, PYTHONPATH=path, SEEN_IMAGES=str(root / f"seen{ranks}"), WANDB_MODE="offline")
+    commands = {
+        1: [*TRAIN, *overrides, "callbacks.dashboard=null", "report=false"],
+        2: [*TORCHRUN, *overrides, "logger=[csv,wandb]"],
+    }
+    for ranks, command in commands.items():
+        run, settings = Run(root), [f"trainer.devices={ranks}", f"hydra.run.dir={root / str(ranks)}"]
+        run.start([*command, *settings], PYTHONPATH=path, SEEN_IMAGES=str(root / f"seen{ranks}"), WANDB_MODE="offline")
         try:
             assert run.wait_for_all(STARTS_WITHIN_S) == [0], run.output()
         finally:
@@ -215,11 +214,12 @@ def test_ranks_with_different_settings_stop(run: Run, images: list[str]) -> None
 @pytest.mark.parametrize(
     ("command", "victim", "moment"),
     [
-        (TRAIN, "launcher", "validation"), (TRAIN, "rank", "training"),
-        (TORCHRUN, "launcher", "training"), (TORCHRUN, "rank", "validation"),
+        (TRAIN, "launcher", "validation"),
+        (TRAIN, "rank", "training"),
+        (TORCHRUN, "rank", "validation"),
     ],
-    ids=["own-launcher", "own-rank", "torchrun-launcher", "torchrun-rank"],
-)  # fmt: skip
+    ids=["own-launcher", "own-rank", "torchrun-rank"],
+)
 def test_a_killed_process_takes_all_with_it(
     run: Run, images: list[str], command: list[str], victim: str, moment: str
 ) -> None:
