@@ -84,6 +84,7 @@ def test_killed_runs_end_as_if_they_had_not_been_killed(tmp_path: Path, count: i
     assert f"lost checkpoints {0:>27}" in done.stdout
 
 
+@pytest.mark.slow
 def test_auto_goes_on_with_the_run_of_the_same_overrides(tmp_path: Path) -> None:
     for _ in range(2):
         run_command(tmp_path, "train", *SMALL, "trainer.max_epochs=1", "resume=auto", "logger=none")

@@ -37,13 +37,13 @@ def compare_steps(plain: SSD, compiled: SSD) -> None:
     torch.testing.assert_close(compiled(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("default", 0), ("reduce-overhead", 1)])
-def test_the_parts_that_compute_are_compiled(mode: str, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mode", "steps"), [("default", 0), ("reduce-overhead", 1), (None, 0)])
+def test_the_parts_that_compute_are_compiled(mode: str | None, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, asked, begun = small_net(), [], []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: asked.append((self, settings)))
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
     compile_network(net, mode)
-    assert asked == [(net.extractor, {"mode": mode}), (net.head, {"mode": mode})]
+    assert asked == [(part, {"mode": mode}) for part in (net.extractor, net.head) if mode]
     net(torch.zeros(1, 3, SIZE, SIZE))
     assert len(begun) == steps  # CUDA graphs have to know
 
@@ -59,13 +59,6 @@ def test_compiled_steps_give_the_same_losses_gradients_and_names() -> None:
     again = copy.deepcopy(compiled)  # as a moving average does
     assert again.state_dict().keys() == plain.state_dict().keys()
     torch.testing.assert_close(again(torch.zeros(1, 3, SIZE, SIZE)), plain(torch.zeros(1, 3, SIZE, SIZE)))
-
-
-def test_without_the_word_nothing_is_compiled() -> None:
-    net = small_net()
-    check_compile(None, CPU)
-    compile_network(net, None)
-    assert net.extractor._compiled_call_impl is None
 
 
 def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
-from ssd_lightning.checks import require_number
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.visualization.tables import counted
@@ -228,11 +228,10 @@ def _as_number(devices: Any) -> int:
 
 def _resolve(accelerator: str) -> str:
     names = AcceleratorRegistry.available_accelerators()
-    kind = {"gpu": "cuda"}.get(accelerator, accelerator)
-    if kind == "auto":
+    require_choice("trainer.accelerator", accelerator, ("auto", "gpu", *sorted(names)))
+    if accelerator == "auto":
         return choose_device("auto").type
-    if kind == "cpu" or (kind in names and AcceleratorRegistry[kind]["accelerator"].is_available()):
+    kind = "cuda" if accelerator == "gpu" else accelerator
+    if AcceleratorRegistry[kind]["accelerator"].is_available():
         return kind
-    if kind not in names:
-        raise ConfigurationError(f"trainer.accelerator is '{accelerator}'; it can be auto, gpu, {', '.join(names)}")
     raise ConfigurationError(f"trainer.accelerator={accelerator}: this machine has no such device; use cpu or auto")
