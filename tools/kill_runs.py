@@ -35,7 +35,7 @@ OVERRIDES = [
     "experiment=toy_tiny", "data.num_train=26", "data.num_val=6", "data.num_test=3", "data.side_px=96",
     "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=1",
     "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "callbacks=[default,ema]",
-    "callbacks.last.every_n_steps=1", "trainer.log_every_n_steps=1",
+    "callbacks.last.every_n_steps=1", "trainer.log_every_n_steps=1", "report=false", "callbacks.dashboard=null",
 ]  # fmt: skip
 NOT_COMPARED = ("speed/", "images/s", "data_wait")
 """Columns of metrics.csv that hold measured times."""
