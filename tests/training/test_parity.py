@@ -142,6 +142,7 @@ def compare_training(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ssd300_trains_as_torchvisions(tmp_path: Path) -> None:
     """Without batch norm rounding grows slowly, and single precision will do if weights are set back now and then.
 
@@ -149,10 +150,10 @@ def test_ssd300_trains_as_torchvisions(tmp_path: Path) -> None:
     itself with weights that are 1e-7 apart: that is rounding, and tells nothing of this project.
     """
     networks = ssd300_vgg16, "torchvision_ssd300"
-    compare_training(*networks, tmp_path, steps=6, lr=1e-4, restart_every=5, tolerance=2e-4)
+    compare_training(*networks, tmp_path, steps=50, lr=1e-4, restart_every=5, tolerance=2e-4)
 
 
-@pytest.mark.parametrize("steps", [2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [2, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_ssdlite320_trains_as_torchvisions(tmp_path: Path, steps: int) -> None:
     """Batch norm of two images and ReLU6 multiply rounding by ten to a thousand in each step.
 
