@@ -34,8 +34,6 @@ def test_a_command_composes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("override", "answer"),
     [
         ("outptu=a.html", "there is no setting 'outptu'; did you mean 'output'"),
-        ("output", "'output' is not key=value"),
-        ("output=[a", "is not closed"),
         ("output=a,b.html", "--multirun"),
         ("output=${nothing}", "Interpolation key 'nothing' not found"),
         ("hydra.run.dir=${nothing}", "Interpolation key 'nothing' not found"),
@@ -50,7 +48,7 @@ def test_what_cannot_be_composed_is_refused_in_one_line(
 
 
 def test_an_error_that_is_not_the_users_keeps_its_stack_trace(tmp_path: Path) -> None:
-    task = "import sys; from ssd_lightning.run_command import run_command; run_command('report', 'builtins:ord')"
+    task = "import sys; from ssd_lightning.run_command import run_command; run_command('report', ord)"
     done = subprocess.run(
         [sys.executable, "-c", task, "run=run"], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "convert", "ssd_lightning.commands.convert:convert")
+main = partial(run_command, "convert")
 
 if __name__ == "__main__":
     main()

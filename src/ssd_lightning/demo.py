@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "demo", "ssd_lightning.commands.demo:demo")
+main = partial(run_command, "demo")
 
 if __name__ == "__main__":
     main()

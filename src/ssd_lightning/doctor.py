@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command."""
     # The memory profiler has its own log, which reports GPUs that a machine lacks.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    run_command("doctor", "ssd_lightning.commands.doctor:doctor")
+    run_command("doctor")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "evaluate", "ssd_lightning.commands.evaluate:evaluate")
+main = partial(run_command, "evaluate")
 
 if __name__ == "__main__":
     main()

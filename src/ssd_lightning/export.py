@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "export", "ssd_lightning.commands.export:export")
+main = partial(run_command, "export")
 
 if __name__ == "__main__":
     main()

@@ -52,17 +52,12 @@ def describe_start(config: DictConfig, net: SSD, checkpoint: Path | None) -> str
         start = f"the weights of {weights} in the backbone ({kind}), random ones elsewhere"
     else:
         start = f"the ImageNet weights {weights} in the backbone ({kind}), random ones elsewhere"
-    counts = [(weight.numel(), weight.requires_grad) for weight in net.parameters()]
-    learning = sum(count for count, learns in counts if learns)
-    frozen = [
-        f"backbone.{key}={config.backbone[key]}".lower()
-        for key in ("freeze", "freeze_norm")
-        if config.backbone.get(key)
-    ]
-    return (
-        f"the network starts from {start}; {learning:,} of its {sum(count for count, _ in counts):,} parameters learn"
-        + (f" ({', '.join(frozen)})" if frozen else "")
-    )
+    total = sum(weight.numel() for weight in net.parameters())
+    learning = sum(weight.numel() for weight in net.parameters() if weight.requires_grad)
+    settings = {key: config.backbone.get(key) for key in ("freeze", "freeze_norm")}
+    frozen = ", ".join(f"backbone.{key}={value}".lower() for key, value in settings.items() if value)
+    why = f" ({frozen})" if frozen else ""
+    return f"the network starts from {start}; {learning:,} of its {total:,} parameters learn{why}"
 
 
 def load_init_from(net: SSD, config: DictConfig, class_names: tuple[str, ...]) -> None:

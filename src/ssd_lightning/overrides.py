@@ -72,11 +72,10 @@ def check_each(
     """
     parsed = [_parse(text, groups, compose) for text in overrides]
     for override in parsed:
-        if override.is_sweep_override() and override.key_or_group in groups:
-            _check_choice(override, groups[override.key_or_group])
-    composed = [text for override in parsed if (text := _without_sweep(override, groups)) is not None]
+        if override.is_sweep_override():
+            _check_choice(override, groups)
     try:
-        config = compose(composed)
+        config = compose(_for_composing(parsed, groups))
     except REFUSALS as error:
         _explain_refusal(error, parsed, groups, compose)
     check_references(config, overrides)
@@ -119,10 +118,9 @@ def _parse(text: str, groups: Mapping[str, Sequence[str]], compose: Callable[[li
     fault = f"'{opening}' is not closed; a text that starts with it" if opening else "a value with such letters"
     suggestion = f"{key}={quoted(value)}"
     meant = _try_to_parse(suggestion)
-    if meant is not None and meant.key_or_group in groups:
-        _check_choice(meant, groups[meant.key_or_group])
     if meant is None:
         raise ConfigurationError(f"{text} cannot be read; write it into a YAML file and give that, see --config-dir")
+    _check_choice(meant, groups)
     raise ConfigurationError(f"{text} cannot be read: {fault} needs quotes: {shlex.quote(suggestion)}")
 
 
@@ -166,10 +164,10 @@ def _explain_refusal(
     """Name the choice or key that caused the error, else return Hydra's message in one line."""
     chosen = [override for override in parsed if override.key_or_group in groups and not override.is_delete()]
     for override in chosen:
-        _check_choice(override, groups[override.key_or_group])
+        _check_choice(override, groups)
     known: set[str] = set()
     with contextlib.suppress(*REFUSALS):
-        known |= set(_keys(compose([text for override in chosen if (text := _without_sweep(override, groups))])))
+        known |= set(_keys(compose(_for_composing(chosen, groups))))
     for override in parsed:
         name = override.key_or_group
         if known and not _is_new(override) and name not in known | groups.keys():
@@ -203,21 +201,23 @@ def _choices(override: Override) -> list[str]:
     return [str(item).strip("'\"") for item in flat if item is not None]
 
 
-def _check_choice(override: Override, options: Sequence[str]) -> None:
-    for choice in _choices(override):
-        if choice not in options:
-            hint = did_you_mean(choice, options, cutoff=0.4)
-            raise ConfigurationError(
-                f"there is no {override.key_or_group}={choice}{hint or '.'} There is {', '.join(options)}"
-            )
+def _check_choice(override: Override, groups: Mapping[str, Sequence[str]]) -> None:
+    group = override.key_or_group
+    for choice in _choices(override) if group in groups else []:
+        if choice not in groups[group]:
+            hint = did_you_mean(choice, groups[group], cutoff=0.4)
+            raise ConfigurationError(f"there is no {group}={choice}{hint or '.'} There is {', '.join(groups[group])}")
 
 
-def _without_sweep(override: Override, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """Return an override for composing: of several choices the first; None for several values."""
-    if not override.is_sweep_override():
-        return override.input_line
-    choices = _choices(override) if override.key_or_group in groups else []
-    return f"{override.key_or_group}={choices[0]}" if choices else None
+def _for_composing(parsed: Iterable[Override], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Keep single values, of several choices the first, and nothing of several values."""
+    kept = []
+    for override in parsed:
+        if not override.is_sweep_override():
+            kept.append(str(override.input_line))
+        elif override.key_or_group in groups:
+            kept += [f"{override.key_or_group}={choice}" for choice in _choices(override)[:1]]
+    return kept
 
 
 def _keys(config: Any, prefix: str = "") -> Iterator[str]:

@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "predict", "ssd_lightning.commands.predict:predict")
+main = partial(run_command, "predict")
 
 if __name__ == "__main__":
     main()

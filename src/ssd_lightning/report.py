@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "report", "ssd_lightning.commands.report:report")
+main = partial(run_command, "report")
 
 if __name__ == "__main__":
     main()

@@ -31,7 +31,7 @@ from ssd_lightning.run_dirs import saved_config
 
 def run_command(
     config_name: str,
-    task: str | Callable[[DictConfig], Any],
+    task: Callable[[DictConfig], Any] | None = None,
     *,
     plan: Callable[[CommandLine], CommandLine] = lambda line: line,
 ) -> None:
@@ -41,14 +41,15 @@ def run_command(
 
     Args:
         config_name: `train`, `evaluate` or another command.
-        task: called with the composed configuration. `MODULE:FUNCTION` is imported just before, so `--help` is fast.
+        task: called with the composed configuration. None: the function of this name in `ssd_lightning.commands`,
+            which is imported just before, so that `--help` is fast.
         plan: rewrites the command line before Hydra reads it.
     """
     # OpenMP threads that spin while they wait halve the speed of a training that shares its cores with its
     # data workers. This must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    with _exit_at_user_errors():
+    with exit_at_user_errors():
         line = plan(CommandLine(tuple(spell_out(sys.argv[1:])))).with_absolute_config_path(config_name)
         helps = line.has(HELP_FLAGS)
         register_experiments(config_name, [] if helps else None if line.has_own_config else line.arguments)
@@ -68,13 +69,13 @@ def run_command(
             if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is checked in its own process
                 check_references(config, line.overrides)
                 check_lists(config)
-            return (_import(task) if isinstance(task, str) else task)(config)
+            return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
         except Exception as error:
             user_error = find_user_error(error) or refused_value(error)
             if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             logging.getLogger(__name__).debug("stack trace of the error below", exc_info=True)
-            with _exit_at_user_errors():
+            with exit_at_user_errors():
                 raise user_error from error
 
     try:
@@ -100,14 +101,15 @@ def compose_and_run(config_name: str, overrides: list[str], task: Callable[[Dict
         try:
             composing.run(config_name, task, overrides)
         except REFUSALS:
-            with _exit_at_user_errors():
+            with exit_at_user_errors():
                 check_overrides(config_name, overrides)
                 refuse_sweep(overrides)
             raise
 
 
 @contextmanager
-def _exit_at_user_errors() -> Iterator[None]:
+def exit_at_user_errors() -> Iterator[None]:
+    """Print a user error as one message, and exit with code 2."""
     try:
         yield
     except UserError as error:

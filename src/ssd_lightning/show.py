@@ -4,7 +4,7 @@ from functools import partial
 
 from ssd_lightning.run_command import run_command
 
-main = partial(run_command, "show", "ssd_lightning.commands.show:show")
+main = partial(run_command, "show")
 
 if __name__ == "__main__":
     main()

@@ -11,6 +11,8 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.run_command import exit_at_user_errors
 from ssd_lightning.run_files import read_json, write_json
 from ssd_lightning.sweeps.plan import what_is_swept, what_it_is
 from ssd_lightning.sweeps.records import FAILED, FINISHED, REPEATS, SWEEP, read_jobs
@@ -35,12 +37,11 @@ class SweepCallback(Callback):
         sweep = {"overrides": what_it_is(overrides), "swept": what_is_swept([*more, *overrides])}
         earlier = read_json(directory / SWEEP)
         if earlier is not None and earlier != sweep:
-            print(
-                f"error: {directory} contains another sweep ({' '.join(earlier['overrides'])}); choose a different "
-                "name: sweep.name=NAME",
-                file=sys.stderr,
-            )
-            sys.exit(2)
+            found = " ".join(earlier["overrides"])
+            with exit_at_user_errors():  # Hydra would go on
+                raise ConfigurationError(
+                    f"{directory} contains another sweep ({found}); choose a different name: sweep.name=NAME"
+                )
         write_json(directory / SWEEP, sweep)
         stop_at_signals()
         target = str(config.hydra.sweeper._target_)

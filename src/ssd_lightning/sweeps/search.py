@@ -1,7 +1,6 @@
 """A sweeper that lets optuna choose the values, and stores all trials in the sweep's directory."""
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.run_command import exit_at_user_errors
 from ssd_lightning.sweeps.pruning import open_study
 from ssd_lightning.sweeps.records import FINISHED, PRUNED, JobRecord
 
@@ -96,11 +96,8 @@ class SearchSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Search the space given on the command line."""
-        try:
+        with exit_at_user_errors():
             fixed, space = read_space(arguments)
-        except ConfigurationError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
         directory = Path(self.config.hydra.sweep.dir)
         directory.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, directory / "multirun.yaml")
@@ -111,16 +108,17 @@ class SearchSweeper(Sweeper):
             returned = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
             for trial, job in zip(trials, returned, strict=True):
                 tell(study, trial.number, job)
-        best = study.best_trial if study.get_trials(states=(TrialState.COMPLETE,)) else None
-        if best is not None:
+        if study.get_trials(states=(TrialState.COMPLETE,)):
+            best = study.best_trial
             log.info("best of %d trials: %d with %.4f", len(study.trials), best.number, best.value)
 
     def _batches(self, study: Study, space: dict[str, BaseDistribution]) -> Iterator[list[FrozenTrial]]:
-        left_over = study.get_trials(states=(TrialState.RUNNING,))
-        for trial in left_over:
-            if trial.params.keys() != space.keys():  # the call was killed while choosing values
+        left_over = []
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.params.keys() == space.keys():
+                left_over.append(trial)
+            else:  # the call was killed while choosing values
                 study.tell(trial.number, state=TrialState.FAIL)
-        left_over = [trial for trial in left_over if trial.params.keys() == space.keys()]
         done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
         # A launcher numbers its jobs consecutively.
         for _, row in groupby(enumerate(left_over), lambda item: item[1].number - item[0]):
