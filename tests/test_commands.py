@@ -1,12 +1,10 @@
 """The commands as a user runs them, at a small size, in one process."""
 
 import csv
-import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from helpers.commands import SMALL, WHOLE, refused, run_command
+from helpers.commands import SMALL, TOY, WHOLE, refused, run_command
 from helpers.datasets import open_csv, open_voc
 from helpers.prediction_media import write_video
 from ssd_lightning import assembly, auto_settings, train
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
+from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.commands import evaluate, predict
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.images import read_image
@@ -32,7 +31,8 @@ from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.video import Video
 from ssd_lightning.reporting.run import read_run
 
-TOY_COUNTS = SMALL[1:4]
+EVALUATE = ["evaluate", "checkpoint=run", "data=toy", *TOY, "device=cpu"]
+CLASSES = sorted(TOY_CLASSES)
 
 
 def read(path: Path) -> Any:
@@ -45,6 +45,15 @@ def rows(run: Path, column: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row[column]]
 
 
+def load(checkpoint: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    return loaded
+
+
+def draw_grey(path: Path) -> None:
+    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(path)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working directory of a finished run in `run/`, with the toy set in `datasets/toy`."""
@@ -54,116 +63,79 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_run_leaves_a_page_images_and_what_each_logger_writes(trained: Path) -> None:
-    assert list((trained / "run" / "tensorboard").glob("events*"))
-    assert (trained / "run" / "report.html").is_file()
-    assert list((trained / "run" / "dashboard" / "images").iterdir())
-
-
-def test_validation_is_logged_every_epoch(trained: Path) -> None:
+def test_a_run_logs_every_step_and_validation_and_leaves_a_page_and_images(trained: Path) -> None:
+    run = trained / "run"
     for name in ("val/map", "val/map_50", "val/map_11point", "val/map_area", "val/loss_box", "val/loss_cls"):
-        assert len(rows(trained / "run", name)) == 2, name
-    assert rows(trained / "run", "test/map_11point")
-    steps = rows(trained / "run", "loss")  # of so short a run each is logged
+        assert len(rows(run, name)) == 2, name
+    steps = rows(run, "loss")  # of so short a run each is logged
     assert [row["step"] for row in steps] == ["0", "1", "2", "3", "4", "5"]
     assert all(float(row["lr"]) > 0 and float(row["train/loss_box"]) > 0 for row in steps)
-    scores = read(trained / "run" / "result.json")["scores"]
-    assert {"val/map_11point", "test/map_11point"} <= scores.keys()
+    assert [row["step"] for row in rows(run, "speed/images_per_s")] == ["1", "2", "3", "4", "5"]
+    assert {"val/map_11point", "test/map_11point"} <= read(run / "result.json")["scores"].keys()
+    for left in ("tensorboard/events*", "report.html", "dashboard/images/*", "fit-profile.txt"):
+        assert list(run.glob(left)), left
 
 
-def test_a_run_says_how_fast_it_is_and_where_its_time_goes(trained: Path) -> None:
-    logged = rows(trained / "run", "speed/images_per_s")
-    assert [int(row["step"]) for row in logged] == [1, 2, 3, 4, 5]  # the first has none before it
-    parts = ("data", "transfer", "forward", "backward", "optimizer")
-    for row in logged:
-        seconds_a_batch = sum(float(row[f"speed/{part}_ms"]) for part in parts) / 1000
-        assert 0 < seconds_a_batch <= 8 / float(row["speed/images_per_s"]) * 1.001
-        assert 0 < float(row["speed/data_wait"]) < 1
-        assert float(row["speed/peak_memory_mib"]) > 100
-    assert (trained / "run" / "fit-profile.txt").is_file()
-
-
-def test_the_checkpoint_holds_plain_containers_and_is_enough_by_itself(trained: Path) -> None:
-    checkpoint = torch.load(trained / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert checkpoint["detector"]["class_names"] == ["disk", "ring", "square", "star", "triangle"]
-    detector = Detector.load(trained / "run")
-    assert detector.image_size == (64, 64)
-    assert len(detector([np.zeros((50, 70, 3), np.uint8)])) == 1
-
-
-def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(trained: Path) -> None:
-    run_command(trained, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
-        "data.num_test=7", "data.side_px=96", "data.num_workers=0", "output=scores.json", "visualizations=drawn",
-        "num_visualizations=3",
-    )  # fmt: skip
+def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = ["output=scores.json", "record=new/test.npz", "visualizations=drawn", "num_visualizations=3"]
+    run_command(trained, *EVALUATE, *outputs)
+    assert "record:     new/test.npz" in capsys.readouterr().out
     scores = read(trained / "scores.json")
-    assert scores["images"] == 7
-    inside = float(rows(trained / "run", "test/map_area")[-1]["test/map_area"])
-    assert scores["map_area"] == pytest.approx(inside, abs=1e-5)
-    assert set(scores["ap_area"]) == {"disk", "ring", "square", "star", "triangle"}
+    assert (scores["images"], sorted(scores["ap_area"])) == (7, CLASSES)
+    assert scores["map_area"] == pytest.approx(float(rows(trained / "run", "test/map_area")[-1]["test/map_area"]))
     assert (trained / "drawn" / "overview.jpg").is_file()
     assert len(list((trained / "drawn").glob("test_*.jpg"))) == 3
+    inside, again = (EvaluationRecord.load(trained / name) for name in ("run/evaluations/test.npz", "new/test.npz"))
+    assert (inside.split, inside.image_ids, inside.class_names) == (again.split, again.image_ids, again.class_names)
+    assert mean_ap(pr_curves(inside)) == pytest.approx(mean_ap(pr_curves(again)), abs=1e-6)
+    assert torch.equal(inside.objects.boxes, again.objects.boxes)
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in again.image_paths)
+    assert len(again.detections.scores) > 7
+    assert not list(trained.glob("*.log"))
 
 
-def test_evaluate_scores_with_other_settings_of_the_post_processing(trained: Path) -> None:
-    counts = []
-    for setting in ("score_threshold=saved", "max_detections=1", "score_threshold=1"):
-        run_command(trained, "evaluate", "checkpoint=run", "data=toy", "data.num_train=24", "data.num_val=5",
-            "data.num_test=7", "data.side_px=96", "data.num_workers=0", f"postprocess.{setting}", "record=other.npz",
-        )  # fmt: skip
-        counts.append(len(EvaluationRecord.load(trained / "other.npz").detections.scores))
-    assert counts[0] > 7
-    assert counts[1:] == [7, 0]
+@pytest.mark.parametrize(("setting", "detections"), [("max_detections=1", 7), ("score_threshold=1", 0)])
+def test_evaluate_scores_with_other_settings_of_the_post_processing(
+    trained: Path, setting: str, detections: int
+) -> None:
+    run_command(trained, *EVALUATE, f"postprocess.{setting}", "record=other.npz")
+    assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
 
 
 def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path, tmp_path: Path) -> None:
-    rows = ["image,label,xmin,ymin,xmax,ymax"]
-    for folder in ("cam1", "cam2", "."):
-        name = "overview.jpg" if folder == "." else "f1.jpg"
-        (tmp_path / "test" / folder).mkdir(parents=True, exist_ok=True)
-        shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", tmp_path / "test" / folder / name)
-        rows.append(f"{folder}/{name},disk,1,2,30,40")
-    (tmp_path / "test.csv").write_text("\n".join(rows))
+    lines = ["image,label,xmin,ymin,xmax,ymax"]
+    for name in ("cam1/f1.jpg", "cam2/f1.jpg", "overview.jpg"):
+        path = tmp_path / "test" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", path)
+        lines.append(f"{name},disk,1,2,30,40")
+    (tmp_path / "test.csv").write_text("\n".join(lines))
     dataset = open_csv(splits=[{"root": str(tmp_path), "split": "test"}])
-
     evaluate.draw_comparisons(Detector.load(trained / "run"), dataset, tmp_path / "drawn", count=3)
-
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
 
 
-PREDICT = [
-    "predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_0000*.jpg", "score_threshold=0.0",
-    "max_detections=5",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def seen(trained: Path) -> dict[str, Any]:
-    run_command(trained, *PREDICT, "output=seen")
-    report: dict[str, Any] = read(trained / "seen" / "predictions.json")
-    return report
-
-
-def test_predict_writes_images_and_json(trained: Path, seen: dict[str, Any]) -> None:
+def test_predict_writes_images_and_json_also_in_tiles(trained: Path) -> None:
+    overrides = ["source=datasets/toy/JPEGImages/test_0000*.jpg", "score_threshold=0.0", "max_detections=5"]
+    tiles = ["tiles=48", "overlap=0.3", "batch_size=3"]
+    for output, more in (("seen", []), ("tiled", tiles)):
+        run_command(trained, "predict", "checkpoint=run", *overrides, *more, f"output={output}")
+    seen, tiled = (read(trained / output / "predictions.json") for output in ("seen", "tiled"))
+    assert seen.keys() == tiled.keys()
     assert len(seen["images"]) == 7
-    for image in seen["images"]:
+    for image, other in zip(seen["images"], tiled["images"], strict=True):
         assert Image.open(trained / "seen" / image["drawn"]).size == (image["width"], image["height"]) == (96, 96)
+        assert (image.keys(), image["file"]) == (other.keys(), other["file"])
+        assert image["detections"] != other["detections"]
         for found in image["detections"]:
             x1, y1, x2, y2 = found["box_xyxy_px"]
             assert 0 <= x1 <= x2 <= 96
             assert 0 <= y1 <= y2 <= 96
             assert found["class"] in seen["classes"]
-    assert seen["images"][0]["detections"]
-
-
-def test_predict_in_tiles_writes_the_same_form(trained: Path, seen: dict[str, Any]) -> None:
-    run_command(trained, *PREDICT, "tiles=48", "overlap=0.3", "batch_size=3", "output=tiled")
-    tiled = read(trained / "tiled" / "predictions.json")
-    assert seen.keys() == tiled.keys()
-    for before, after in zip(seen["images"], tiled["images"], strict=True):
-        assert (before.keys(), before["file"]) == (after.keys(), after["file"])
-        assert before["detections"] != after["detections"]
+    assert not list(trained.glob("*.log"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +157,7 @@ def test_predict_lists_what_it_leaves_out(
 ) -> None:
     folder = trained / "mixed"
     folder.mkdir(exist_ok=True)
-    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(folder / "good.png")
+    draw_grey(folder / "good.png")
     (folder / "bad.jpg").write_text("<html>not found</html>")
     run_command(trained, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
     report = read(trained / "out" / "predictions.json")
@@ -203,10 +175,12 @@ def test_predict_of_nothing_but_bad_images_fails(
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"")
     overrides = [f"checkpoint={trained / 'run'}", "save=[images,json,csv,coco,voc]", "output=none"]
-    said = refused(capsys, tmp_path, "predict", *overrides, f"source={tmp_path}")
-    assert said == "error: none of the 2 sources can be read"
-    for source in (["source=a.jpg"], [f"source={tmp_path}", "on_error=raise"]):
-        assert "a.jpg: the file is empty" in refused(capsys, tmp_path, "predict", *overrides, *source)
+    for source, answer in (
+        (["source=."], "error: none of the 2 sources can be read"),
+        (["source=a.jpg"], "a.jpg: the file is empty"),
+        (["source=.", "on_error=raise"], "a.jpg: the file is empty"),
+    ):
+        assert answer in refused(capsys, tmp_path, "predict", *overrides, *source)
     assert not (tmp_path / "none").exists()  # nothing that looks like results of no image
 
 
@@ -226,16 +200,13 @@ def test_predict_a_video(trained: Path) -> None:
     detector = Detector.load(trained / "run")
     detector.use_postprocess(iou_threshold=0.3, max_detections=9)
     for record, (_, frame) in zip(records, clip[::2], strict=True):
-        # Rounding to 0.01 pixels and 0.0001, and what other batches do to the last bits of the scores, by which
-        # detections of nearly the same score change places.
-        alone = detector(frame).select(0.1, ["ring", "disk"]).as_record()["detections"]
-        lists = (
-            sorted(found, key=lambda one: (one["class"], one["box_xyxy_px"])) for found in (record["detections"], alone)
+        alone = detector(frame).select(0.1, ["ring", "disk"]).as_record()
+        # Not in the order of scores: other batches change their last bits. Boxes are rounded to 0.01 pixels.
+        one, other = (
+            sorted((found["class"], *found["box_xyxy_px"], found["score"]) for found in each["detections"])
+            for each in (record, alone)
         )
-        for found, expected in zip(*lists, strict=True):
-            assert found["class"] == expected["class"]
-            assert found["box_xyxy_px"] == pytest.approx(expected["box_xyxy_px"], abs=0.02)
-            assert found["score"] == pytest.approx(expected["score"], abs=2e-4)
+        assert [*chain(*one)] == pytest.approx([*chain(*other)], abs=0.02)
     data = open_voc(splits=[{"root": str(trained / "film/voc"), "split": "trainval"}], class_names=None)
     assert [len(record.labels) for record in data.annotations] == [len(record["detections"]) for record in records]
 
@@ -248,23 +219,26 @@ def test_predict_a_video(trained: Path) -> None:
         (["iou_threshold=2"], "postprocess.iou_threshold is 2"),
         (["output=film.mp4"], "output=film.mp4: cannot write there"),
         (["checkpoint=film.mp4"], "film.mp4"),
-        (["source=*.jpg"], "source=*.jpg"),
+        (["source=*.png"], "source=*.png"),
+        (["source=good.jpg", "output=."], "would replace the image good.jpg"),
     ],
 )
 def test_what_predict_cannot_do(
     trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: list[str], answer: str
 ) -> None:
-    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / "good.png")
+    draw_grey(tmp_path / "good.jpg")
     (tmp_path / "film.mp4").write_bytes(b"no film")
-    usual = [f"checkpoint={trained / 'run'}", "source=good.png"]
+    before = (tmp_path / "good.jpg").read_bytes()
+    usual = [f"checkpoint={trained / 'run'}", "source=good.*"]
     assert answer in refused(capsys, tmp_path, "predict", *usual, *overrides)
+    assert (tmp_path / "good.jpg").read_bytes() == before
 
 
 def test_predict_keeps_what_it_has_where_it_is_interrupted(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("a.png", "b.png"):
-        Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(tmp_path / name)
+        draw_grey(tmp_path / name)
 
     def read_or_interrupt(path: Path) -> np.ndarray:
         if path.name == "b.png":
@@ -273,20 +247,17 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
 
     monkeypatch.setattr(frames, "read_image", read_or_interrupt)
     with pytest.raises(SystemExit) as end:
-        run_command(
-            tmp_path, "predict", f"checkpoint={trained / 'run'}", f"source={tmp_path}", "batch_size=1", "output=out"
-        )
+        run_command(tmp_path, "predict", f"checkpoint={trained / 'run'}", "source=.", "batch_size=1", "output=out")
     assert end.value.code == 130
-    report = read(tmp_path / "out" / "predictions.json")
-    assert [Path(image["file"]).name for image in report["images"]] == ["a.png"]
+    (image,) = read(tmp_path / "out" / "predictions.json")["images"]
+    assert Path(image["file"]).name == "a.png"
 
 
 def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
-    resumed = "resume=run/checkpoints/previous.ckpt"  # of the end of the first epoch
-    run_command(trained, "train", *SMALL, "hydra.run.dir=whole", resumed, "logger=none")
+    previous = "run/checkpoints/previous.ckpt"  # of the end of the first epoch
+    run_command(trained, "train", *SMALL, "hydra.run.dir=whole", f"resume={previous}", "logger=none")
     half, whole, straight = (
-        torch.load(trained / path, weights_only=True)
-        for path in ("run/checkpoints/previous.ckpt", "whole/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
+        load(trained / path) for path in (previous, "whole/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     )
     assert (half["global_step"], whole["global_step"]) == (3, 6)
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
@@ -302,15 +273,14 @@ def test_a_run_that_was_killed_before_its_result_only_writes_that(
     (left / "result.json").unlink()
     run_command(trained, "train", *SMALL, "hydra.run.dir=killed", "resume=auto")
     assert (left / "metrics.csv").read_text().splitlines() == logged
-    again = read(left / "result.json")
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
-    assert {name: again["scores"][name] for name in validated} == validated
+    assert read(left / "result.json")["scores"].items() >= validated.items()
     assert "validation images" in capsys.readouterr().out
 
 
 def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that goes on by half a second whenever it is read."""
-    readings = itertools.count(step=0.5)
+    readings = count(step=0.5)
     monkeypatch.setattr(assembly, "monotonic", lambda: next(readings))
     monkeypatch.setattr(train, "command_start", lambda *programs: 0.0)
     overrides = [item for item in SMALL if not item.startswith(("trainer.check_val", "trainer.max_epochs"))]
@@ -319,79 +289,59 @@ def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.Mon
     record = read(tmp_path / "run" / "run.json")["budget"]
     assert record["seconds"] == 10
     assert 8 < record["used_seconds"] < 12
-    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    kept = saved["callbacks"]["BudgetCallback"]
-    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    assert best["global_step"] < saved["global_step"]  # what the test restores is not recorded
-    assert record["steps"] == kept["steps"] == saved["global_step"] > 6
+    best, last = (load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
+    kept = last["callbacks"]["BudgetCallback"]
+    assert best["global_step"] < last["global_step"]  # what the test restores is not recorded
+    assert record["steps"] == kept["steps"] == last["global_step"] > 6
     assert record["images"] == kept["images"] == 8 * record["steps"]
-    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-3  # of .005: the schedule has come to its end
-    assert "map_11point" in "".join(read_run(tmp_path / "run").result["scores"])  # type: ignore[index]
+    assert last["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-3  # of .005: the schedule has come to its end
 
 
-FEW_STEPS = ("trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none")
+FEW_STEPS = [*SMALL, "trainer.max_epochs=1", "trainer.limit_train_batches=1", "logger=none", "priors=auto"]
 
 
 def levels_in(run: Path) -> list[dict]:
-    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    levels: list[dict] = saved["detector"]["network"]["levels"]
+    levels: list[dict] = load(run / "checkpoints" / "last.ckpt")["detector"]["network"]["levels"]
     return levels
 
 
 def test_a_run_without_validation_keeps_its_last_weights_and_its_fitted_priors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = [*SMALL, *FEW_STEPS, "trainer.check_val_every_n_epoch=5"]
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
-    run_command(tmp_path, "train", *small, "priors=auto", "hydra.run.dir=run")
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
+    overrides = [*FEW_STEPS, "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run"]
+    run_command(tmp_path, "train", *overrides)
     told, summary = capsys.readouterr()
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert Detector.load(tmp_path / "run").class_names
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.ckpt"]
     assert "scores:     none, since nothing was validated" in summary
-    levels, config = levels_in(tmp_path / "run"), OmegaConf.load(tmp_path / "run" / "config.yaml")
+    levels, config = levels_in(run), OmegaConf.load(run / "config.yaml")
     assert "training boxes reach IoU .5 with a fitted prior" in told
     assert OmegaConf.to_container(config.model.levels) == levels
     assert not config.priors.fit
     assert [level["min_size"] for level in levels] != pytest.approx([6.4, 12.8, 21.76, 33.28, 44.8], rel=0.01)
-    assert read(tmp_path / "run" / "run.json")["fitted_priors"]["is_fitted"]
+    assert read(run / "run.json")["fitted_priors"]["is_fitted"]
 
     monkeypatch.setattr(auto_settings, "choose_priors", None)  # which nothing may call from here on
-    capsys.readouterr()
-    run_command(tmp_path, "train", *small, "priors=auto", "trainer.max_epochs=2", "resume=run", "hydra.run.dir=run")
-    assert levels_in(tmp_path / "run") == levels
+    run_command(tmp_path, "train", *overrides, "trainer.max_epochs=2", "resume=run")
+    assert levels_in(run) == levels
     assert "model.levels" not in capsys.readouterr().out  # no other settings than it was begun with
-    assert read(tmp_path / "run" / "run.json")["fitted_priors"]["is_fitted"]
+    assert read(run / "run.json")["fitted_priors"]["is_fitted"]
 
 
 @pytest.mark.slow
 def test_fitted_priors_are_those_of_repetitions_and_of_runs_that_start_from_it(tmp_path: Path) -> None:
-    small = [*SMALL, *FEW_STEPS]
-    run_command(tmp_path, "train", *small, "priors=auto", "hydra.run.dir=run")
-    levels = levels_in(tmp_path / "run")
+    run_command(tmp_path, "train", *FEW_STEPS, "hydra.run.dir=run")
     run_command(tmp_path, "train", "--config-path", str(tmp_path / "run" / ".hydra"), "hydra.run.dir=again")
-    assert levels_in(tmp_path / "again") == levels
-    run_command(tmp_path, "train", *small, "priors=auto", "init_from=run", "hydra.run.dir=from_it")
-    assert levels_in(tmp_path / "from_it") == levels  # which its box heads know
-
-
-@pytest.mark.slow  # of 26 million weights; tests/test_choices.py builds the network
-def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
-    run_command(
-        tmp_path, "train", "backbone=vgg16", "backbone.weights=null", "trainer.devices=1", "trainer.fast_dev_run=true",
-        "data=toy", "data.batch_size=2", "data.num_train=4", "data.num_val=2", "data.num_test=2", "data.num_workers=0",
-        "trainer.accelerator=cpu",
-    )  # fmt: skip
-    assert (tmp_path / "datasets" / "toy").is_dir()
+    run_command(tmp_path, "train", *FEW_STEPS, "init_from=run", "hydra.run.dir=from_it")  # its box heads know them
+    assert levels_in(tmp_path / "again") == levels_in(tmp_path / "from_it") == levels_in(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (
-            ["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY_COUNTS, "data=toy"],
-            "backbone.weights=nothing.pth",
-        ),
+        (["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY, "data=toy"], "backbone.weights=nothing.pth"),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
         ([*SMALL, "postprocess=null"], "postprocess is None"),
@@ -400,10 +350,7 @@ def test_the_readme_line_runs_where_there_is_no_voc(tmp_path: Path) -> None:
         ([*SMALL, "data.side_px=null"], "side in pixels is None"),
         ([*SMALL, "data.train_difficult=abc"], "data.train_difficult) is 'abc'"),
         (["data=voc_folder", "data.root=.", "data.xml_offset=one"], "data.xml_offset is 'one'"),
-        ([*SMALL, "trainer.num_nodes=null"], "trainer.num_nodes is None"),
         ([*SMALL, "callbacks.speed=off"], "callbacks.speed is"),
-        ([*SMALL, "seed=abc"], "seed is 'abc'"),
-        ([*SMALL, "trainer.max_epochs=many"], "trainer.max_epochs is 'many'"),
         ([*SMALL, "callbacks.best.monitor=val/map50"], "callbacks.best.monitor is 'val/map50'"),
     ],
 )
@@ -424,10 +371,7 @@ def test_what_train_cannot_do(
         (["checkpoint=RUN", "data=toy", "seed=abc"], "seed is 'abc'"),
         (["checkpoint=RUN", "data=voc_folder", "data.root=TOY", "data.val_fraction=10%"], "val_fraction is '10%'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
-        (
-            ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY_COUNTS, "visualizations=TOY/ImageSets/Main/test.txt"],
-            "Main/test.txt",
-        ),
+        (["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY, "visualizations=RUN/run.json"], "run/run.json"),
     ],
 )
 def test_what_evaluate_cannot_do(
@@ -448,79 +392,39 @@ def rewritten(trained: Path, folder: Path, pattern: str, text: str, files: str =
     return [f"checkpoint={trained / 'run'}", *place]
 
 
+ZEBRA = ("<name>.*?</name>", "<name>zebra</name>")
+
+
 @pytest.mark.parametrize(
     ("command", "on_error"), [(["evaluate"], "raise"), (["export", "format=onnx", "output=a.onnx"], "skip")]
 )
 def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], on_error: str
 ) -> None:
-    overrides = rewritten(trained, tmp_path, "<name>.*?</name>", "<name>zebra</name>")
     with pytest.raises(SystemExit):
-        run_command(tmp_path, *command, *overrides, f"data.on_error={on_error}")
+        run_command(tmp_path, *command, *rewritten(trained, tmp_path, *ZEBRA), f"data.on_error={on_error}")
     printed = capsys.readouterr()
-    known = ", ".join(sorted(TOY_CLASSES))
+    known = ", ".join(CLASSES)
     told = f"error: the model knows {known}; the annotations of the test split have zebra: they share none"
     assert printed.err.strip().splitlines()[-1] == told
     assert "zebra" not in printed.out + printed.err.replace(told, "")
 
 
-@pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_a_class_that_the_model_lacks_is_reported_by_object(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], on_error: str
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((*ZEBRA, "test_00003.xml"), f"object 1 'zebra' is of none of the 5 classes: {', '.join(CLASSES)}"),
+        (
+            ("<difficult>.</difficult>", "<difficult>1</difficult>"),
+            r"all \d+ objects of the test split are crowds or difficult",
+        ),
+    ],
+)
+def test_objects_that_are_not_scored_are_reported(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: tuple[str, ...], told: str
 ) -> None:
-    zebra = ("<name>.*?</name>", "<name>zebra</name>", "test_00003.xml")
-    overrides = ["evaluate", *rewritten(trained, tmp_path, *zebra), f"data.on_error={on_error}"]
-    if on_error == "skip":
-        run_command(tmp_path, *overrides)
-        told = capsys.readouterr().out
-    else:
-        told = refused(capsys, tmp_path, *overrides)
-    assert f"object 1 'zebra' is of none of the {len(TOY_CLASSES)} classes: {', '.join(sorted(TOY_CLASSES))}" in told
-
-
-def test_objects_that_the_metrics_ignore_are_reported(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    difficult = ("<difficult>.</difficult>", "<difficult>1</difficult>")
-    run_command(tmp_path, "evaluate", *rewritten(trained, tmp_path, *difficult))
-    assert re.search(r"all \d+ objects of the test split are crowds or difficult", capsys.readouterr().out)
-
-
-@pytest.mark.slow
-def test_a_sweep(tmp_path: Path) -> None:
-    overrides = ["trainer.max_epochs=1", "optimizer.lr=0.001,0.002", "hydra.sweep.dir=sweep"]
-    run_command(tmp_path, "train", "--multirun", *SMALL, *overrides)
-    assert [(tmp_path / "sweep" / job / "checkpoints" / "best.ckpt").is_file() for job in "01"] == [True, True]
-
-
-@pytest.mark.slow
-def test_wandb_without_an_account_asks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    overrides = ["trainer.max_epochs=1", "logger=[csv,wandb]", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *overrides]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("recorded offline") == 1
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-
-
-@pytest.mark.slow
-def test_two_processes_train_and_see_every_image_once(tmp_path: Path) -> None:
-    overrides = ["trainer.devices=2", "hydra.run.dir=run", "test=true"]
-    command = [sys.executable, "-m", "ssd_lightning.train", *SMALL, *overrides]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    inside = float(rows(tmp_path / "run", "test/map_area")[-1]["test/map_area"])
-    scoring = [
-        sys.executable, "-m", "ssd_lightning.evaluate", "checkpoint=run", "data=voc_folder", "data.root=datasets/toy",
-        "data.num_workers=0", "output=scores.json",
-    ]  # fmt: skip
-    subprocess.run(scoring, cwd=tmp_path, check=True, timeout=300)
-    assert read(tmp_path / "scores.json")["map_area"] == pytest.approx(inside, abs=1e-5)
+    run_command(tmp_path, "evaluate", *rewritten(trained, tmp_path, *changes), "data.on_error=skip")
+    assert re.search(told, capsys.readouterr().out)
 
 
 def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
@@ -529,9 +433,8 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
         (root / folder).mkdir(parents=True)
     for split, names in splits.items():
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-        for number, name in enumerate(names):
-            image = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg")
+        for name in names:
+            draw_grey(root / "JPEGImages" / f"{name}.jpg")
             thing = (
                 f"<object><name>cat</name><difficult>{int(name.startswith('difficult'))}</difficult><bndbox>"
                 "<xmin>9</xmin><ymin>9</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>"
@@ -544,52 +447,31 @@ def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
 
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_path: Path) -> None:
     cats = [f"cat_{index}" for index in range(8)]
-    overrides = write_voc(
-        tmp_path / "voc", {"train": cats, "exam": cats, "val": ["none_0", "difficult_1", "difficult_2"]}
-    )
+    nothing = ["none_0", "difficult_1", "difficult_2"]
+    overrides = write_voc(tmp_path / "voc", {"train": cats, "exam": cats, "val": nothing})
     splits = ["data.val_split=val", "data.test_split=exam"]
     run_command(tmp_path, "train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv")
-    folder = tmp_path / "run"
-    said = (folder / "train.log").read_text()
+    run = tmp_path / "run"
+    last = run / "checkpoints" / "last.ckpt"
+    said = (run / "train.log").read_text()
     assert "val: there is no object to score in its 3 images" in said
     assert "the last weights are taken" in said
-    splits = read(folder / "run.json")["splits"]
-    assert splits == {"train": ["train"], "val": ["val"], "test": ["exam"]}
-    assert [path.name for path in (folder / "checkpoints").iterdir() if path.name != "previous.ckpt"] == ["last.ckpt"]
-    result = read(folder / "result.json")
-    assert result["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")
-    assert find_checkpoint(folder).name == "last.ckpt"
-    assert read_run(folder).checkpoint == folder / "checkpoints" / "last.ckpt"
-    evaluated = [word for word in overrides if word.startswith("data")]
-    run_command(
-        tmp_path, "evaluate", "checkpoint=run", *evaluated, "output=scores.json"
-    )  # the checkpoint keeps the name of the split
+    assert read(run / "run.json")["splits"] == {"train": ["train"], "val": ["val"], "test": ["exam"]}
+    assert {path.name for path in (run / "checkpoints").iterdir()} - {"previous.ckpt"} == {"last.ckpt"}
+    result = read(run / "result.json")
+    assert Path(result["checkpoint"]) == find_checkpoint(run) == read_run(run).checkpoint == last
+    data = [word for word in overrides if word.startswith("data")]  # the checkpoint keeps the name of the split
+    run_command(tmp_path, "evaluate", "checkpoint=run", *data, "output=scores.json")
     assert read(tmp_path / "scores.json")["map_11point"] == result["scores"]["test/map_11point"]
 
 
 def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(tmp_path: Path) -> None:
-    names = ["cat_0", *(f"none_{index}" for index in range(4))]
-    overrides = write_voc(tmp_path / "voc", {"train": names})
+    overrides = write_voc(tmp_path / "voc", {"train": ["cat_0", *(f"none_{index}" for index in range(4))]})
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1", "test=true"]
-    run_command(
-        tmp_path, "train", *overrides, *steps, "hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0"
-    )
+    more = ["hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0"]
+    run_command(tmp_path, "train", *overrides, *steps, *more)
     said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.class_loss.min_negatives=0"
     assert said in (tmp_path / "run" / "train.log").read_text()
     losses = [float(row["loss"]) for row in rows(tmp_path / "run", "loss")]
-    assert len(losses) == 5
-    assert sum(loss == 0 for loss in losses) == 4
+    assert [loss == 0 for loss in sorted(losses)] == [True] * 4 + [False]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]
-
-
-def test_predict_never_replaces_the_images(trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    mine = tmp_path / "mine.jpg"
-    Image.fromarray(np.full((40, 60, 3), 90, np.uint8)).save(mine)
-    before = mine.read_bytes()
-    arguments = [f"checkpoint={trained / 'run'}", f"source={tmp_path}", f"output={tmp_path}"]
-    assert "would replace the image mine.jpg" in refused(capsys, tmp_path, "predict", *arguments)
-    assert mine.read_bytes() == before
-
-
-def test_evaluate_and_predict_leave_no_log(trained: Path) -> None:
-    assert not list(trained.glob("*.log"))

@@ -9,9 +9,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ssd_lightning import run_dirs
 
+TOY = ["data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96", "data.num_workers=0"]
 WHOLE = [
-    "experiment=toy_tiny", "data.num_train=24", "data.num_val=5", "data.num_test=7", "data.side_px=96",
-    "data.num_workers=0", "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
+    "experiment=toy_tiny", *TOY, "data.batch_size=8", "image_size=[64,64]", "trainer.max_epochs=2",
     "trainer.check_val_every_n_epoch=1", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 SMALL = [*WHOLE, "report=false", "callbacks.dashboard=null"]  # drawings take half of the time
