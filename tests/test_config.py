@@ -15,7 +15,6 @@ from ssd_lightning.config import compose_config, find_folder, register_experimen
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.errors import ConfigurationError, DataError, UserError, find_user_error
 from ssd_lightning.losses import BipartiteMatcher, HardNegativeCrossEntropy, SmoothL1Loss
-from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.training import SSDModule
 
 
@@ -27,6 +26,9 @@ def test_the_paper_is_the_default() -> None:
     assert instantiate(paper, _convert_="all") == HardNegativeCrossEntropy()
     assert (config.optimizer.lr, config.optimizer.momentum, config.optimizer.weight_decay) == (1e-3, 0.9, 5e-4)
     assert (config.optimizer.bias_lr_factor, config.optimizer.decay_biases, config.data.batch_size) == (2.0, False, 32)
+    module = inspect.signature(SSDModule).parameters
+    for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
+        assert config.optimizer[name] == module[name].default
     assert config.priors.clip is False
     assert isinstance(instantiate(config.augmentation, _convert_="all"), SSDAugmentation)
     # 120k of the paper's steps are 232 epochs of 16,551 images
@@ -106,10 +108,8 @@ def test_files_state_every_setting_with_the_constructors_default(path: Path) -> 
         assert isinstance(values, dict)
         for key in stated:
             value, default = values[key], arguments[key].default
-            if (
-                file.startswith("backbone/") and key == "weights"
-            ):  # a network starts from ImageNet, a class from scratch
-                continue
+            if file.startswith("backbone/") and key == "weights":
+                continue  # a network starts from ImageNet, a class from scratch
             if isinstance(value, str) and value.startswith("${data.") and value[7:-1] in config:
                 value = plain(OmegaConf.to_container(config)[value[7:-1]])  # type: ignore[call-overload,index]
             if is_ours and default is not inspect.Parameter.empty and (file, key) not in OTHER_VALUES:
@@ -117,25 +117,14 @@ def test_files_state_every_setting_with_the_constructors_default(path: Path) -> 
                 assert is_made or value == plain(default), (target, key)
 
 
-def test_post_processing_and_biases_have_the_defaults_of_their_code() -> None:
-    config = compose_config("train")
-    assert instantiate(config.postprocess, _convert_="all") == PostProcess()
-    module = inspect.signature(SSDModule).parameters
-    for name in ("bias_lr_factor", "backbone_lr_factor", "decay_biases"):
-        assert config.optimizer[name] == module[name].default
-
-
-def test_an_error_is_found_however_deep_it_is_wrapped() -> None:
-    outer = RuntimeError("while instantiating")
-    outer.__cause__ = DataError("a/b.xml: object 2 has no area")
-    assert str(find_user_error(outer)) == "a/b.xml: object 2 has no area"
-    assert find_user_error(RuntimeError("a bug")) is None
-
-
-def test_an_error_from_a_worker_loses_its_stack_trace() -> None:
+def test_an_error_is_found_however_deep_it_is_wrapped_and_loses_the_stack_trace_of_a_worker() -> None:
     message = "Caught DataError in DataLoader worker process 0.\nTraceback:\n  ...\nssd.DataError: x.jpg: truncated\n"
-    assert str(find_user_error(DataError(message))) == "x.jpg: truncated"
-    assert isinstance(find_user_error(DataError(message)), UserError)
+    outer = RuntimeError("while instantiating")
+    outer.__cause__ = DataError(message)
+    found = find_user_error(outer)
+    assert (str(found), isinstance(found, UserError)) == ("x.jpg: truncated", True)
+    assert str(find_user_error(DataError("a/b.xml: object 2 has no area"))) == "a/b.xml: object 2 has no area"
+    assert find_user_error(RuntimeError("a bug")) is None
 
 
 def test_folders_are_found_beside_the_code_or_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,9 @@ from ssd_lightning.list_settings import check_lists
         ("data.class_names", "größe", "'data.class_names=[\"größe\"]'"),
         ("data.class_names", 7, "data.class_names is 7; it takes a list"),
         ("data.class_names", ["cat", 10, "010"], "data.class_names holds 10, .*'data.class_names=[cat,\"10\",010]'"),
-        ("augmentation.fill", "black", "augmentation.fill is 'black'"),
         ("augmentation.extra_transforms", "ToGray", "augmentation.extra_transforms is 'ToGray'"),
         ("image_size", "large", "image_size is 'large'"),
         ("extras.channels", 16, "extras.channels is 16"),
-        ("priors.levels.scales", 0.1, "priors.levels.scales is 0.1"),
     ],
 )
 def test_one_value_for_a_list_is_answered_with_the_list(key: str, value: object, answer: str) -> None:
