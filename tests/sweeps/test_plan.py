@@ -19,15 +19,20 @@ def test_a_line_that_is_no_sweep_stays(line: str) -> None:
     assert planned(line) == shlex.split(line)
 
 
-def test_seeds_are_a_sweep_from_the_first_seed_on() -> None:
-    assert planned("seeds=3 seed=7 data=toy sweep.name=x") == ["--multirun", "data=toy", "sweep.name=x", "seed=7,8,9"]
-    assert "seed=0,1" in planned("experiment=toy_tiny seeds=2")
-    assert "seed=5" in planned("--config-path=here seeds=1 seed=5")
-
-
-def test_seeds_go_with_other_sweeps() -> None:
-    arguments = planned("--multirun seeds=2 optimizer.lr=0.1,0.2")
-    assert arguments[:3] == ["--multirun", "optimizer.lr=0.1,0.2", "seed=0,1"]
+@pytest.mark.parametrize(
+    ("line", "sweep"),
+    [  # seeds count from the first one, which a recipe may give
+        ("seeds=3 seed=7 data=toy", "--multirun data=toy sweep.name=x seed=7,8,9"),
+        ("experiment=toy_tiny seeds=2", "--multirun experiment=toy_tiny sweep.name=x seed=0,1"),
+        ("--config-path p=q seeds=1 seed=4", "--config-path p=q --multirun sweep.name=x seed=4"),
+        ("--multirun seeds=2 optimizer.lr=0.1,0.2", "--multirun optimizer.lr=0.1,0.2 sweep.name=x seed=0,1"),
+        ("sweep=tpe a=1,2", "--multirun sweep=tpe a=1,2 sweep.name=x"),
+        ("sweep=tpe -m a=1,2", "-m sweep=tpe a=1,2 sweep.name=x"),
+        ("a=1,2 -m", "-m a=1,2 sweep.name=x"),
+    ],
+)
+def test_seeds_and_searches_are_sweeps_and_flags_come_first(line: str, sweep: str) -> None:
+    assert planned(f"{line} sweep.name=x") == sweep.split()
 
 
 @pytest.mark.parametrize(
@@ -35,29 +40,14 @@ def test_seeds_go_with_other_sweeps() -> None:
     [
         ("seeds=0", "seeds=0: the number of seeds"),
         ("seeds=many", "seeds=many: the number of seeds"),
-        ("seeds=1,2", "seeds=1,2: the number of seeds"),
         ("seeds=3 seed=0,1", "seed=0,1: seed= must be the first"),
         ("seeds=3 sweep=tpe", "search first"),
+        ("--config-dir=here seeds=3", "set the first seed too, seed=0"),
     ],
 )
 def test_seeds_that_make_no_sense(line: str, answer: str) -> None:
     with pytest.raises(ConfigurationError, match=answer):
         planned(line)
-
-
-def test_seeds_of_a_configuration_of_ones_own_want_the_first() -> None:
-    with pytest.raises(ConfigurationError, match="seed=0"):
-        planned("--config-dir=here seeds=3")
-
-
-def test_a_search_is_a_sweep() -> None:
-    assert planned("sweep=tpe a=1,2")[0] == "--multirun"
-    assert planned("sweep=tpe -m a=1,2").count("--multirun") == 0
-
-
-def test_flags_may_stand_anywhere() -> None:
-    assert planned("a=1,2 -m sweep.name=x") == ["-m", "a=1,2", "sweep.name=x"]
-    assert planned("--config-path p=q seeds=1 seed=4") == ["--config-path", "p=q", "--multirun", "seed=4"]
 
 
 def test_a_sweep_is_named_after_what_it_is() -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 import signal
 import threading
 import time
@@ -14,8 +13,6 @@ from statistics import fmean, stdev
 import pytest
 
 from helpers.fake_job import objective
-from ssd_lightning.run_files import read_json
-from ssd_lightning.sweeps.records import JobRecord
 
 Sweep = Callable[..., int]
 FEW = ("experiment=toy_tiny", "trainer.max_epochs=2")
@@ -29,6 +26,21 @@ def rows(directory: Path) -> list[dict[str, str]]:
 def only_sweep(tmp_path: Path, name: str = "toy_tiny") -> Path:
     (found,) = (tmp_path / "outputs" / name).glob("sweep_*")
     return found
+
+
+def epochs(sweep: Path) -> list[int]:
+    return [len(path.read_text().split()) for path in sorted(sweep.glob("*/checkpoints/epochs.txt"))]
+
+
+def wandb_variables(sweep: Path) -> dict[str, list[str]]:
+    """What the jobs told W&B by their environment."""
+    jobs = [json.loads(path.read_text())["environment"] for path in sorted(sweep.glob("*/result.json"))]
+    return {name: [job[f"WANDB_{name}"] for job in jobs] for name in ("RUN_GROUP", "JOB_TYPE", "NAME", "TAGS")}
+
+
+def mean_and_deviation(lr: float, seeds: int) -> str:
+    values = [objective(lr, seed, epoch=1) for seed in range(seeds)]
+    return f"{fmean(values):.4f} +- {stdev(values):.4f}"
 
 
 def test_a_grid_with_seeds(sweep_of_processes: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -45,21 +57,17 @@ def test_a_grid_with_seeds(sweep_of_processes: Sweep, tmp_path: Path, capfd: pyt
         assert (row["status"], row["reason"], row["directory"]) == ("finished", "", row["job"])
     assert not {"val/ap_11point/disk", "train/loss"} & table[0].keys()
     printed = capfd.readouterr().out
-    best = [objective(0.003, seed, epoch=1) for seed in (0, 1)]
-    assert f"{fmean(best):.4f} +- {stdev(best):.4f}" in printed
+    assert mean_and_deviation(0.003, seeds=2) in printed
     (line,) = [line for line in printed.splitlines() if line.startswith("best: ")]
-    command = shlex.split(line.removeprefix("best: "))
-    assert command == ["python", "-m", "ssd_lightning.train", *FEW, "optimizer.lr=0.003"]
+    assert line == f"best: python -m ssd_lightning.train {' '.join(FEW)} optimizer.lr=0.003"
     assert (directory / "sweep_results.png").stat().st_size > 5000
-    places = [(read_json(directory / job / "result.json") or {})["environment"] for job in "0123"]
-    assert {place["WANDB_RUN_GROUP"] for place in places} == {"rates"}
-    assert [place["WANDB_JOB_TYPE"] for place in places] == ["optimizer.lr=0.001"] * 2 + ["optimizer.lr=0.003"] * 2
-    assert [place["WANDB_NAME"] for place in places] == [f"rates/{job}" for job in range(4)]
-    assert {place["WANDB_TAGS"] for place in places} == {"rates"}
+    assert wandb_variables(directory) == {
+        "RUN_GROUP": ["rates"] * 4, "JOB_TYPE": ["optimizer.lr=0.001"] * 2 + ["optimizer.lr=0.003"] * 2,
+        "NAME": [f"rates/{job}" for job in range(4)], "TAGS": ["rates"] * 4,
+    }  # fmt: skip
 
-    assert (
-        sweep_of_processes("--multirun", *FEW, "optimizer.lr=5e-3", "sweep.name=rates") == 2
-    )  # another sweep in its directory
+    another = ("optimizer.lr=5e-3", "sweep.name=rates")  # in the same directory
+    assert sweep_of_processes("--multirun", *FEW, *another) == 2
     assert "outputs/toy_tiny/rates contains another sweep" in capfd.readouterr().err
     assert rows(directory) == table
 
@@ -86,8 +94,8 @@ def test_only_a_job_whose_settings_were_edited_is_run_again(
     assert (other / "result.json").stat().st_mtime_ns == before
     assert rows(directory) == first
     assert json.loads((job / "result.json").read_text())["digest"] != "another"
-    for name in ("checkpoints/epochs.txt", "objective.jsonl"):
-        assert len((job / name).read_text().splitlines()) == 2
+    assert epochs(directory) == [2, 2]
+    assert len((job / "objective.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_sweep_that_was_stopped_goes_on(
@@ -104,18 +112,14 @@ def test_a_sweep_that_was_stopped_goes_on(
     threading.Thread(target=stop_in_the_second_job, daemon=True).start()
     assert sweep_of_processes(*overrides) == 143
     directory = only_sweep(tmp_path)
-    done = [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))]
-    assert done[0] == 5
-    assert 1 <= done[1] < 5
-    assert len(done) == 2
-    stopped = JobRecord.read(directory / "1")
-    assert stopped is not None
-    assert stopped.status == "stopped"
+    first, second = epochs(directory)
+    assert first == 5
+    assert 1 <= second < 5
+    stopped = json.loads((directory / "1" / "job.json").read_text())
+    assert stopped["status"] == "stopped"
     assert sweep_of_processes(*overrides) == 0
-    assert [len(path.read_text().split()) for path in sorted(directory.glob("*/checkpoints/epochs.txt"))] == [5, 5, 5]
-    finished = JobRecord.read(directory / "1")
-    assert finished is not None
-    assert finished.seconds > stopped.seconds
+    assert epochs(directory) == [5, 5, 5]
+    assert json.loads((directory / "1" / "job.json").read_text())["seconds"] > stopped["seconds"]
 
 
 def test_a_failed_job_is_reported_and_the_others_run(
@@ -138,13 +142,10 @@ def test_an_objective_that_no_run_logs_is_named(
     assert sweep("--multirun", *FEW, "optimizer.lr=1e-3", "objective=val/mapp") == 1
     table = rows(only_sweep(tmp_path))
     assert [row["status"] for row in table] == ["failed"]
-    reason = table[0]["reason"]
-    assert (
-        reason
-        == "objective=val/mapp: the run logged no such score; it logged train/loss, val/map_11point, val/map_area"
-    )
+    logged = "it logged train/loss, val/map_11point, val/map_area"
+    assert table[0]["reason"] == f"objective=val/mapp: the run logged no such score; {logged}"
     printed = capfd.readouterr()
-    assert reason in printed.err
+    assert table[0]["reason"] in printed.err
     assert "best: " not in printed.out
 
 
@@ -155,14 +156,11 @@ def test_seeds_report_mean_and_deviation(
     assert sweep(*FEW, "seeds=3") == 0
     printed = capfd.readouterr()
     assert "seeds=3: a sweep over seed=0,1,2" in printed.err
-    values = [objective(0.005, seed, epoch=1) for seed in range(3)]
-    assert f"{fmean(values):.4f} +- {stdev(values):.4f}" in printed.out
+    assert mean_and_deviation(0.005, seeds=3) in printed.out
     assert "val/map_area" in printed.out
     assert [row["seed"] for row in rows(only_sweep(tmp_path))] == ["0", "1", "2"]
-    places = [(read_json(only_sweep(tmp_path) / job / "result.json") or {})["environment"] for job in "012"]
-    assert {place["WANDB_RUN_GROUP"] for place in places} == {"toy_tiny"}
-    assert {place["WANDB_JOB_TYPE"] for place in places} == {"train"}
-    assert {place["WANDB_TAGS"] for place in places} == {"mine"}
+    told = wandb_variables(only_sweep(tmp_path))
+    assert (told["RUN_GROUP"], told["JOB_TYPE"], told["TAGS"]) == (["toy_tiny"] * 3, ["train"] * 3, ["mine"] * 3)
     assert printed.out.splitlines()[-1] == f"recipe: python -m ssd_lightning.train {' '.join(FEW)}"
 
 

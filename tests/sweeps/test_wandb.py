@@ -8,44 +8,38 @@ from hydra.utils import instantiate
 
 from ssd_lightning.config import compose_config, find_folder
 
-ROOMS = ("WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_TAGS")
+PLACES = ("name", "group", "job_type", "tags")
+VARIABLES = ("WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_TAGS")
 
 
-@pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Give what the logger of a composed configuration would hand to `wandb.init`."""
+@pytest.mark.parametrize(
+    ("overrides", "variables", "told"),
+    [
+        (["experiment=toy_tiny"], {}, ("toy_tiny", "toy_tiny", "train", ["toy_tiny"])),
+        (  # a sweep tells its jobs by variables
+            ["experiment=toy_tiny"],
+            dict(zip(VARIABLES, ("rates/3", "rates", "optimizer.lr=0.003", "rates,mine,toy_tiny"), strict=True)),
+            ("rates/3", "rates", "optimizer.lr=0.003", ["toy_tiny", "rates", "mine"]),
+        ),
+        (  # settings have the last word
+            ["logger.wandb.group=mine", "logger.wandb.tags=[a,b]"],
+            {"WANDB_RUN_GROUP": "rates"},
+            ("ssd", "mine", "train", ["a", "b"]),
+        ),
+    ],
+)
+def test_what_is_handed_to_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], variables: dict[str, str], told: tuple
+) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    for name in ROOMS:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-    def compose(*overrides: str) -> dict[str, object]:
-        config = compose_config("train", ["logger=wandb", *overrides])
-        config.logger.wandb.save_dir = str(tmp_path)
-        return instantiate(config.logger.wandb, _convert_="all")._wandb_init
-
-    return compose
-
-
-def test_the_runs_of_a_recipe_are_one_group(told) -> None:  # type: ignore[no-untyped-def]
-    settings = told("experiment=toy_tiny")
-    assert {key: settings[key] for key in ("name", "group", "job_type", "tags")} == {
-        "name": "toy_tiny", "group": "toy_tiny", "job_type": "train", "tags": ["toy_tiny"],
-    }  # fmt: skip
-
-
-def test_a_sweep_tells_its_jobs_by_variables(told, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    for name, value in zip(ROOMS, ("rates/3", "rates", "optimizer.lr=0.003", "rates,mine,toy_tiny"), strict=True):
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    settings = told("experiment=toy_tiny")
-    assert {key: settings[key] for key in ("name", "group", "job_type", "tags")} == {
-        "name": "rates/3", "group": "rates", "job_type": "optimizer.lr=0.003", "tags": ["toy_tiny", "rates", "mine"],
-    }  # fmt: skip
-
-
-def test_settings_have_the_last_word(told, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setenv("WANDB_RUN_GROUP", "rates")
-    settings = told("logger.wandb.group=mine", "logger.wandb.tags=[a,b]")
-    assert (settings["group"], settings["tags"]) == ("mine", ["a", "b"])
+    config = compose_config("train", ["logger=wandb", *overrides])
+    config.logger.wandb.save_dir = str(tmp_path)
+    settings = instantiate(config.logger.wandb, _convert_="all")._wandb_init
+    assert tuple(settings[place] for place in PLACES) == told
 
 
 def test_the_shipped_sweep_asks_for_what_exists() -> None:
