@@ -40,7 +40,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from real_sets_sides import SETS, SIDES, Run
+from real_sets_sides import SETS, SIDES, Run, write
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULT_SIDES = ("ours", "torchvision", "yolo11n")
@@ -209,9 +209,7 @@ def measure(run: Run, *, split: str, out: Path, code: Path, commit: str) -> dict
         if answer is None:
             return None
         record |= answer | {"scores": record["scores"] | answer["scores"]}
-        partial_path = path.with_suffix(".partial")
-        partial_path.write_text(json.dumps(record, indent=2) + "\n")
-        partial_path.replace(path)
+        write(path, record)
     return record
 
 
@@ -230,13 +228,8 @@ def work(run: Run, split: str, code: Path) -> dict[str, Any] | None:
     }
     log(f"{run.name}, {split} ...")
     begin = time.time()
-    command = [
-        sys.executable,
-        str(code / "benchmarks" / "real_sets_sides.py"),
-        json.dumps(asdict(run)),
-        split,
-        str(begin),
-    ]
+    program = code / "benchmarks" / "real_sets_sides.py"
+    command = [sys.executable, str(program), json.dumps(asdict(run)), split, str(begin)]
     with (folder / "log.txt").open("a") as text:
         done = subprocess.run(  # noqa: S603
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=text, stderr=text, check=False

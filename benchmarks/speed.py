@@ -103,7 +103,7 @@ def compare(part: str, arguments: argparse.Namespace, device: torch.device, fold
         case "metric":
             return [compare_metric(images=30 if tiny else 4952, **pairs)]
         case _:
-            return compare_start(folder=folder, **pairs)
+            return compare_start(folder=folder, warmup=0 if tiny else 1, **pairs)
 
 
 def growth(arguments: argparse.Namespace, device: torch.device, folder: Path) -> list[dict[str, Any]]:
@@ -114,7 +114,8 @@ def growth(arguments: argparse.Namespace, device: torch.device, folder: Path) ->
     def network(side: int) -> SSD:
         return make_network(backbone, f"image_size=[{side},{side}]")
 
-    points = [*measure_growth(network, device=device, folder=folder, axes=axes)]
+    samples = 64 if arguments.tiny else 1024
+    points = [*measure_growth(network, device=device, folder=folder, axes=axes, samples=samples)]
     return [point.as_record(before) for before, point in zip([None, *points], points, strict=False)]
 
 

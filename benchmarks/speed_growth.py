@@ -42,6 +42,7 @@ def measure_growth(
     folder: Path,
     axes: Mapping[str, Sequence[int]] = AXES,
     repeats: int = 3,
+    samples: int = 1024,
 ) -> Iterator[Point]:
     """Measure every part along every axis that affects it, curve by curve.
 
@@ -51,6 +52,7 @@ def measure_growth(
         folder: folder for images.
         axes: sizes of each axis.
         repeats: repetitions for each point; the median counts.
+        samples: samples of an epoch of the loader.
     """
     for part, make, base, names in (
         ("loss", _loss, BASE, ("batch", "classes", "boxes", "input")),
@@ -66,7 +68,7 @@ def measure_growth(
                 mib = peak_memory_mib(work, device)  # warms up too
                 seconds = median(seconds_of(work, device) for _ in range(repeats))
                 yield Point(part, axis, size, seconds * 1e3 / at["batch"], None if mib is None else mib / at["batch"])
-    yield from _measure_loader(folder, axes["workers"])
+    yield from _measure_loader(folder, axes["workers"], samples)
 
 
 def _loss(net: SSD, at: Mapping[str, int]) -> Work:
@@ -92,7 +94,7 @@ def _forward(net: SSD, at: Mapping[str, int]) -> Work:
     return torch.inference_mode()(partial(net.eval(), images))
 
 
-def _measure_loader(folder: Path, workers: Sequence[int], images: int = 64, samples: int = 1024) -> Iterator[Point]:
+def _measure_loader(folder: Path, workers: Sequence[int], samples: int, images: int = 64) -> Iterator[Point]:
     """Measure the paper's augmentation from JPEG files in the loader, with repeated images."""
     records = write_images(folder, images)
     annotations = [records[index % images] for index in range(samples)]

@@ -22,7 +22,7 @@ ONE_STEP = (
 """One step on four images of 96 x 96, without validation and checkpoints."""
 
 
-def compare_start(*, folder: Path, pairs: int = 5) -> list[Comparison]:
+def compare_start(*, folder: Path, pairs: int = 5, warmup: int = 1) -> list[Comparison]:
     """Compare `train --help` and a whole run of one step with the import of torch and Lightning.
 
     Each is a process of its own, timed from its start to its end.
@@ -30,13 +30,14 @@ def compare_start(*, folder: Path, pairs: int = 5) -> list[Comparison]:
     Args:
         folder: folder of the run.
         pairs: number of timings of each side.
+        warmup: runs of each side before the timings.
     """
     works = {"train --help": (*TRAIN, "--help"), "a run of one step, from start to end": (*TRAIN, *ONE_STEP)}
     peer = ("-c", "import torch, pytorch_lightning")
     comparisons = []
     for setting, arguments in works.items():
         sides = partial(run, folder, *arguments), partial(run, folder, *peer)
-        ours_s, theirs_s = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"))
+        ours_s, theirs_s = time_pairs(*sides, pairs=pairs, device=torch.device("cpu"), warmup=warmup)
         comparisons.append(Comparison("start", setting, f"python -c '{peer[1]}'", ours_s, theirs_s))
     return comparisons
 

@@ -41,6 +41,7 @@ from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
 from ssd_lightning.errors import DataError
+from ssd_lightning.visualization.tables import TextTable, print_table
 
 Kind = Literal["xml", "jpeg"]
 Outcome = Literal["same", "named", "changed", "crashed"]
@@ -217,12 +218,10 @@ def silent(trials: Sequence[Trial]) -> list[Trial]:
     ]
 
 
-def as_table(trials: Sequence[Trial]) -> str:
-    """Count outcomes by kind and damage."""
-    heads = ("", "", "files", *OUTCOMES, "told by fingerprint", "told by checksums")
+def as_table(trials: Sequence[Trial]) -> TextTable:
+    """Count outcomes by kind and damage, and how many of the changed files the two tell."""
     rows = []
-    kinds = list(dict.fromkeys(trial.kind for trial in trials))
-    for kind in kinds:
+    for kind in dict.fromkeys(trial.kind for trial in trials):
         for damage in (*(damage.__name__ for damage in DAMAGES), "all"):
             chosen = [trial for trial in trials if trial.kind == kind and damage in (trial.damage, "all")]
             counts = Counter(trial.outcome for trial in chosen)
@@ -233,14 +232,8 @@ def as_table(trials: Sequence[Trial]) -> str:
                 sum(trial.told_by_fingerprint for trial in changed),
                 sum(trial.told_by_checksum for trial in changed),
             ]
-            rows.append((kind, damage.replace("_", " "), *map(str, numbers)))
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    lines = [
-        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
-        for row in (heads, *rows)
-        for pairs in [list(zip(row, widths, strict=True))]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+            rows.append((f"{kind}: {damage.replace('_', ' ')}", *map(str, numbers)))
+    return TextTable(("damage", "files", *OUTCOMES, "fingerprint", "checksums"), rows)
 
 
 def main() -> None:
@@ -251,7 +244,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds of the longest reading")
     arguments = parser.parse_args()
     trials = run_trials(arguments.count, arguments.seed, timeout_s=arguments.timeout)
-    print(as_table(trials))
+    print_table(as_table(trials), numbers=True)
     crashed, unseen = [trial for trial in trials if trial.outcome == "crashed"], silent(trials)
     print(f"\n{len(crashed)} crashes or errors without a named file, {len(unseen)} silent changes")
     for trial in [*crashed, *unseen][:20]:

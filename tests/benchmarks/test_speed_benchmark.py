@@ -18,13 +18,9 @@ PARTS = ["loss", "metric", "postprocess", "data", "training", "predict", "start"
 def test_loss_and_metric_do_the_work_of_their_peers() -> None:
     with without_initialization():  # of the peer's layers, which are not used
         loss = compare_loss(device=torch.device("cpu"), batch_size=2, pairs=1)
-    check_equal_work(loss.note, compare_metric(images=30).note)
-
-
-def check_equal_work(loss_note: str, metric_note: str) -> None:
-    ours, theirs = loss_note.removeprefix("losses ").split(" and ")
+    ours, theirs = loss.note.removeprefix("losses ").split(" and ")
     assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
-    area, points = (float(word.rstrip(",")) for word in metric_note.split() if word[:2] == "0.")
+    area, points = (float(word.rstrip(",")) for word in compare_metric(images=30).note.split() if word[:2] == "0.")
     assert area == pytest.approx(points, abs=0.02)
 
 
@@ -42,7 +38,6 @@ def test_every_part_runs_and_writes_its_ratios(tmp_path: Path) -> None:
     assert {row["part"] for row in comparisons} | {"growth"} == {*PARTS}
     assert all(row["ratio"] > 0 and len(row["ours"]) == len(row["theirs"]) == 1 for row in comparisons)
     notes = {row["part"]: row["note"] for row in comparisons}
-    check_equal_work(notes["loss"], notes["metric"])
     assert notes["postprocess"].startswith("equal detections in 2 of 2 images")
     assert int(notes["predict"].split("%")[0]) >= 95
     curves = {(point["part"], point["axis"]) for point in record["growth"]}
