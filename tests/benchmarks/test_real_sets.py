@@ -166,7 +166,8 @@ def test_a_rehearsal_of_torchvision_chooses_a_rate(rehearse_here: Callable[..., 
 @pytest.mark.slow
 def test_a_rehearsal_of_factors(data_root: Path, tmp_path: Path) -> None:
     """With the tree as it is, each run in a process of its own."""
-    overrides = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1")
+    no_drawings = ("--overrides", "report=false", "callbacks.dashboard=null")
+    overrides = ("--list", "paper", "--factors", "giou", "--seeds", "0", "--epochs", "1", *no_drawings)
     command = [sys.executable, str(FOLDER / "real_sets_factors.py"), *command_of(data_root, tmp_path, *overrides)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
