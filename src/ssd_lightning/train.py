@@ -50,6 +50,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from ssd_lightning.training.fault_tolerance.non_finite import advise_on_memory
     from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher
     from ssd_lightning.training.fault_tolerance.signals import end_at_signals
+    from ssd_lightning.training.loggers import close_loggers
 
     end_at_signals("while nothing was trained")
     end_with_launcher()
@@ -66,6 +67,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     module = assembly.make_module(config, data, ranks=ranks, checkpoint=run.resume, budget=budget)
     run.begin(data, module)
     trainer = assembly.make_trainer(config, run_dir=run.directory, ranks=ranks, checkpoint=run.resume, budget=budget)
+    loggers = trainer.loggers
     run.record_start(data, module, trainer, fitted=fitted)
     with advise_on_memory(
         batch_size=config.data.batch_size,
@@ -85,6 +87,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
         trainer.validate(module, datamodule=data, ckpt_path=run.resume, verbose=False)
     scores |= logged_values(trainer)  # a test clears the metrics of the training
     run.finish(scores, checkpoint, class_names=module.class_names, spent=spent)
+    close_loggers(loggers)
     return scores
 
 

@@ -55,8 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log_every_n_steps=2, logger=[to_wandb, to_tensorboard], default_root_dir=run,
             model=module(class_names=NAMES),
         )  # fmt: skip
-        wandb.finish()
-        wandb.teardown()  # `finish` may return before the file's last block is on the disk
+        to_wandb.close()
     return run
 
 

@@ -3,7 +3,7 @@
 import logging
 import netrc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlparse
@@ -140,6 +140,24 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
             run.define_metric("val/map*", summary="last,max", step_metric="trainer/global_step")
             return run
         raise AttributeError("wandb cannot be used at all")
+
+    def close(self) -> None:
+        """End the W&B run, and wait until all of it is written or sent.
+
+        W&B would do this when the process ends, but not reliably if there are child processes: a rank 0 that ended
+        normally left an offline run without its end.
+        """
+        if started_wandb_run(self) is not None:
+            import wandb
+
+            self.attempt(wandb.teardown)
+
+
+def close_loggers(loggers: Iterable[Any]) -> None:
+    """Close the loggers that would otherwise still write when the process ends."""
+    for logger in loggers:
+        if isinstance(logger, SturdyWandbLogger):
+            logger.close()
 
 
 def earlier_id(directory: Path) -> str | None:
