@@ -147,10 +147,11 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
         W&B would do this when the process ends, but not reliably if there are child processes: a rank 0 that ended
         normally left an offline run without its end.
         """
-        if started_wandb_run(self) is not None:
+        if (started := started_wandb_run(self)) is not None:
             import wandb
 
-            self.attempt(wandb.teardown)
+            self.attempt(started.finish)
+            self.attempt(wandb.teardown)  # `finish` may return before the file's last block is on the disk
 
 
 def close_loggers(loggers: Iterable[Any]) -> None:
