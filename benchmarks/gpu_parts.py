@@ -54,6 +54,8 @@ class Scale:
     part_batches: tuple[int, ...] = (1, 64)
     growing_batches: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     matrix_size: int = 8192
+    scratch_network: tuple[str, ...] = ("backbone=vgg16_bn", "backbone.weights=null")
+    """Of the real run from random weights."""
     run_batch: int = 32
     copies: int = 8
     """An epoch of the real runs has each image so often, and so lasts seconds, as one of a usual set does."""
@@ -79,6 +81,7 @@ def rehearsal() -> Scale:
         part_batches=(1, 2),
         growing_batches=(2, 4),
         matrix_size=64,
+        scratch_network=("backbone=tiny", "image_size=[128,128]"),
         run_batch=2,
         copies=1,
         same_steps=2,
@@ -272,7 +275,7 @@ def measure_training(part: Part) -> None:
     """Train as a user does, and see that both devices take the same steps."""
     data, weights = training_data(part), mobilenet_weights(part)
     networks = {
-        "SSD300-VGG16-BN from scratch": ("backbone=vgg16_bn", "backbone.weights=null"),
+        "SSD300-VGG16-BN from scratch": part.scale.scratch_network,
         f"SSD300-MobileNetV2 from {'ImageNet' if weights else 'scratch'}": (
             "backbone=mobilenet_v2",
             f"backbone.weights={weights or 'null'}",
