@@ -51,6 +51,17 @@ def test_the_same_data_are_opened_as_in_training(
     assert "data.val_fraction" not in line  # it is the default in both
 
 
+@pytest.mark.parametrize(
+    ("data", "setting", "value"),
+    [("csv_folder", "unit", "fractions"), ("voc_folder", "xml_offset", 0), ("coco_folder", "images", "shots")],
+)
+def test_annotations_are_read_as_in_training(
+    monkeypatch: pytest.MonkeyPatch, data: str, setting: str, value: Any
+) -> None:
+    trained = data_settings(composed("train", f"data.{setting}={value}", data=data))
+    assert used(composed("evaluate", data=data), trained, monkeypatch)[setting] == value
+
+
 @pytest.mark.parametrize("root", ["{start}/photos", "../photos", "photos"])  # the last as in a project that was moved
 def test_the_same_data_from_another_folder(kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
     start = Path.cwd()

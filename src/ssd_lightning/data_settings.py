@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 OF_CLASSES = ("exclude_classes", "merge_classes", "rename_classes")
 OF_VALIDATION = ("val_fraction", "fold", "num_folds")
 OF_SPLITS = (*OF_VALIDATION, "test_fraction", "train_split", "val_split", "test_split", "train", "val", "test")
-OF_IMAGES = (*OF_SPLITS, "on_error")
+OF_FORMAT = ("images", "unit", "class_descriptions", "xml_offset")
+OF_IMAGES = (*OF_SPLITS, *OF_FORMAT, "on_error")
 
 
 def data_settings(config: DictConfig) -> dict[str, Any]:
@@ -31,8 +32,7 @@ def data_settings(config: DictConfig) -> dict[str, Any]:
 def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None:
     """Use the settings that a checkpoint keeps where the command line gives none.
 
-    Settings of the classes belong to the detector. Settings of the splits and `on_error` are used for the
-    same root and format.
+    Settings of the classes belong to the detector. The others are used for the same root and format.
 
     Args:
         config: configuration of a command; its `data` changes.
