@@ -144,7 +144,7 @@ def make_module(
     brings_weights = config.init_from or checkpoint is not None
     net = make_net(config, len(class_names), pretrained=not brings_weights)
     if checkpoint is not None and config.model.normalization is None:
-        net.use_normalization(stored_normalization(read_checkpoint(checkpoint)) or net.normalization)
+        net.use_normalization(stored_normalization(read_checkpoint(checkpoint, mapped=True)) or net.normalization)
     if config.data.get("multiscale") is not None:
         net.allow_training_sizes(multiscale_sizes(list(config.data.multiscale), net.image_size))
     accumulate = config.trainer.accumulate_grad_batches

@@ -55,7 +55,7 @@ def resolve_priors(config: DictConfig, data: DetectionDataModule, checkpoint: Pa
     levels: Any
     published: Any = OmegaConf.to_container(config.model.levels, resolve=True)
     if checkpoint is not None:
-        levels = stored_levels(read_checkpoint(checkpoint), checkpoint)
+        levels = stored_levels(read_checkpoint(checkpoint, mapped=True), checkpoint)
         say("priors=auto: the priors are those of %s", checkpoint)
     elif config.init_from and (levels := levels_for_weights(find_checkpoint(Path(config.init_from)), published)):
         say("priors=auto: nothing is fitted, since the box heads of %s are trained for their priors", config.init_from)

@@ -37,12 +37,13 @@ def require_file(path: Path, *, setting: str = "") -> Path:
     return path
 
 
-def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
+def read_checkpoint(path: Path, *, setting: str = "", mapped: bool = False) -> dict[str, Any]:
     """Read a file of tensors and plain containers, in torch's format or safetensors.
 
     Args:
         path: the file; the suffix `.safetensors` selects that format.
         setting: prefix of the path in error messages.
+        mapped: map the tensors of torch's format into memory, which reads their values only when they are used.
 
     Raises:
         WeightsError: the file is missing or damaged, or reading it would run code.
@@ -61,7 +62,12 @@ def read_checkpoint(path: Path, *, setting: str = "") -> dict[str, Any]:
             _refuse_compressed(path, setting)
         with warnings.catch_warnings():  # weights_only=True refuses such pickles
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            except RuntimeError:  # some network file systems cannot map files
+                if not mapped:
+                    raise
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{setting}{path} holds more than plain tensors and containers. It is not read, because loading would run "

@@ -242,6 +242,27 @@ def test_a_run_with_nothing_left_to_train_is_refused(tmp_path: Path, whole: Path
         check_work_is_left(whole / LAST, max_epochs=-1, max_steps=10)
 
 
+def characters_read() -> int:
+    """Bytes that this process has read by system calls."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="counted by Linux")
+def test_a_start_reads_a_large_checkpoint_once(tmp_path: Path, whole: Path) -> None:
+    """Lightning reads it a second time."""
+    state = torch.load(whole / LAST, weights_only=True)
+    state["optimizer_states"][0]["state"][0]["momentum_buffer"] = torch.zeros(8 << 20)
+    path = tmp_path / "run" / LAST
+    path.parent.mkdir(parents=True)
+    torch.save(state, path)
+    before = characters_read()
+    assert find_resumable(tmp_path / "run") == path
+    check_work_is_left(path, max_epochs=4, max_steps=-1)
+    check_fits(path, ("cat", "dog"), small_net())
+    begin_directory(tmp_path / "other", path)
+    assert characters_read() - before < 1.1 * path.stat().st_size
+
+
 def test_another_network_is_refused(whole: Path) -> None:
     check_fits(whole / LAST, ("cat", "dog"), small_net())
     with pytest.raises(WeightsError, match=r"resume=.*last.ckpt has a different network than this command bu.*shape"):

@@ -40,7 +40,7 @@ def find_resumable(path: Path, *, required: bool = False) -> Path | None:
     """
     if not path.is_dir():
         check_intact(find_checkpoint(path))
-        read_checkpoint(path)
+        read_checkpoint(path, mapped=True)
         return path
     damaged = []
     for name in RESUMABLE:
@@ -49,7 +49,7 @@ def find_resumable(path: Path, *, required: bool = False) -> Path | None:
             continue
         try:
             check_intact(candidate)
-            read_checkpoint(candidate)
+            read_checkpoint(candidate, mapped=True)
         except WeightsError as error:
             log.warning("%s; looking for an older one", error)
             damaged.append(name)
@@ -70,7 +70,7 @@ def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None
     Raises:
         WeightsError: the classes, or names or shapes of the weights differ, or the file is not a checkpoint.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, mapped=True)
     trained = tuple(state.get("detector", {}).get("class_names", ()))
     if trained != class_names:
         raise WeightsError(
@@ -96,7 +96,7 @@ def check_work_is_left(
     Raises:
         WeightsError: the checkpoint has already reached a limit.
     """
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, mapped=True)
     spent = state.get("callbacks", {}).get("BudgetCallback", {})
     used = spent.get("seconds" if spent.get("is_spent") else "used_seconds", 0.0)
     if budget is not None and budget <= used:
@@ -186,7 +186,7 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
         path.unlink(missing_ok=True)
     if checkpoint is None:
         return
-    state = read_checkpoint(checkpoint)
+    state = read_checkpoint(checkpoint, mapped=True)
     position = state.get("DetectionDataModule", {})
     log.info("resuming from %s: epoch %s, step %s", checkpoint, position.get("epoch", 0), state.get("global_step"))
     if checkpoint.resolve().parent == kept.resolve():
