@@ -1,3 +1,4 @@
+import csv
 import multiprocessing
 import random
 import shutil
@@ -17,6 +18,7 @@ from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.train import best_checkpoint
+from ssd_lightning.training._compat import GrowingCSVLogger
 from ssd_lightning.training.callbacks.evaluations import Evaluations
 from ssd_lightning.training.fault_tolerance.data_state import BatchCounters
 from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
@@ -196,6 +198,15 @@ def test_a_run_that_was_ended_in_mid_epoch_goes_on_there(tmp_path: Path, whole: 
     ended, uncut = everything(tmp_path / "run"), everything(whole)
     del ended["best"], uncut["best"]  # a run that is ended validates once more
     assert_same(ended, uncut)
+
+
+def test_a_run_that_was_ended_in_mid_epoch_counts_the_steps_of_its_log_on(tmp_path: Path) -> None:
+    log = {"logger": GrowingCSVLogger(save_dir=tmp_path, name="", version=""), "log_every_n_steps": 1}
+    fit(tmp_path / "run", callbacks=(Stop(3),), **log)
+    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()), **log)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["train/loss_cls"]] == [str(step) for step in range(15)]
+    assert [row["step"] for row in rows if row["val/map"]] == ["2", "4", "9", "14"]
 
 
 def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:

@@ -72,7 +72,9 @@ class BatchCounters(pl.Callback):
         loop = checkpoint["loops"]["fit_loop"]
         epochs, progress = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
         if epochs["current"]["processed"] > epochs["current"]["completed"]:
-            # The run ended regularly within an epoch. Lightning counts the epoch as complete, which is undone here.
+            # The run ended regularly within an epoch. Lightning counts the epoch as complete, which is undone here. It
+            # also counts the last step for its logs once more, as after a checkpoint at the end of a batch.
+            loop["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
             for counts in ("current", "total"):
                 epochs[counts]["processed"] -= 1
                 progress[counts]["completed"] = progress[counts]["processed"] - 1
