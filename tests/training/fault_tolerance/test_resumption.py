@@ -280,6 +280,12 @@ def test_another_network_is_refused(whole: Path) -> None:
         check_fits(whole / LAST, ("cat", "dog"), small_net(num_classes=3))
 
 
+def test_a_file_with_weights_alone_is_refused(tmp_path: Path, whole: Path) -> None:
+    Detector.load(whole / LAST).save(tmp_path / "detector.ckpt")
+    with pytest.raises(WeightsError, match=r"resume=.*detector.ckpt is not the checkpoint of a tr.*init_from= starts"):
+        check_fits(tmp_path / "detector.ckpt", ("cat", "dog"), small_net())
+
+
 def test_weights_that_are_given_no_step_are_saved_all_the_same(tmp_path: Path) -> None:
     trainer = fit(tmp_path / "run", max_steps=0)
     saved = Detector.load(tmp_path / "run").net.state_dict()

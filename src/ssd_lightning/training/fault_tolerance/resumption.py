@@ -68,9 +68,14 @@ def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None
     """Refuse to continue a run on data with different classes, or with a different network.
 
     Raises:
-        WeightsError: the classes, or names or shapes of the weights differ, or the file is not a checkpoint.
+        WeightsError: the classes, or names or shapes of the weights differ, or the file is not a training checkpoint.
     """
     state = read_checkpoint(checkpoint, mapped=True)
+    if "loops" not in state:
+        raise WeightsError(
+            f"resume={checkpoint} is not the checkpoint of a training: it has no optimiser and no position; init_from= "
+            "starts a new run from its weights"
+        )
     trained = tuple(state.get("detector", {}).get("class_names", ()))
     if trained != class_names:
         raise WeightsError(
