@@ -94,6 +94,12 @@ def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) 
         ({"compile": "fast"}, "compile is 'fast'; it can be null, default, reduce-overhead, max"),
         ({"trainer": {"num_nodes": None}}, "trainer.num_nodes is None"),
         ({"trainer": {"max_epochs": "many"}}, "trainer.max_epochs is 'many'"),
+        ({"trainer": {"min_epochs": "abc"}}, "trainer.min_epochs is 'abc'"),
+        ({"trainer": {"check_val_every_n_epoch": 0}}, "trainer.check_val_every_n_epoch is 0"),
+        ({"trainer": {"val_check_interval": 0}}, "trainer.val_check_interval is 0"),
+        ({"trainer": {"limit_train_batches": 0}}, "trainer.limit_train_batches is 0"),
+        ({"trainer": {"gradient_clip_val": -1}}, "trainer.gradient_clip_val is -1"),
+        ({"trainer": {"deterministic": "yes"}}, "trainer.deterministic is 'yes'"),
         ({"seed": "abc"}, "seed is 'abc'"),
     ],
 )

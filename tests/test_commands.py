@@ -344,6 +344,8 @@ def test_fitted_priors_are_those_of_repetitions_and_of_runs_that_start_from_it(t
         (["backbone=squeezenet", "backbone.weights=nothing.pth", *TOY, "data=toy"], "backbone.weights=nothing.pth"),
         (["init_from=nowhere.pth", "data=voc_folder", "data.root=nowhere_either"], "nowhere.pth"),
         ([*SMALL, "trainer.precision=seven"], "error: trainer: Precision 'seven' is invalid"),
+        ([*SMALL, "trainer.val_check_interval=5"], "`val_check_interval` (5) must be less than or equal to the number"),
+        ([*SMALL, "trainer.limit_val_batches=0.1"], "Please increase the `limit_val_batches`"),
         ([*SMALL, "postprocess=null"], "postprocess is None"),
         (["data=toy", "data.module=null"], "data.module is None"),
         ([*SMALL, "data.num_val=few"], "num_val is 'few'"),

@@ -48,6 +48,7 @@ from ssd_lightning.training.fault_tolerance.new_settings import NewSettings
 from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck
 from ssd_lightning.training.fault_tolerance.ranks import with_timeout
 from ssd_lightning.training.profiling import make_profiler
+from ssd_lightning.training.trainer_settings import check_trainer
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,7 @@ def set_up_machine(config: DictConfig) -> int:
     """
     require_number("trainer.num_nodes", config.trainer.num_nodes, 1, whole=True)
     require_number("seed", config.seed, 0, 2**32 - 1, whole=True)
-    for name in ("max_epochs", "max_steps", "num_sanity_val_steps", "log_every_n_steps"):
-        if config.trainer.get(name) is not None:
-            require_number(f"trainer.{name}", config.trainer[name], -1, whole=True)
+    check_trainer(config.trainer)
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)
     ranks = num_devices * config.trainer.num_nodes

@@ -40,6 +40,7 @@ from ssd_lightning.training.record import (
     write_result,
     write_surroundings,
 )
+from ssd_lightning.training.trainer_settings import warn_of_unvalidated_epochs
 from ssd_lightning.visualization.tables import counted, print_scores
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,8 @@ class Run:
                 self.config.data.batch_size,
                 images,
             )
+        if data.stages.has("val"):
+            warn_of_unvalidated_epochs(trainer)
         samples = data.train_sampler().samples
         if samples > images:
             log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)

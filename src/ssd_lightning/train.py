@@ -51,6 +51,7 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     from ssd_lightning.training.fault_tolerance.ranks import end_with_launcher
     from ssd_lightning.training.fault_tolerance.signals import end_at_signals
     from ssd_lightning.training.loggers import close_loggers
+    from ssd_lightning.training.trainer_settings import refuse_settings
 
     end_at_signals("while nothing was trained")
     end_with_launcher()
@@ -69,12 +70,13 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     trainer = assembly.make_trainer(config, run_dir=run.directory, ranks=ranks, checkpoint=run.resume, budget=budget)
     loggers = trainer.loggers
     run.record_start(data, module, trainer, fitted=fitted)
-    with advise_on_memory(
+    memory = advise_on_memory(
         batch_size=config.data.batch_size,
         ranks=ranks,
         accumulate=config.trainer.accumulate_grad_batches,
         precision=str(config.trainer.precision),
-    ):
+    )
+    with refuse_settings(), memory:
         trainer.fit(module, datamodule=data, ckpt_path=run.resume)
     checkpoint = best_checkpoint(trainer)
     spent = None if budget is None else budget.record  # a test restores what the best checkpoint had spent
