@@ -112,6 +112,7 @@ def fit(
     resume: Path | None = None,
     every_n_steps: int | None = None,
     callbacks: tuple[pl.Callback, ...] = (),
+    plugins: tuple[Any, ...] = (),
     model: SSDModule | None = None,
     max_bad_batches: int = 10,
     **settings: Any,
@@ -135,7 +136,7 @@ def fit(
     trainer = pl.Trainer(
         accelerator="cpu",
         callbacks=watchers,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *plugins],
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_progress_bar=False,

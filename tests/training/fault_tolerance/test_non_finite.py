@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from helpers.interrupted import SGD, fit, module
@@ -64,6 +65,21 @@ def test_a_bad_step_is_named_and_changes_nothing(
     for names in spoil.names:
         assert f"images {', '.join(names)}): the step is skipped" in caplog.text
     assert "(2 of at most 10)" in caplog.text
+
+
+@pytest.mark.parametrize(("gradients", "counted"), [(True, 0), (False, 2)])
+def test_a_step_that_the_scaler_of_float16_skips_changes_nothing_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, gradients: bool, counted: int
+) -> None:
+    """A finite loss may have infinite gradients because the scale is too large. Any other loss is bad at any scale."""
+    spoil = Spoil({1, 7}, gradients=gradients)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    scaled = MixedPrecision("16-mixed", "cpu", scaler=scaler)  # type: ignore[arg-type]
+    fit(tmp_path / "run", callbacks=(spoil,), max_epochs=2, plugins=(scaled,))
+    for index in spoil.batches:
+        assert same(spoil.weights[index], spoil.weights[index + 1]), index
+    assert not same(spoil.weights[8], spoil.weights[9])
+    assert caplog.text.count("the step is skipped") == counted
 
 
 def test_one_bad_batch_too_many_stops_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ class FiniteSteps(pl.Callback):
     advances. The images of the batch are logged. With a fused optimiser on a GPU, the optimiser's kernel skips the
     step, and the host reads the result one step later, so that nothing waits. Other optimisers wait for the check.
 
-    With float16, Lightning's scaler skips such steps itself while it searches its scale. They are not counted, and the
-    statistics of batch norm are not restored.
+    With float16, Lightning's scaler skips such steps itself. Those whose loss is finite are not counted: the scaler
+    searches its scale.
 
     Args:
         max_bad_batches: number of skipped steps that are allowed. 0 stops at the first.
@@ -97,21 +97,23 @@ class FiniteSteps(pl.Callback):
             UserError: too many steps were skipped.
         """
         names, self._names = self._names, []
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            return
         gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
         if not gradients:
             return
         is_bad = any_non_finite(gradients)
         where = f"step {trainer.global_step} (epoch {trainer.current_epoch}; images {listed(names, 8)})"
-        if is_bad.device.type == "cuda" and optimizer.defaults.get("fused"):
-            self._leave_out_on_device(optimizer, is_bad)
+        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if is_scaled:
+            self._restore_statistics(is_bad)
+            is_bad &= ~self._loss.isfinite()
+        if is_bad.device.type == "cuda" and (is_scaled or optimizer.defaults.get("fused")):
+            if not is_scaled:
+                self._leave_out_on_device(optimizer, is_bad)
             self._read_later(is_bad, where)
         elif bool(is_bad):
-            for parameter in pl_module.parameters():
+            for parameter in () if is_scaled else pl_module.parameters():
                 parameter.grad = None  # without a gradient, optimisers leave parameter and momentum alone
-            for buffer, kept in self._statistics:
-                buffer.copy_(kept)
+            self._restore_statistics(is_bad)
             self._count(where, float(self._loss))
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -139,6 +141,9 @@ class FiniteSteps(pl.Callback):
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter.grad)
         # Fused optimisers read these attributes for float16 scaling. With found_inf = 1 the kernel changes nothing.
         optimizer.grad_scale, optimizer.found_inf = None, is_bad.float()  # type: ignore[attr-defined]
+        self._restore_statistics(is_bad)
+
+    def _restore_statistics(self, is_bad: Tensor) -> None:
         for buffer, kept in self._statistics:
             torch.where(is_bad, kept, buffer, out=buffer)
 
