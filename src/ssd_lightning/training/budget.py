@@ -199,7 +199,10 @@ class TrainingBudget:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state. A longer budget than before adds to the remaining time."""
         self._used_before, self._trained_before = state["used_seconds"], state["trained_seconds"]
-        self._least_progress = state["progress"] if self.seconds == state["seconds"] else 0.0
+        self._least_progress = state["progress"]
+        if self.seconds != state["seconds"]:  # the schedule asks before `begin`
+            left = max(0.0, self.seconds - self._used_before)
+            self._least_progress = self._trained_before / max(self._trained_before + left, 1e-9)
         self.is_spent = state["is_spent"] and self.seconds <= state["seconds"]
         self.steps, self.epochs, self.images = state["steps"], state["epochs"], state["images"]
         self.reading = Reading(*state["reading"])
