@@ -1,5 +1,6 @@
 """A logger that fails does not end a training."""
 
+import csv
 import logging
 import os
 import subprocess
@@ -41,15 +42,31 @@ def test_a_training_outlives_its_logger(
     assert_same_end(run, tmp_path / "plain")
 
 
-def test_rows_that_found_no_room_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("column", ["loss", "val/map"])
+def test_rows_that_found_no_room_come_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """A disk that fills up within a row does not damage the log, also if the row has a new column."""
+    write_rows = csv.DictWriter.writerows
+
+    def write_half(self: Any, rows: Any) -> None:
+        write_rows(self, list(rows)[:1])
+        self.writer.writerow(["9"])
+        full_disk()
+
     logger = SturdyCSVLogger(save_dir=str(tmp_path), name="", version="")
-    with monkeypatch.context() as patch:
-        patch.setattr(logger.experiment._fs, "open", full_disk)
-        logger.log_metrics({"loss": 1.0}, 0)
-        logger.save()
-    logger.log_metrics({"loss": 2.0}, 1)
+    logger.log_metrics({"loss": 1.0}, 0)
     logger.save()
-    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "1.0,0", "2.0,1"]
+    before = (tmp_path / "metrics.csv").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", write_half)
+        logger.log_metrics({column: 2.0}, 1)
+        logger.save()
+    assert (tmp_path / "metrics.csv").read_text() == before
+    logger.log_metrics({"loss": 3.0}, 2)
+    logger.save()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    assert [(row["step"], row["loss"] or row["val/map"]) for row in rows] == [("0", "1.0"), ("1", "2.0"), ("2", "3.0")]
 
 
 def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:

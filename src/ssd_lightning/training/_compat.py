@@ -4,6 +4,8 @@ A new version of Lightning may change them without notice. tests/training/test_c
 """
 
 import csv
+import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from pytorch_lightning.callbacks import RichProgressBar, WeightAveraging
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from torch.optim.swa_utils import AveragedModel
+
+from ssd_lightning.run_files import written_whole
 
 
 def accumulates(trainer: pl.Trainer) -> bool:
@@ -67,6 +71,31 @@ class _GrowingWriter(ExperimentWriter):
         if path.is_file():
             with path.open(newline="") as file:
                 self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+    def save(self) -> None:
+        """Append the rows. If it fails, for example on a full disk, the file and the rows stay as they were."""
+        if not self.metrics:
+            return
+        path = Path(self.metrics_file_path)
+        names = sorted({*self.metrics_keys, *chain.from_iterable(self.metrics)})
+        if path.is_file() and names == self.metrics_keys:
+            size = path.stat().st_size
+            try:
+                with path.open("a", newline="") as file:
+                    csv.DictWriter(file, names).writerows(self.metrics)
+            except OSError:
+                os.truncate(path, size)
+                raise
+        else:  # new columns need a new header
+            rows = []
+            if path.is_file():
+                with path.open(newline="") as file:
+                    rows = list(csv.DictReader(file))
+            with written_whole(path) as partial, partial.open("w", newline="") as file:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows([*rows, *self.metrics])
+        self.metrics_keys, self.metrics = names, []
 
 
 def started_wandb_run(logger: WandbLogger) -> Any:
