@@ -48,10 +48,11 @@ def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> 
     (tmp_path / "bad.jpg").write_text("<html>404</html>")
     names = [f"{tmp_path}/bad.jpg", f"{tmp_path}/a.png", *(f"{url}{path}" for path in answers), str(clip), "87"]
     found, bad = read(find_sources(names), frame_stride=6)
-    assert [(str(one.source).rpartition("/")[2], one.frame, one.fps, one.time_s) for one in found] == [
-        ("a.png", None, None, None), ("a.png", None, None, None), ("image", None, None, None),
-        *((name, frame, 5 / 6, frame / 5) for name in ("film", "film.mp4", "clip.mp4") for frame in (0, 6)),
+    assert [(str(one.source).rpartition("/")[2], one.frame, one.fps) for one in found] == [
+        ("a.png", None, None), ("a.png", None, None), ("image", None, None),
+        *((name, frame, 5 / 6) for name in ("film", "film.mp4", "clip.mp4") for frame in (0, 6)),
     ]  # fmt: skip
+    assert [one.time_s for one in found] == [None] * 3 + [0, pytest.approx(1.2)] * 3
     assert all((one.image == 77).all() for one in found[:3])
     assert [one.path is None for one in found] == [False, *[True] * 8]
     assert [sentence.partition(":")[0].rpartition("/")[2] for sentence in bad] == [

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,15 +53,70 @@ def test_a_video_filmed_lying_down_is_turned(tmp_path: Path) -> None:
     assert frames[0][36:].mean() < 50
 
 
-def test_a_video_that_lies_about_its_length_gives_what_is_there(tmp_path: Path) -> None:
+def test_a_video_that_lies_about_its_length_gives_what_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 96, 128, 3), dtype=np.uint8)
     path = write_video(tmp_path / "clip.avi", list(noise), codec="MJPG")
+    assert len(list(Video(path).frames())) == len(list(Video(path).frames(most=12))) == 12
+    assert len(list(Video(path).frames(most=2))) == 2
+    assert not caplog.messages
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     video = Video(path)
     count = len(list(video.frames()))
     assert video.stated_frames != count
     assert 3 <= count <= 8
+    assert caplog.messages == [f"{path}: read {count} of its 12 frames; the others are damaged, missing or trimmed"]
+
+
+def test_damaged_frames_are_skipped_and_the_others_keep_their_place(
+    clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MPEG-4 video begins each frame with 00 00 01 B6."""
+    content = clip.read_bytes()
+    starts = [place for place in range(len(content)) if content[place : place + 4] == b"\0\0\1\xb6"]
+    for place in starts[4:6]:
+        content = content[:place] + b"\xff" * 8 + content[place + 8 :]
+    clip.write_bytes(content)
+    video = Video(clip)
+    seen = [(number, video.time_s) for number, _ in video.frames()]
+    assert len(starts) == 12
+    assert seen == [(number, pytest.approx(number / 5)) for number in range(12) if number not in (4, 5)]
+    assert caplog.messages == [f"{clip}: read 10 of its 12 frames; the others are damaged, missing or trimmed"]
+
+
+def test_a_variable_rate(clip: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Phones and screen recorders. The MP4 has runs of (frames, duration of each) in its box `stts`."""
+    content = bytearray(clip.read_bytes())
+    place = content.index(b"stts")
+    runs, count, duration = (int.from_bytes(content[place + at : place + at + 4], "big") for at in (8, 12, 16))
+    assert (runs, count) == (1, 12)
+    table = [2, 8, duration // 2, 4, 2 * duration]
+    content[place + 8 : place + 20] = b"".join(number.to_bytes(4, "big") for number in table)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
+        at = content.index(box) - 4
+        content[at : at + 4] = (int.from_bytes(content[at : at + 4], "big") + 8).to_bytes(4, "big")
+    clip.write_bytes(content)
+    video = Video(clip)
+    times = [video.time_s for _ in video.frames()]
+    assert times == pytest.approx([*(0.1 * index for index in range(8)), 0.8, 1.2, 1.6, 2.0])
+    assert not caplog.messages
+
+
+def test_a_camera_that_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    given = [np.zeros((4, 6, 3), np.uint8)] * 3
+    capture = SimpleNamespace(
+        isOpened=lambda: True,
+        set=lambda *_: True,
+        get=lambda _: 30.0,
+        read=lambda: (True, given.pop()) if given else (False, None),
+        release=lambda: None,
+    )
+    monkeypatch.setattr("cv2.VideoCapture", lambda _: capture)
+    video = Video(0)
+    assert [(number, video.time_s) for number, _ in video.frames()] == [(0, None), (1, None), (2, None)]
+    assert caplog.messages == ["camera 0 has ended after 3 frames"]
 
 
 # What says where the frames lie comes last, so a file that was cut off is no video.

@@ -34,7 +34,7 @@ class SourceImage:
     fps: float | None = None
     """Frames per second of the video after `frame_stride`, if known."""
     time_s: float | None = None
-    """Seconds since the start of the video. None for cameras, and if the rate is unknown."""
+    """Seconds since the start of the video, also at a variable rate. None for cameras, and if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,13 @@ class SourceReader:
                 yield from self._from_web(source)
 
     def _frames(self, source: Source, address: Path | int) -> Iterator[SourceImage]:
-        video = Video(address)
+        video = Video(address, str(source))
         stated = None if video.stated_frames is None else -(-video.stated_frames // self.frame_stride)
         bounds = [number for number in (stated, self.max_frames) if number is not None]
         self.on_video(min(bounds) if bounds else None)
         fps = video.fps / self.frame_stride if video.fps else None
         for number, image in video.frames(frame_stride=self.frame_stride, most=self.max_frames):
-            time_s = number / video.fps if isinstance(address, Path) and video.fps else None
-            yield SourceImage(source, image, frame=number, fps=fps, time_s=time_s)
+            yield SourceImage(source, image, frame=number, fps=fps, time_s=video.time_s)
 
     def _from_web(self, source: Source) -> Iterator[SourceImage]:
         url = source.address

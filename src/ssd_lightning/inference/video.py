@@ -1,5 +1,6 @@
 """Reading of videos and cameras, and writing of annotated videos."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -16,29 +17,40 @@ import numpy as np
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
+log = logging.getLogger(__name__)
+
 USUAL_FPS = 25.0
 """Used if no plausible frame rate is known."""
 MOST_FPS = 1000.0
+MOST_DAMAGED = 1000
+"""Frames of a file in a row that may be damaged. OpenCV reports them like the end of the file."""
+WHOLE_SHARE = 0.98
+"""A file that ends before this share of its stated frames, and of their time, is not whole."""
 
 
 class Video:
-    """An open video file or camera, by its path or number.
+    """An open video file or camera, by its path or number. `name` is for messages.
 
     Raises:
         DataError: it cannot be opened.
     """
 
-    def __init__(self, address: Path | int) -> None:
+    def __init__(self, address: Path | int, name: str | None = None) -> None:
         self._capture = _open(address)
         self.address = address
+        self.name = name or (f"camera {address}" if isinstance(address, int) else str(address))
         fps, count = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.fps = fps if math.isfinite(fps) and 0 < fps <= MOST_FPS else None
         """Frames per second, if the file has a plausible rate."""
         self.stated_frames = int(count) if math.isfinite(count) and 0 < count < 1e9 else None
         """Number of frames stated by the file, which may be wrong. None for cameras and if it is missing."""
+        self.time_s: float | None = None
+        """Seconds from the start of the file to the last frame that was read. None for cameras and if it is unknown."""
 
     def frames(self, *, frame_stride: int = 1, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Decode every `frame_stride`-th frame, at most `most`, one by one. The video is closed at the end.
+
+        Damaged frames of a file are skipped. A camera that ends, and a file that is not whole, are logged.
 
         Yields:
             Index among all frames of the video, from 0, and the frame: uint8 `[H, W, 3]`, RGB, upright.
@@ -46,21 +58,49 @@ class Video:
         Raises:
             DataError: no frame can be decoded.
         """
-        given = number = 0
+        given = number = count = lost = damaged = 0
         try:
-            while (most is None or given < most) and self._capture.grab():
-                if number % frame_stride == 0:
-                    was_decoded, bgr = self._capture.retrieve()
-                    if not was_decoded or bgr is None or bgr.ndim != 3:
-                        break
-                    yield number, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-                    given += 1
+            while most is None or given < most:
+                is_wanted = number % frame_stride == 0
+                was_read, bgr = self._capture.read() if is_wanted else (self._capture.grab(), None)
+                if was_read and (bgr is None or bgr.ndim == 3):
+                    count, lost, damaged = count + 1, lost + damaged, 0
+                    self.time_s = self._time_s(number)
+                    if bgr is not None:
+                        yield number, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+                        given += 1
+                elif isinstance(self.address, int) or damaged == MOST_DAMAGED:
+                    break
+                else:
+                    damaged += 1
                 number += 1
         finally:
             self._capture.release()
         if given == 0 and most != 0:
-            called = f"camera {self.address}" if isinstance(self.address, int) else self.address
-            raise DataError(f"{called}: it can be opened, but no frame can be read")
+            raise DataError(f"{self.name}: it can be opened, but no frame can be read")
+        if given == most:
+            return
+        if isinstance(self.address, int):
+            log.warning("%s has ended after %d frames", self.name, count)
+        elif lost or not self._reached_end(count):
+            stated, why = self.stated_frames or "?", "the others are damaged, missing or trimmed"
+            log.warning("%s: read %d of its %s frames; %s", self.name, count, stated, why)
+
+    def _time_s(self, number: int) -> float | None:
+        """Return the time of a frame that was just read. Files without times have frames at equal distances."""
+        if isinstance(self.address, int):
+            return None
+        noted_s: float = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if noted_s > 0:
+            return noted_s
+        return number / self.fps if self.fps else None
+
+    def _reached_end(self, count: int) -> bool:
+        if self.stated_frames is None or count >= WHOLE_SHARE * self.stated_frames:
+            return True
+        # Some files state only their duration. At a variable rate, OpenCV computes too many frames from it.
+        last = 0.0 if self.time_s is None or self.fps is None else self.time_s * self.fps + 1
+        return last >= WHOLE_SHARE * self.stated_frames
 
 
 class VideoFile:
