@@ -1,35 +1,68 @@
 """Files for phones and small boards: what the converters give, and what is said when they fail."""
 
+import contextlib
 import os
+import re
 import shutil
 import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from helpers.commands import refused, run_command
 from helpers.docs_commands import REPOSITORY
-from helpers.exported_networks import TINY_FILES, check_same, check_threads, tiny_detector
+from helpers.exported_networks import TINY_FILES, check_same, check_threads, noise, tiny_detector
+from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
 from ssd_lightning.inference.export.converters import INSTALL_ONNX2TF, SAMPLE_IMAGES, write_ncnn, write_tflite
 from ssd_lightning.inference.export.graph import describe_export
 from ssd_lightning.inference.runtime.description import ExportDescription
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy
+from ssd_lightning.ops.coder import decode
 
 
 def test_ncnn_sees_the_same(tmp_path: Path) -> None:
     detector = tiny_detector(neck="fpnlite")
-    write_ncnn(detector, tmp_path / "a.param")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.param", "a.param.json"]
-    check_same(detector, tmp_path / "a.param")
+    write_ncnn(detector, tmp_path / "detector.param")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"detector.{end}" for end in ("bin", "param", "param.json")
+    ]
+    check_same(detector, tmp_path / "detector.param")
+    check_page_program(detector, "load_param", tmp_path)
 
 
 def test_litert_sees_the_same() -> None:
     check_same(Detector.load(TINY_FILES / "tiny.safetensors"), TINY_FILES / "tiny.tflite")
     check_threads(Detector.load(TINY_FILES / "tiny.tflite"))
+
+
+def check_page_program(detector: Detector, name: str, folder: Path) -> None:
+    """Assert that the program of `docs/export.md` with this name in it gives the boxes of a photo that is turned."""
+    photo, exif = Image.fromarray(noise(1, (70, 90))[0].permute(1, 2, 0).numpy()), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    photo.save(folder / "image.jpg", exif=exif, quality=95)
+    page = (REPOSITORY / "docs" / "export.md").read_text()
+    [program] = [block for block in re.findall(r"(?s)```python\n(.*?)```", page) if name in block]
+    values: dict[str, Any] = {}
+    with contextlib.chdir(folder):
+        exec(compile(program, "page", "exec"), values)
+    output = detector.run(detector.prepare([as_rgb(folder / "image.jpg")])[0])
+    scores = output.class_logits[0].softmax(dim=1)
+    boxes = cxcywh_to_xyxy(decode(output.box_offsets[0], output.priors_cxcywh, detector.postprocess.variances))
+    np.testing.assert_allclose(values["scores"], scores.detach(), atol=1e-5)
+    np.testing.assert_allclose(values["boxes"], boxes.detach(), atol=1e-5)
+
+
+def test_the_program_of_the_page_for_litert(tmp_path: Path) -> None:
+    for suffix in (".tflite", ".tflite.json"):
+        shutil.copyfile(TINY_FILES / f"tiny{suffix}", tmp_path / f"detector{suffix}")
+    check_page_program(Detector.load(TINY_FILES / "tiny.safetensors"), "Interpreter", tmp_path)
 
 
 @pytest.fixture

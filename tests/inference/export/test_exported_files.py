@@ -1,6 +1,8 @@
 """What is written sees what was meant: networks, batches, and what is inside."""
 
+import contextlib
 import json
+import re
 import shutil
 import sys
 from functools import partial
@@ -13,7 +15,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import ExifTags, Image
 
+from helpers.docs_commands import REPOSITORY
 from helpers.exported_networks import (
     CLASS_NAMES,
     TINY_FILES,
@@ -25,6 +29,8 @@ from helpers.exported_networks import (
     tiny_detector,
 )
 from ssd_lightning import __version__
+from ssd_lightning.data.image_io import as_rgb
+from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_onnx, write_safetensors
@@ -63,6 +69,27 @@ def test_onnx_sees_the_same(backend: Backend, faithful: Path) -> None:
     loaded = Detector.load(faithful, backend=backend)
     assert loaded.detect(noise(0, loaded.image_size)) == []
     check_threads(loaded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resize", [Stretch(), Letterbox()], ids=lambda mode: type(mode).__name__)
+@pytest.mark.parametrize("nms", [True, False])
+@pytest.mark.parametrize("preprocessing", [True, False])
+def test_every_kind_of_onnx_file_in_every_runtime_on_images_of_any_size(
+    preprocessing: bool, nms: bool, resize: ResizeMode, tmp_path: Path
+) -> None:
+    detector = tiny_detector()
+    detector.resize = resize
+    path = exported(detector, tmp_path, ".onnx", preprocessing=preprocessing, nms=nms)
+    sizes_px = [(32, 48), (60, 40), (20, 300), (7, 5)]
+    images = [noise(1, size_px, seed)[0].permute(1, 2, 0).numpy() for seed, size_px in enumerate(sizes_px)]
+    for backend in get_args(Backend):
+        loaded = Detector.load(path, backend=backend)
+        for batch_size in (1, 3):
+            for ours, theirs in zip(detector(images), loaded(images, batch_size=batch_size), strict=True):
+                assert (theirs.names, len(theirs) > 3) == (ours.names, True)
+                np.testing.assert_allclose(theirs.boxes_xyxy_px, ours.boxes_xyxy_px, atol=2e-3)
+                np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-5)
 
 
 def test_other_runtimes_run_nothing_but_onnx(tmp_path: Path) -> None:
@@ -154,6 +181,23 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
     model = onnx.load(faithful)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
+
+
+def test_the_program_of_the_page_finds_the_same_in_a_photo_that_is_turned(faithful: Path, tmp_path: Path) -> None:
+    detector, exif = tiny_detector(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    photo = Image.fromarray(noise(1, (48, 32))[0].permute(1, 2, 0).numpy())  # the network's size when it is upright
+    photo.save(tmp_path / "image.jpg", exif=exif, quality=95)
+    shutil.copyfile(faithful, tmp_path / "detector.onnx")
+    page = (REPOSITORY / "docs" / "export.md").read_text()
+    [program] = [block for block in re.findall(r"(?s)```python\n(.*?)```", page) if "InferenceSession" in block]
+    values: dict[str, Any] = {}
+    with contextlib.chdir(tmp_path):
+        exec(compile(program, "page", "exec"), values)
+    [expected] = detector.detect(detector.prepare([as_rgb(tmp_path / "image.jpg")])[0])
+    [count] = values["num"]
+    np.testing.assert_allclose(values["boxes"][0, :count], expected["boxes"], atol=1e-5)
+    assert values["labels"][0, :count].tolist() == expected["labels"].tolist()
 
 
 def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
