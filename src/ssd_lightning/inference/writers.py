@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ssd_lightning.data.writers import written_class_names
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import SourceImage
 from ssd_lightning.inference.names import drawn_name
@@ -42,7 +43,11 @@ class Writer(Protocol):
 
 @dataclass(kw_only=True)
 class Writers:
-    """All outputs of a run. They are opened at the first image: a run without readable images leaves no files."""
+    """All outputs of a run. They are opened at the first image: a run without readable images leaves no files.
+
+    Raises:
+        DataError: a class name cannot be written in one of the outputs.
+    """
 
     outputs: Sequence[str]
     """Names from `OUTPUTS`."""
@@ -57,6 +62,11 @@ class Writers:
     skipped: Sequence[str]
     """List that is filled later, with a message for each source that could not be read."""
     _opened: list[Writer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for output in DATA_SETS:
+            if output in self.outputs:
+                written_class_names(self.class_names, output)
 
     def _open(self, output: str) -> Writer:
         match output:
