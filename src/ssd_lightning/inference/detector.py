@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.checks import require_choice
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.image_io import ImageInput, as_rgb, as_sequence
 from ssd_lightning.data.resize import ResizeMode, Stretch, undo_detections
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -142,7 +142,9 @@ class Detector:
 
         Raises:
             DataError: an image cannot be read, or has another type or shape.
+            ConfigurationError: `batch_size` is not a positive whole number.
         """
+        require_number("batch_size", batch_size, 1, whole=True)
         given, is_one = as_sequence(images)
         found: list[ImageDetections] = []
         for start in range(0, len(given), batch_size):
