@@ -165,4 +165,4 @@ def test_an_unknown_precision_is_named(checkpoint: Path) -> None:
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5])
 def test_a_batch_has_at_least_one_image(detector: Detector, batch_size: float) -> None:
     with pytest.raises(ConfigurationError, match=f"batch_size is {batch_size}"):
-        detector([np.zeros((5, 5, 3), np.uint8)], batch_size=batch_size)  # type: ignore[call-overload]
+        detector([np.zeros((5, 5, 3), np.uint8)], batch_size=batch_size)
