@@ -49,14 +49,14 @@ def ap_by_size(record: EvaluationRecord) -> list[SizeAP]:
     of_size = {name: int(((sides >= low) & (sides <= high)).sum()) for name, (low, high) in SIDES_PX.items()}
     if not len(sides):
         return [SizeAP(name, 0, float("nan"), float("nan")) for name in SIDES_PX]
-    from ssd_lightning.metrics.coco import coco_summary  # torchmetrics takes a second to import
+    from ssd_lightning.metrics.coco import IOU_THRESHOLDS, coco_summary  # torchmetrics takes a second to import
     from ssd_lightning.metrics.detection_state import Evaluation
 
     evaluation = Evaluation(record.sizes_px, record.detections, record.objects)
     most = max(1, int(record.detections.image_index.bincount(minlength=1).max()))
     scores, at_50 = (
         coco_summary(evaluation, max_detection_thresholds=(1, 10, max(11, most)), iou_thresholds=thresholds)
-        for thresholds in (None, [0.5])
+        for thresholds in (IOU_THRESHOLDS, [0.5])
     )
     return [
         SizeAP(name, count, float(scores[f"map_{name}"]), float(at_50[f"map_{name}"]))

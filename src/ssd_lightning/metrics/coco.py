@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
@@ -9,6 +10,10 @@ from torchmetrics.detection import MeanAveragePrecision
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
 from ssd_lightning.ops.boxes import boxes_to_pixels
+
+IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
+"""As in pycocotools. torchmetrics' own are rounded to float32: a recall of 3 / 5 does not reach its .6."""
 
 
 class COCOMeanAveragePrecision(DetectionMetric):
@@ -37,7 +42,7 @@ class COCOMeanAveragePrecision(DetectionMetric):
 
 
 def coco_summary(
-    evaluation: Evaluation, *, max_detection_thresholds: Sequence[int], iou_thresholds: Sequence[float] | None = None
+    evaluation: Evaluation, *, max_detection_thresholds: Sequence[int], iou_thresholds: Sequence[float] = IOU_THRESHOLDS
 ) -> dict[str, Tensor]:
     """Compute the scores of `COCOMeanAveragePrecision`; by default over IoU .50:.05:.95."""
     sizes_px = evaluation.sizes_px.tolist()
@@ -57,7 +62,8 @@ def coco_summary(
     # The ranks have already exchanged their images. A second exchange would count each image several times.
     evaluator = MeanAveragePrecision(
         backend="faster_coco_eval",
-        iou_thresholds=None if iou_thresholds is None else list(iou_thresholds),
+        iou_thresholds=list(iou_thresholds),
+        rec_thresholds=list(RECALL_THRESHOLDS),
         max_detection_thresholds=list(max_detection_thresholds),
         sync_on_compute=False,
     )
