@@ -157,6 +157,16 @@ def test_equal_scores_go_by_class_then_by_prior(monkeypatch: pytest.MonkeyPatch)
     check(draw(2, 400, 3, seed=0)._replace(class_logits=torch.zeros(2, 400, 4)), top_k=30, max_detections=40)
 
 
+def test_equal_scores_of_soft_nms_go_by_class_too() -> None:
+    """Class 2 has three boxes and class 1 has one."""
+    logits = torch.full((1, 4, 3), -9.0)
+    logits[0, [0, 1, 2, 3], [2, 2, 2, 1]] = 9.0
+    priors = torch.tensor([[0.2 * i, 0.5, 0.1, 0.1] for i in range(1, 5)])
+    (found,) = postprocess(SSDOutput(torch.zeros(1, 4, 4), logits, priors), soft_nms="linear", max_detections=3)
+    assert found["labels"].tolist() == [1, 2, 2]
+    torch.testing.assert_close(found["boxes"][1:, 0], torch.tensor([0.15, 0.35]))
+
+
 def test_a_crowd_that_hides_the_rest_does_not_hide_it_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ten best priors are one and the same box; what is tried first leaves one detection, there are six."""
     monkeypatch.setattr(module, "ENOUGH_CANDIDATES", 8)

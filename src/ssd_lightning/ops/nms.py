@@ -89,7 +89,8 @@ def batched_soft_nms(
         max_per_group: largest number of boxes that are kept in a group.
 
     Returns:
-        Indices of the boxes that are kept, int64 `[M]`, by descending lowered score, and these scores `[M]`.
+        Indices of the boxes that are kept, int64 `[M]`, by descending lowered score, equal ones in their order, and
+        these scores `[M]`.
     """
     if len(scores) == 0:
         return torch.zeros_like(group), scores
@@ -110,8 +111,9 @@ def batched_soft_nms(
         best_box = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # [A, 1, 4]
         factor = _factor(broadcast_iou(best_box, boxes), decay, iou_threshold, sigma)  # [A, T]
         now.mul_(factor.masked_fill(~waiting[:active], 1.0))
-    order = lowered[taken].argsort(descending=True, stable=True)
-    return place[taken][order], lowered[taken][order]
+    kept, order = place[taken].sort()  # so that equal scores keep their order
+    lowered, best = lowered[taken][order].sort(descending=True, stable=True)
+    return kept[best], lowered
 
 
 def rank_in_group(group: Tensor) -> Tensor:
