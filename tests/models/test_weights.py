@@ -258,6 +258,16 @@ def test_safetensors_and_data_parallel_names_are_read(tmp_path: Path) -> None:
         torch.testing.assert_close(net.state_dict(), source.state_dict(), rtol=0, atol=0)
 
 
+def test_files_from_before_batch_norm_counted_its_batches_are_read(tmp_path: Path) -> None:
+    """Files of torch 0.4.0 and earlier have no `num_batches_tracked`; torch itself reads them."""
+    source, net = tiny(), tiny()
+    state = {name: tensor for name, tensor in source.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(state) < len(source.state_dict())
+    torch.save(state, tmp_path / "old.pth")
+    load_pretrained(net, tmp_path / "old.pth")
+    torch.testing.assert_close(net.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
 def test_classifier_fills_the_backbone(tmp_path: Path) -> None:
     classifier = light_state(torchvision.models.vgg16)
     torch.save(classifier, tmp_path / "vgg16.pth")

@@ -126,6 +126,9 @@ def tensors_in(checkpoint: dict[str, Any], file: str) -> dict[str, Tensor]:
     # DataParallel adds this prefix to all names.
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    for name in [*tensors]:
+        if name.endswith("running_mean"):  # files of torch 0.4.0 and earlier do not count the batches
+            tensors.setdefault(name.removesuffix("running_mean") + "num_batches_tracked", torch.tensor(0))
     return tensors
 
 
