@@ -8,6 +8,7 @@ from helpers.tiny_nets import ssd300, tiny_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.extras import SSDExtras
+from ssd_lightning.models.head import LiteHead
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
 from ssd_lightning.ops.normalization import IDENTITY, SUBTRACT_MEAN_BGR, Normalization
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, rescale_levels
@@ -98,6 +99,13 @@ def test_batch_norm_on_one_cell_needs_two_images() -> None:
         net.allow_training_sizes([(300, 300)])
         check_batch_size(net, 2 if batch_norm else 1)
     with pytest.raises(ConfigurationError, match=r"batch_size is too small: each device gets 1 image.* 300 x 300 "):
+        check_batch_size(net, 1)
+
+
+def test_batch_norm_of_the_head_needs_two_images_too() -> None:
+    net = ssd300(head=LiteHead)
+    check_batch_size(net, 2)
+    with pytest.raises(ConfigurationError, match=r"batch_size is too small"):
         check_batch_size(net, 1)
 
 

@@ -74,7 +74,7 @@ def check_batch_size(net: "SSD", batch_size: int) -> None:
     """
     for height, width in (net.image_size, *net.training_sizes):
         try:
-            pass_on_meta(net.extractor, (batch_size, 3, height, width), training=True)
+            pass_on_meta(nn.Sequential(net.extractor, net.head), (batch_size, 3, height, width), training=True)
         except ValueError as error:
             raise ConfigurationError(
                 f"data.batch_size is too small: each device gets {batch_size} image at a time, the last level has "
