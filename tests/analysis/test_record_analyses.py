@@ -144,9 +144,11 @@ def test_sizes_without_objects_have_no_ap(name: str) -> None:
 
 
 def test_a_border_belongs_to_both_sizes() -> None:
-    square = (0.0, 0.0, 0.25, 0.25)
-    record = make_record([ImageSpec([(square, 1, False)], [(square, 0.9, 1)])], sizes_px=torch.tensor([[128, 128]]))
-    assert [(row.num_objects, row.ap == 1) for row in ap_by_size(record)] == [(1, True), (1, True), (0, False)]
+    """32 x 32 px, which no float32 fractions of 375 x 500 px say exactly."""
+    squares = [(x / 500, x / 375, (x + 32) / 500, (x + 32) / 375) for x in range(0, 300, 7)]
+    images = [ImageSpec([(square, 1, False)], [(square, 0.9, 1)]) for square in squares]
+    rows = ap_by_size(make_record(images, sizes_px=torch.tensor([[375, 500]] * len(images))))
+    assert [(row.num_objects, row.ap == 1) for row in rows] == [(43, True), (43, True), (0, False)]
 
 
 def test_bins_hold_every_counted_object_once_and_equally_many() -> None:

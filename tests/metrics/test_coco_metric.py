@@ -99,6 +99,15 @@ def test_size_ranges_are_pixels_of_the_original_image(size_px: tuple[int, int], 
     assert all(map(math.isnan, found.values()))
 
 
+def test_a_box_of_32_whole_pixels_is_small_and_medium() -> None:
+    """Its fractions of 375 x 500 px are not exact in float32."""
+    start = torch.arange(0, 300, 7).double()
+    boxes = torch.stack([start / 500, start / 375, (start + 32) / 500, (start + 32) / 375], dim=1).float()
+    for box in boxes.split(1):
+        result = evaluate(image(box, box, (375, 500)))
+        assert result["map_small"] == result["map_medium"] == 1
+
+
 def test_difficult_objects_are_crowds() -> None:
     box, other = torch.tensor([[0.0, 0.0, 0.25, 0.25]]), torch.tensor([[0.5, 0.5, 0.75, 0.75]])
     plain = image(box, box)

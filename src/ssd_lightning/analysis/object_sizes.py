@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.matching import match_visible
+from ssd_lightning.ops.boxes import areas_px
 
 SIDES_PX = {"small": (0.0, 32.0), "medium": (32.0, 96.0), "large": (96.0, float("inf"))}
 """COCO's size ranges, as square roots of areas. An area on a border is in both."""
@@ -45,7 +45,7 @@ def ap_by_size(record: EvaluationRecord) -> list[SizeAP]:
     Difficult objects are treated as crowds: not counted, and detections inside them are ignored.
     """
     counted, _ = record.split_difficult()
-    sides = _sides_px(counted.boxes, record.sizes_px[counted.image_index])
+    sides = areas_px(counted.boxes, record.sizes_px[counted.image_index]).sqrt().numpy()
     of_size = {name: int(((sides >= low) & (sides <= high)).sum()) for name, (low, high) in SIDES_PX.items()}
     if not len(sides):
         return [SizeAP(name, 0, float("nan"), float("nan")) for name in SIDES_PX]
@@ -71,7 +71,7 @@ def recall_by_size(record: EvaluationRecord, bins: int = 5, *, score_threshold: 
     """
     matches = match_visible(record, score_threshold=score_threshold)
     counted, is_found = matches.counted, ~matches.is_missed.numpy()
-    sides = _sides_px(counted.boxes, record.sizes_px[counted.image_index])
+    sides = areas_px(counted.boxes, record.sizes_px[counted.image_index]).sqrt().numpy()
     if not len(sides):
         return []
     borders = np.unique(np.quantile(sides, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
@@ -82,9 +82,3 @@ def recall_by_size(record: EvaluationRecord, bins: int = 5, *, score_threshold: 
         low, high = float(sides[inside].min()), float(sides[inside].max())
         rows.append(SizeRecall(low, high, int(inside.sum()), int(is_found[inside].sum())))
     return rows
-
-
-def _sides_px(boxes: Tensor, sizes_px: Tensor) -> np.ndarray:
-    """Return square roots of areas in float64, from sides rounded to the boxes' precision, as in COCO's format."""
-    boxes = boxes * sizes_px.flip(1).repeat(1, 2)
-    return (boxes[:, 2:] - boxes[:, :2]).double().prod(1).sqrt().numpy()

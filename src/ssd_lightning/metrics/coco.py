@@ -9,7 +9,7 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
-from ssd_lightning.ops.boxes import boxes_to_pixels
+from ssd_lightning.ops.boxes import areas_px, boxes_to_pixels
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
@@ -19,7 +19,8 @@ RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
 class COCOMeanAveragePrecision(DetectionMetric):
     """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in pixels of the original image.
 
-    Difficult objects are treated as crowds in COCO: they are not counted, and detections inside them are ignored.
+    Difficult objects are treated as crowds in COCO: they are not counted, and detections inside them are ignored. The
+    size of an object is that of its box. COCO's own evaluation takes the area of its outline, which is smaller.
 
     Args:
         max_detection_thresholds: three ascending numbers of detections per image, for the recalls. mAP uses the last
@@ -56,7 +57,12 @@ def coco_summary(
         for size_px, boxes, scores, labels in by_image(evaluation.detections)
     ]
     targets = [
-        {"boxes": boxes_to_pixels(boxes, size_px), "labels": labels, "iscrowd": difficult.int()}
+        {
+            "boxes": boxes_to_pixels(boxes, size_px),
+            "labels": labels,
+            "iscrowd": difficult.int(),
+            "area": areas_px(boxes, torch.tensor([size_px])),
+        }
         for size_px, boxes, labels, difficult in by_image(evaluation.objects)
     ]
     # The ranks have already exchanged their images. A second exchange would count each image several times.

@@ -26,6 +26,16 @@ def boxes_to_pixels(boxes_xyxy: Tensor, size_px: tuple[int, int]) -> Tensor:
     return boxes_xyxy * boxes_xyxy.new_tensor([width, height, width, height])
 
 
+def areas_px(boxes_xyxy: Tensor, sizes_px: Tensor) -> Tensor:
+    """Compute the areas of normalised `[N, 4]` xyxy boxes in images of `[N, 2]` (height, width): float64 `[N]`.
+
+    Sides are rounded to .01 px. A box of 32 whole pixels then has this side, which float32 fractions of most image
+    sizes do not say exactly.
+    """
+    sides = (boxes_xyxy[:, 2:].double() - boxes_xyxy[:, :2].double()) * sizes_px.flip(-1)
+    return ((sides * 100).round() / 100).prod(dim=-1)
+
+
 def valid_boxes(boxes_xyxy: Tensor) -> Tensor:
     """Return a bool mask `[...]` of the `[..., 4]` xyxy boxes that are finite and have a positive area."""
     has_area = (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(-1)
