@@ -10,7 +10,7 @@ import torch
 from helpers.no_warnings import no_warnings
 from helpers.targets import make_target
 from ssd_lightning.errors import DataError
-from ssd_lightning.metrics import VOCMeanAveragePrecision
+from ssd_lightning.metrics import COCOMeanAveragePrecision, VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Target
 
 NUM_CLASSES = 4
@@ -123,6 +123,21 @@ def test_labels_outside_the_classes_are_refused(side: str, label: int) -> None:
         target = wrong
     with pytest.raises(DataError, match=rf"'000123': {side} class {label} is outside 1..{NUM_CLASSES}"):
         VOCMeanAveragePrecision(NUM_CLASSES).update([pred], [target])
+
+
+def test_boxes_scores_and_labels_are_enough(draw) -> None:
+    preds, targets = draw(9, NUM_CLASSES, seed=0, score_steps=10_000)
+    bare = [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
+    none_difficult = [target | {"difficult": torch.zeros_like(target["difficult"])} for target in targets]
+    assert_same(evaluate(preds, bare, batch_size=2), evaluate(preds, none_difficult))
+    metric = VOCMeanAveragePrecision(NUM_CLASSES)
+    for pred, target in zip(preds, bare, strict=True):
+        metric([pred], [target])
+    assert_same(metric.compute(), evaluate(preds, none_difficult))
+    with pytest.raises(DataError, match=r"image '1 of the batch': detected class 9 is outside"):
+        metric.update([preds[0], preds[1] | {"labels": preds[1]["labels"] * 0 + 9}], bare[:2])
+    with pytest.raises(ValueError, match="target 0 of the batch has no size_px"):
+        COCOMeanAveragePrecision().update(preds[:1], bare[:1])
 
 
 def test_detections_of_another_image_are_refused() -> None:

@@ -10,6 +10,7 @@ from torchmetrics.detection import MeanAveragePrecision
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
 from ssd_lightning.ops.boxes import areas_px, boxes_to_pixels
+from ssd_lightning.types import Detections, Target
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
@@ -30,6 +31,18 @@ class COCOMeanAveragePrecision(DetectionMetric):
     def __init__(self, max_detection_thresholds: Sequence[int] = (1, 10, 200)) -> None:
         super().__init__()
         self.max_detection_thresholds = list(max_detection_thresholds)
+
+    def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Add a batch of detections and the targets of the same images in the same order.
+
+        Raises:
+            ValueError: a target has no `size_px`, `preds` and `targets` have different lengths, or the names of an
+                image differ.
+        """
+        for number, target in enumerate(targets):
+            if "size_px" not in target:
+                raise ValueError(f"target {number} of the batch has no size_px; COCO's size ranges are in pixels")
+        super().update(preds, targets)
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate all images seen by all ranks.

@@ -1,10 +1,12 @@
 """State of the detection metrics between batches, and its synchronisation across ranks."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -17,6 +19,7 @@ _LAYOUT: dict[str, tuple[int, torch.dtype]] = {
     "detections": (6, torch.float32),  # x1, y1, x2, y2, score, label
     "objects": (6, torch.float32),  # x1, y1, x2, y2, label, difficult
 }
+_numbers = itertools.count()
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +65,8 @@ class DetectionMetric(Metric):
 
         Args:
             preds: detections, one entry per image.
-            targets: ground truth of the same images in the same order.
+            targets: ground truth of the same images in the same order. Without `difficult`, all objects count. Images
+                without `image_id` are all different.
 
         Raises:
             ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
@@ -71,12 +75,18 @@ class DetectionMetric(Metric):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
         images = []
         for pred, target in zip(preds, targets, strict=True):
-            if (image_id := pred.get("image_id", target["image_id"])) != target["image_id"]:
-                raise ValueError(f"got detections of image '{image_id}' for the target of '{target['image_id']}'")
-            images.append([image_key(image_id), *target["size_px"], len(pred["labels"]), len(target["labels"])])
+            image_id = target.get("image_id") or pred.get("image_id") or _new_name()
+            if (other := pred.get("image_id", image_id)) != image_id:
+                raise ValueError(f"got detections of image '{other}' for the target of '{image_id}'")
+            size_px = target.get("size_px", (0, 0))
+            images.append([image_key(image_id), *size_px, len(pred["labels"]), len(target["labels"])])
         if not images:
             return
-        tables = torch.tensor(images), _columns(preds, "scores", "labels"), _columns(targets, "labels", "difficult")
+        truth = [
+            target if "difficult" in target else {**target, "difficult": torch.zeros_like(target["labels"])}
+            for target in targets
+        ]
+        tables = torch.tensor(images), _columns(preds, "scores", "labels"), _columns(truth, "labels", "difficult")
         for (name, (_, dtype)), rows in zip(_LAYOUT.items(), tables, strict=True):
             getattr(self, name).append(rows.detach().to(self.device, dtype))
 
@@ -117,6 +127,12 @@ class DetectionMetric(Metric):
         for name in _LAYOUT:
             setattr(self, name, [self._table(name)])
         super().sync(*arguments, **settings)
+
+
+def _new_name() -> str:
+    """Return a name that no other image has, in this process or on another rank."""
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return f"unnamed image {next(_numbers)} of rank {rank}"
 
 
 def image_key(image_id: str) -> int:

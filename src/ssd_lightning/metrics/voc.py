@@ -35,6 +35,9 @@ class VOCMeanAveragePrecision(DetectionMetric):
     def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
         """Add a batch of detections and the targets of the same images in the same order.
 
+        As in torchmetrics, `boxes`, `scores` and `labels` are enough. Without `difficult`, all objects count; images
+        without `image_id` are all different.
+
         Raises:
             DataError: a label is outside 1..C.
             ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
@@ -68,7 +71,8 @@ class VOCMeanAveragePrecision(DetectionMetric):
         outside = ((labels < 1) | (labels > self.num_classes)).nonzero()[:, 0].tolist()
         if outside:
             ends = accumulate(len(image["labels"]) for image in images)
-            image_id = next(target["image_id"] for target, end in zip(targets, ends, strict=False) if end > outside[0])
+            number = next(number for number, end in enumerate(ends) if end > outside[0])
+            image_id = targets[number].get("image_id", f"{number} of the batch")
             label = int(labels[outside[0]])
             raise DataError(f"image '{image_id}': {origin} class {label} is outside 1..{self.num_classes}")
 
