@@ -131,8 +131,8 @@ def test_boxes_scores_and_labels_are_enough(draw) -> None:
     none_difficult = [target | {"difficult": torch.zeros_like(target["difficult"])} for target in targets]
     assert_same(evaluate(preds, bare, batch_size=2), evaluate(preds, none_difficult))
     metric = VOCMeanAveragePrecision(NUM_CLASSES)
-    for pred, target in zip(preds, bare, strict=True):
-        metric([pred], [target])
+    for number, (pred, target) in enumerate(zip(preds, bare, strict=True)):
+        metric([pred], [target | {"image_id": number}] if number < 2 else [target])  # numbers, as COCO has them
     assert_same(metric.compute(), evaluate(preds, none_difficult))
     with pytest.raises(DataError, match=r"image '1 of the batch': detected class 9 is outside"):
         metric.update([preds[0], preds[1] | {"labels": preds[1]["labels"] * 0 + 9}], bare[:2])

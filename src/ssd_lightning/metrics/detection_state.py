@@ -75,7 +75,9 @@ class DetectionMetric(Metric):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
         images = []
         for pred, target in zip(preds, targets, strict=True):
-            image_id = target.get("image_id") or pred.get("image_id") or _new_name()
+            image_id = target.get("image_id", pred.get("image_id"))
+            if image_id is None:
+                image_id = _new_name()
             if (other := pred.get("image_id", image_id)) != image_id:
                 raise ValueError(f"got detections of image '{other}' for the target of '{image_id}'")
             size_px = target.get("size_px", (0, 0))
@@ -135,9 +137,9 @@ def _new_name() -> str:
     return f"unnamed image {next(_numbers)} of rank {rank}"
 
 
-def image_key(image_id: str) -> int:
+def image_key(image_id: str | int) -> int:
     """Return a 64-bit hash of a name. Unlike that of `hash`, it is the same in every process."""
-    digest = hashlib.blake2b(image_id.encode(errors="surrogateescape"), digest_size=8).digest()
+    digest = hashlib.blake2b(str(image_id).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
