@@ -24,9 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from ssd_lightning.command_line import CONFIG_NAME_FLAGS, HELP_FLAGS, REPEATED, CommandLine, spell_out
 from ssd_lightning.config import check_overrides, find_folder, register_experiments
 from ssd_lightning.errors import ConfigurationError, UserError, find_user_error
-from ssd_lightning.list_settings import check_lists
 from ssd_lightning.overrides import REFUSALS, check_each, check_references, missing_keys, refuse_sweep
 from ssd_lightning.run_dirs import saved_config
+from ssd_lightning.setting_types import check_types
 
 
 def run_command(
@@ -68,7 +68,7 @@ def run_command(
                 raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
             if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is checked in its own process
                 check_references(config, line.overrides)
-                check_lists(config)
+                check_types(config, config_name)
             return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
         except Exception as error:
             user_error = find_user_error(error) or refused_value(error)
@@ -173,12 +173,12 @@ def refused_value(error: BaseException) -> UserError | None:
     """Describe a file access that the system denied, or a config node that failed to build; else None."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return ConfigurationError(f"{os.fsdecode(error.filename)}: {error.strerror}")
-    if not isinstance(error, InstantiationException) or error.__cause__ is None:
+    if not isinstance(error, InstantiationException):
         return None
     target, _, key = str(error).replace("full_key:", "\0").partition("\0")
-    reason = str(error.__cause__).strip().splitlines()
+    cause = str(error.__cause__ or target).strip().splitlines()
     where = key.strip() or target.strip().splitlines()[0]
-    message = f"{where}: {reason[0] if reason else type(error.__cause__).__name__}"
+    message = f"{where}: {cause[0] if cause else type(error.__cause__).__name__}"
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", message):
         group = where.rpartition(".")[2]
         message += f"; a recipe or an override sets it for another {group}: remove it with ~{group}.{unknown[1]}"
