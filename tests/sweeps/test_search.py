@@ -137,6 +137,14 @@ def test_a_search_without_a_space_is_refused(sweep: Sweep, capfd: pytest.Capture
     assert "error: nothing to search" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("override", ["sweep.batch_size=0", "sweep.n_trials=abc", "sweep.seed=-1"])
+def test_a_search_that_would_never_end_or_cannot_start_is_refused(
+    override: str, sweep: Sweep, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep("sweep=random", RATES, override, *FEW) == 2
+    assert f"error: {override.partition('=')[0]} is " in capfd.readouterr().err
+
+
 def test_pruning_is_off_where_there_is_none(tmp_path: Path) -> None:
     assert find_pruning(None, tmp_path, 0, tmp_path) is None
     assert find_pruning({"pruner": None}, tmp_path, 0, tmp_path) is None

@@ -19,6 +19,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.run_command import exit_at_user_errors
 from ssd_lightning.sweeps.pruning import open_study
@@ -97,6 +98,8 @@ class SearchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Search the space given on the command line."""
         with exit_at_user_errors():
+            for name, low in (("n_trials", 0), ("batch_size", 1), ("seed", 0)):
+                require_number(f"sweep.{name}", getattr(self, name), low, whole=True)
             fixed, space = read_space(arguments)
         directory = Path(self.config.hydra.sweep.dir)
         directory.mkdir(parents=True, exist_ok=True)
