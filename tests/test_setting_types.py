@@ -52,6 +52,7 @@ def test_every_command_that_reads_data_says_so(command: str) -> None:
         ("train", "data.root=2024", "data.root is 2024; it must be a text; .*: 'data.root=\"2024\"'"),
         ("train", "data.module=abc", "data.module is 'abc'; it must be a mapping"),
         ("train", "data.module.dataset=abc", "data.module.dataset is 'abc'; it must be a DatasetOpener"),
+        ("train", "data.module.val.splits=[abc]", "data.module.val.splits is ['abc']; it must be a list"),
         ("train", "data.train_difficult=abc", "data.train_difficult is 'abc'; it must be true or false"),
         ("train", "loss.matcher=null", "loss.matcher is null; it must be a Matcher"),
         ("train", "priors.clip=abc", "priors.clip is 'abc'; it must be true, false or size"),

@@ -66,6 +66,9 @@ OF_NO_CONSTRUCTOR: dict[str, Any] = {
     "trainer.sync_batchnorm": bool | None,
     "data.checksum": bool,
     "data.module": Mapping,
+    "data.module.train.splits": list[dict],
+    "data.module.val.splits": list[dict],
+    "data.module.test.splits": list[dict],
     "data.root": str,
     "data.train_difficult": bool,
 }

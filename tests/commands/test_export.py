@@ -45,6 +45,15 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "tiny.ckpt"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_an_input_size_other_than_the_checkpoints_is_refused(
+    command: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"evaluate": TOY, "export": ["format=safetensors", "output=a.safetensors"]}[command]
+    message = refused(capsys, tmp_path, command, "checkpoint=tiny.ckpt", *given, "image_size=[600,600]")
+    assert message.startswith("error: image_size is [600, 600], but the input of tiny.ckpt is [")
+
+
 def test_onnx_is_written_verified_and_used_like_a_checkpoint_and_by_detectnet(
     checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

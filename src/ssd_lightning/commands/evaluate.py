@@ -83,7 +83,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
         DataError: the data cannot be read, all objects were skipped, or the detector has none of their classes.
     """
     use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
-    OmegaConf.update(config, "image_size", list(detector.image_size))
+    use_image_size(config, detector)
     # In place of its Lightning subclass, whose import takes longer than all others together.
     plain = f"{DetectionData.__module__}.{DetectionData.__qualname__}"
     data: DetectionData = instantiate(config.data.module, _target_=plain, _convert_="all")
@@ -104,6 +104,17 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
             config.split,
         )
     return data
+
+
+def use_image_size(config: DictConfig, detector: Detector) -> None:
+    """Fill in the input size of a detector. Raises `ConfigurationError` if `image_size=` is another one."""
+    height, width = detector.image_size
+    if config.image_size not in (None, [height, width], height if height == width else None):
+        raise ConfigurationError(
+            f"image_size is {config.image_size}, but the input of {config.checkpoint} is [{height}, {width}], which a "
+            "training sets: leave it out"
+        )
+    OmegaConf.update(config, "image_size", [height, width])
 
 
 def _require_common_class(

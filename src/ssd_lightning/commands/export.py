@@ -61,13 +61,16 @@ def export(config: DictConfig) -> None:
         if file.exists():
             raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
     if config.format in FOREIGN:
-        write_foreign(Detector.load(config.checkpoint), config.format, output)
+        checkpoint = Detector.load(config.checkpoint)
+        evaluate.use_image_size(config, checkpoint)
+        write_foreign(checkpoint, config.format, output)
         return
     unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
     for left in network_files(unverified):
         if left.exists():
             raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
+    evaluate.use_image_size(config, checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
     method = checkpoint.postprocess.soft_nms
     if method is not None and config.format in GRAPHS and contents_of(config)["nms"]:  # a graph cannot contain it
