@@ -70,6 +70,7 @@ OF_NO_CONSTRUCTOR: dict[str, Any] = {
     "data.module.val.splits": list[dict],
     "data.module.test.splits": list[dict],
     "data.root": str,
+    "data.side_px": int,
     "data.train_difficult": bool,
 }
 """Types of settings that no constructor takes, or whose null is replaced before. Of the others in the files of the
