@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.annotation_tools import A, write_coco
+from helpers.annotation_tools import CASES, A, write_coco
 from helpers.datasets import annotation, open_csv, opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
-from ssd_lightning.data.formats import COCO, CSV, Records
+from ssd_lightning.data.formats import COCO, CSV, VOC, Records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -227,6 +227,17 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
         ("one/a", [2, 3]),
         ("two/a", [2, 1]),
     ]
+
+
+def test_an_object_of_joined_formats_is_described_as_its_own_format_does(tmp_path: Path) -> None:
+    splits = [
+        {"root": str(tmp_path / name), "split": "train", "format": name} for name in ("voc", "csv", "yolo", "coco")
+    ]
+    for split in splits:
+        CASES[split["format"]].write(Path(split["root"]), "train", [A])
+    dataset = opener(VOC, on_error="skip")(splits=splits, class_names=["cat"])
+    items = ["object 1 'dog'", "line 2 'dog' of a.jpg", "line 1 'dog'", "annotation 0 'dog' of a.jpg"]
+    assert [problem.item for problem in dataset.dropped] == items
 
 
 @pytest.mark.parametrize(

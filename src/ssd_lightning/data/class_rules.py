@@ -110,9 +110,10 @@ def unknown_class_problems(found: Annotations, rows: np.ndarray, class_names: Se
     for row, image in zip(rows.tolist(), images.tolist(), strict=True):
         label = int(columns.labels[row])
         name, image_name = found.names[label - 1], Path(columns.image_paths[image]).name
+        item_format = found.item_formats[image] if found.item_formats else found.item_format
         problem = Problem(
             file=columns.file_of(image),
-            item=found.item_format.format(item=int(columns.items[row]), name=name, image=image_name),
+            item=item_format.format(item=int(columns.items[row]), name=name, image=image_name),
             kind="unknown_class",
             text=unknown_class_text(name, class_names),
             image_id=columns.image_ids[image],

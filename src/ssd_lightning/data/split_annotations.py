@@ -31,6 +31,8 @@ class Annotations:
     """The same id in two splits of a root is the same image."""
     item_format: str = "object {item} '{name}'"
     """How an object is described; may have {item}, {name} of its class and {image}."""
+    item_formats: Sequence[str] = ()
+    """That of each image, where splits are joined."""
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
     """Warnings for the user."""
@@ -126,7 +128,7 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         num_declared=len(declared),
         is_listed=any(one.is_listed for one in found),
         is_numbered=all(one.is_numbered for one in found),
-        item_format=found[0].item_format,
+        item_formats=[one.item_format for one, table in zip(found, tables, strict=True) for _ in range(len(table))],
         problems=problems,
         notes=[note for one in found for note in one.notes],
         roots=[*dict.fromkeys(root for one in found for root in one.roots)],
