@@ -1,6 +1,7 @@
 """Images, objects and classes of a run, chosen from the annotations of splits."""
 
 import logging
+import re
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -193,6 +194,20 @@ def test_a_rule_for_a_class_that_training_does_not_have_or_that_has_another(
         ClassRules(exclude=["car"], rename={"car": "bus"})
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"merge": ["car", "bus"]}, r"merge_classes is \['car', 'bus'\]; it must be a mapping such as"),
+        ({"rename": 5}, r"rename_classes is 5; it must be a mapping such as"),
+        ({"rename": {"car": None}}, "rename_classes has None for 'car'"),
+        ({"rename": {"car": ["bus"]}}, r"rename_classes has \['bus'\] for 'car'"),
+    ],
+)
+def test_rules_of_another_form_are_named(rules: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        ClassRules(**rules)
+
+
 def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> None:
     for name, rows in {"train": ROWS[:2], "val": ROWS[:3]}.items():
         write_csv(tmp_path / name, rows)
@@ -265,6 +280,9 @@ def test_roots_that_are_none(tmp_path: Path) -> None:
     for root, advice in ((None, ""), (2024, "./2024")):
         with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root={advice}$"):
             open_csv(splits=[{"root": root, "split": "train"}])
+    for split, said in ((2024, r"""in quotes: '"2024"'"""), (["a", "b"], r"data\.train=\[")):
+        with pytest.raises(ConfigurationError, match=rf"split={re.escape(str(split))}: .*{said}"):
+            open_csv(splits=[{"root": str(tmp_path), "split": split}])
     for name, said in (("set.zip", "an archive; unpack it"), ("set.csv", "a file, not a folder")):
         (tmp_path / name).touch()
         with pytest.raises(DataError, match=f"{name}: this is {said}"):

@@ -35,6 +35,15 @@ class ClassRules:
     rename: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        for name, rules, example in (
+            ("merge_classes", self.merge, "{vehicle: [car, bus]}"),
+            ("rename_classes", self.rename, "{motorbike: motorcycle}"),
+        ):
+            if rules and not isinstance(rules, Mapping):
+                raise ConfigurationError(f"data.{name} is {rules!r}; it must be a mapping such as {example}")
+        for old, new in (self.rename or {}).items():
+            if not isinstance(new, str) or not new.strip():
+                raise ConfigurationError(f"data.rename_classes has {new!r} for '{old}'; the new name must be text")
         ruled = [name for name, _ in self._new_names()]
         twice = sorted({name for name in ruled if ruled.count(name) > 1})
         if twice:
