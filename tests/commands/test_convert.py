@@ -272,6 +272,7 @@ def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: py
         ("voc", "a\rb", r"class 'a\rb' cannot be written"),
         ("voc", "a\uffff", r"class 'a\uffff' cannot be written"),
         ("csv", "1.0", "class '1.0' cannot be written"),
+        ("csv", "NaN", "class 'NaN' cannot be written"),
         ("coco", "  ", "class '  ' cannot be written as coco: it is empty"),
         ("coco", " cat", "the classes 'cat' and ' cat' become one"),
     ],
