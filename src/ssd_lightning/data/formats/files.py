@@ -102,7 +102,7 @@ def visible_below(folder: Path) -> list[Path]:
     found: list[str] = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         inner = []
-        for name in sorted(name for name in folders if not _is_hidden(name)):
+        for name in sorted(name for name in folders if not is_hidden(name)):
             path = os.path.join(parent, name)
             real = Path(os.path.realpath(path))
             leads_back = os.path.islink(path) and (real.is_relative_to(whole) or whole.is_relative_to(real))
@@ -110,11 +110,12 @@ def visible_below(folder: Path) -> list[Path]:
                 known.add(real)
                 inner.append(name)
         folders[:] = inner
-        found += (os.path.join(parent, name) for name in (*inner, *names) if not _is_hidden(name))
+        found += (os.path.join(parent, name) for name in (*inner, *names) if not is_hidden(name))
     return sorted(map(Path, found))
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Tell by its name whether a file or folder is hidden, or one that macOS adds to archives."""
     return name.startswith((".", "__MACOSX"))
 
 
