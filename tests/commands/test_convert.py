@@ -221,6 +221,8 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     assert names == {"train": ["a_b", "c d", "_ _"]}
     names = image_names({"train": [record("cam1/f1"), record("cam1\\f1"), record("cam1_f1")]})
     assert names == {"train": ["cam1_f1", "train_cam1_f1", "train_cam1_f1_2"]}
+    names = image_names({"train": [record(".a"), record("__MACOSX"), record("a.b")]})
+    assert names == {"train": ["image_.a", "image___MACOSX", "a.b"]}  # readers skip hidden files
 
 
 def with_edges(images: Sequence[tuple[str, str, int]]) -> list[Spec]:
@@ -272,6 +274,7 @@ def test_blanks_around_names_are_not_written(tmp_path: Path, to: str, capsys: py
         ("voc", "a\rb", r"class 'a\rb' cannot be written"),
         ("voc", "a\uffff", r"class 'a\uffff' cannot be written"),
         ("csv", "1.0", "class '1.0' cannot be written"),
+        ("csv", "NaN", "class 'NaN' cannot be written"),
         ("coco", "  ", "class '  ' cannot be written as coco: it is empty"),
         ("coco", " cat", "the classes 'cat' and ' cat' become one"),
     ],

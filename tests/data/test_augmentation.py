@@ -141,7 +141,7 @@ def test_crops_have_the_scale_and_aspect_that_were_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("rule", "allow_empty", "is_lost"), [("any", 1, True), ("any", 0, False), ("center", 1, False)]
+    ("rule", "allow_empty", "is_lost"), [("any", True, True), ("any", False, False), ("center", True, False)]
 )
 def test_a_crop_may_lose_all_objects_unless_it_is_forbidden(rule, allow_empty, is_lost):
     boxes = np.array([[0.02, 0.02, 0.2, 0.25]], dtype=np.float32)
@@ -210,15 +210,17 @@ def test_the_seed_decides_whatever_came_before_and_inputs_are_left_alone():
 @pytest.mark.parametrize(
     "setting",
     [
-        *({"image_size": size} for size in ((300,), (0, 300), (300.5, 300))),
+        *({"image_size": size} for size in ((300,), (0, 300), (300.5, 300), None, True, float("inf"), "300")),
+        *({flag: "off"} for flag in ("photometric", "expand", "crop", "flip", "vertical_flip", "allow_empty_crop")),
+        {"flip": 2},
         {"brightness_delta": -1},
-        {"contrast": (1.5, 0.5)},
+        *({"contrast": ends} for ends in ((1.5, 0.5), None, (0.5, "x"), (None, 1))),
         {"saturation": (-0.5, 1.5)},
         {"hue_delta": 200},
         {"max_expand_ratio": 0.5},
-        *({"fill": fill} for fill in ((123, 117), (123, 117, 300))),
+        *({"fill": fill} for fill in ((123, 117), (123, 117, 300), None)),
         {"crop_rule": "most"},
-        {"min_ious": (0.5, 1.5)},
+        *({"min_ious": ious} for ious in ((0.5, 1.5), None, ("x",))),
         {"min_crop_scale": 0},
         {"max_crop_aspect_ratio": 0.5},
         {"crop_trials": 0},

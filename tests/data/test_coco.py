@@ -101,6 +101,8 @@ BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
     "has image_id 1.5, which is not": GOOD | {"image_id": 1.5},
     "'1.5' of 000000000139.jpg is of none of the 3": GOOD | {"category_id": 1.5},
     "has a segmentation of 3 numbers": {"category_id": 1, "segmentation": [[1, 2, 3]]},
+    "has a segmentation that is neither points nor a mask: True": {"category_id": 1, "segmentation": True},
+    "has segmentation {'size': [9, 9]}, which": {"category_id": 1, "segmentation": [{"size": [9, 9]}]},
 }
 
 

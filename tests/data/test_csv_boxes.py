@@ -1,5 +1,6 @@
 """What is CSV's alone: which column is what, in which unit, and rows that are too short."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -163,7 +164,9 @@ def test_blocks_give_what_rows_give(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("ssd_lightning.data.formats.csv_rows.Rows.read", lambda _: pytest.fail("row by row"))
     for rows_of_block in (2, 100):
         monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.ROWS_OF_BLOCK", rows_of_block)
+        filters = [*warnings.filters]
         in_blocks = CSV().read(tmp_path, "train")
+        assert warnings.filters == filters
         for name in ("names", "problems", "notes"):
             assert getattr(in_blocks, name) == getattr(by_rows, name)
         for field in fields(in_blocks.columns):

@@ -18,7 +18,7 @@ import pytest
 import ssd_lightning.data.archive as archive_module
 from ssd_lightning.data.archive import Archive, install
 from ssd_lightning.data.download import ARCHIVES, prepare
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import ConfigurationError, DataError
 
 TAR_NAME = "fake.tar"
 FILES = {
@@ -263,6 +263,8 @@ def test_two_runs_that_start_together_fetch_and_unpack_once(
 def test_an_unknown_archive(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no archive '2013'; there is 2007_trainval, 2007_test, 2012_trainval, bananas"):
         prepare(tmp_path, archives=["2013"], download=True)
+    with pytest.raises(ConfigurationError, match=r"data\.download is 'no'"):
+        prepare(tmp_path, archives=["2007_test"], download="no")  # type: ignore[arg-type]
 
 
 def test_the_catalogue_is_that_of_torchvision() -> None:

@@ -1,6 +1,7 @@
 """Images, objects and classes of a run, chosen from the annotations of splits."""
 
 import logging
+import re
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.annotation_tools import A, write_coco
+from helpers.annotation_tools import CASES, A, write_coco
 from helpers.datasets import annotation, open_csv, opener
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.class_rules import ClassRules
-from ssd_lightning.data.formats import COCO, CSV, Records
+from ssd_lightning.data.formats import COCO, CSV, VOC, Records
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data_settings import data_settings, use_data_settings
 from ssd_lightning.errors import ConfigurationError, DataError
@@ -193,6 +194,20 @@ def test_a_rule_for_a_class_that_training_does_not_have_or_that_has_another(
         ClassRules(exclude=["car"], rename={"car": "bus"})
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"merge": ["car", "bus"]}, r"merge_classes is \['car', 'bus'\]; it must be a mapping such as"),
+        ({"rename": 5}, r"rename_classes is 5; it must be a mapping such as"),
+        ({"rename": {"car": None}}, "rename_classes has None for 'car'"),
+        ({"rename": {"car": ["bus"]}}, r"rename_classes has \['bus'\] for 'car'"),
+    ],
+)
+def test_rules_of_another_form_are_named(rules: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        ClassRules(**rules)
+
+
 def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> None:
     for name, rows in {"train": ROWS[:2], "val": ROWS[:3]}.items():
         write_csv(tmp_path / name, rows)
@@ -229,6 +244,17 @@ def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: P
     ]
 
 
+def test_an_object_of_joined_formats_is_described_as_its_own_format_does(tmp_path: Path) -> None:
+    splits = [
+        {"root": str(tmp_path / name), "split": "train", "format": name} for name in ("voc", "csv", "yolo", "coco")
+    ]
+    for split in splits:
+        CASES[split["format"]].write(Path(split["root"]), "train", [A])
+    dataset = opener(VOC, on_error="skip")(splits=splits, class_names=["cat"])
+    items = ["object 1 'dog'", "line 2 'dog' of a.jpg", "line 1 'dog'", "annotation 0 'dog' of a.jpg"]
+    assert [problem.item for problem in dataset.dropped] == items
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -254,6 +280,9 @@ def test_roots_that_are_none(tmp_path: Path) -> None:
     for root, advice in ((None, ""), (2024, "./2024")):
         with pytest.raises(ConfigurationError, match=rf"root={root}: .*set data\.root={advice}$"):
             open_csv(splits=[{"root": root, "split": "train"}])
+    for split, said in ((2024, r"""in quotes: '"2024"'"""), (["a", "b"], r"data\.train=\[")):
+        with pytest.raises(ConfigurationError, match=rf"split={re.escape(str(split))}: .*{said}"):
+            open_csv(splits=[{"root": str(tmp_path), "split": split}])
     for name, said in (("set.zip", "an archive; unpack it"), ("set.csv", "a file, not a folder")):
         (tmp_path / name).touch()
         with pytest.raises(DataError, match=f"{name}: this is {said}"):

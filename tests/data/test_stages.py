@@ -132,6 +132,7 @@ def test_sets_find_their_own_validation_and_test_splits() -> None:
         ([{"root": "one"}, {"rot": "two"}], r"data\.train: entry 2, \{'rot': 'two'\}, has 'rot', .* root, split, f"),
         (["one"], r"data\.train: entry 1, one, has 'one'"),
         ("one", r"data\.train: entry 1, one, has 'one'"),
+        (5, r"data\.train: entry 1, 5, has '5'"),
     ],
 )
 def test_an_entry_of_a_set_that_is_none_is_named(sets: object, said: str) -> None:

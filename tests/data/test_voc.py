@@ -199,6 +199,7 @@ def test_roots_of_the_same_name_are_distinguished_and_splits_of_one_united(tmp_p
         (None, r"no object in .* has a class name"),
         ((), "at least one name"),
         ("dog", "'dog'; it has to be a list"),
+        ({"dog": 1}, "{'dog': 1}; it has to be a list"),
         (("dog", "cat", "dog"), "'dog' more than once"),
         (("dog", False), r"class_names has False, which is not text; .* 'data\.class_names=\[\"no\",\"010\"\]'"),
         (("dog", " "), "class_names has ' ', which is an empty name"),

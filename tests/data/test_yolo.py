@@ -170,6 +170,14 @@ def test_a_split_that_is_the_training_split_is_reported(tmp_path: Path, stated: 
         assert f"{tmp_path}/data.yaml: 'val' and 'train', images/train, are the same images" in note
 
 
+def test_a_place_that_is_found_by_its_last_parts_is_named_beside_a_divided_folder(tmp_path: Path) -> None:
+    write(tmp_path, settings=f"train: [images, /home/me/more]\nval: images/val\n{NAMES}", folder="images/day")
+    for folder in ("images/night", "images/val", "more"):
+        write(tmp_path, settings=None, folder=folder)
+    (note,) = (note for note in read(tmp_path).notes if "last parts" in note)
+    assert f"there is no '/home/me/more'; {tmp_path}/more is used" in note
+
+
 def test_images_of_a_folder_inside_the_training_folder_are_not_trained_on(tmp_path: Path) -> None:
     write(tmp_path, settings=f"train: images\nval: images/val/night\n{NAMES}")
     for folder in ("images/val/night", "images/val/day"):

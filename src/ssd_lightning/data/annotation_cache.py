@@ -28,7 +28,7 @@ from ssd_lightning.errors import one_line
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 5
+LAYOUT = 6
 """Part of a cache's name: increase it when the readers or the columns change."""
 SLOWEST_UNCACHED_S = 1.0
 """Annotations that are read faster are not kept: small sets would only leave files."""

@@ -76,7 +76,7 @@ def describe_problems(problems: Sequence[Problem], advice: str = "") -> str:
 
 def check_class_names(class_names: Sequence[str]) -> None:
     """Raise `DataError` unless a class list is a non-empty list of distinct texts."""
-    if isinstance(class_names, str) or not class_names:
+    if not isinstance(class_names, Sequence) or isinstance(class_names, str) or not class_names:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
     for name in class_names:
         if not isinstance(name, str):

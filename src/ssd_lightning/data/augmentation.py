@@ -1,9 +1,10 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe code."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, get_args
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
@@ -68,17 +69,21 @@ class SSDAugmentation(Compose):
         resize: Any = "stretch",
         extra_transforms: Sequence[Any] | None = (),
     ) -> None:
+        flags = {"photometric": photometric, "expand": expand, "crop": crop, "flip": flip}
+        flags |= {"vertical_flip": vertical_flip, "allow_empty_crop": allow_empty_crop}
+        for name, flag in flags.items():
+            require_bool(f"augmentation.{name}", flag)
         require_number("augmentation.brightness_delta", brightness_delta, 0, 255)
         for name, ends in (("contrast", contrast), ("saturation", saturation)):
-            if len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
+            if not _are_numbers(ends) or len(ends) != 2 or not 0 <= ends[0] <= ends[1]:
                 raise ConfigurationError(f"augmentation.{name} is {ends}; it must be a range of factors (low, high)")
         require_number("augmentation.hue_delta", hue_delta, 0, 90)
         require_number("augmentation.max_expand_ratio", max_expand_ratio, 1)
-        if len(fill) != 3 or not 0 <= min(fill) <= max(fill) <= 255:
+        if not _are_numbers(fill) or len(fill) != 3 or not 0 <= min(fill) <= max(fill) <= 255:
             raise ConfigurationError(f"augmentation.fill is {fill}; it must be an RGB colour, three numbers in 0..255")
         require_choice("augmentation.crop_rule", crop_rule, get_args(CropRule))
-        if not all(0 < iou <= 1 for iou in min_ious):
-            raise ConfigurationError(f"augmentation.min_ious is {min_ious}; all must be above 0 and at most 1")
+        if not _are_numbers(min_ious) or not all(0 < iou <= 1 for iou in min_ious):
+            raise ConfigurationError(f"augmentation.min_ious is {min_ious}; all must be numbers above 0 and at most 1")
         require_number("augmentation.min_crop_scale", min_crop_scale, 0, 1, above_low=True)
         require_number("augmentation.max_crop_aspect_ratio", max_crop_aspect_ratio, 1)
         require_number("augmentation.crop_trials", crop_trials, 1, whole=True)
@@ -106,3 +111,7 @@ class SSDAugmentation(Compose):
             vertical_flip=vertical_flip,
             extra_transforms=() if extra_transforms is None else extra_transforms,
         )
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, Real) for value in values)

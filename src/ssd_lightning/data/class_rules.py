@@ -35,6 +35,15 @@ class ClassRules:
     rename: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        for name, rules, example in (
+            ("merge_classes", self.merge, "{vehicle: [car, bus]}"),
+            ("rename_classes", self.rename, "{motorbike: motorcycle}"),
+        ):
+            if rules and not isinstance(rules, Mapping):
+                raise ConfigurationError(f"data.{name} is {rules!r}; it must be a mapping such as {example}")
+        for old, new in (self.rename or {}).items():
+            if not isinstance(new, str) or not new.strip():
+                raise ConfigurationError(f"data.rename_classes has {new!r} for '{old}'; the new name must be text")
         ruled = [name for name, _ in self._new_names()]
         twice = sorted({name for name in ruled if ruled.count(name) > 1})
         if twice:
@@ -110,9 +119,10 @@ def unknown_class_problems(found: Annotations, rows: np.ndarray, class_names: Se
     for row, image in zip(rows.tolist(), images.tolist(), strict=True):
         label = int(columns.labels[row])
         name, image_name = found.names[label - 1], Path(columns.image_paths[image]).name
+        item_format = found.item_formats[image] if found.item_formats else found.item_format
         problem = Problem(
             file=columns.file_of(image),
-            item=found.item_format.format(item=int(columns.items[row]), name=name, image=image_name),
+            item=item_format.format(item=int(columns.items[row]), name=name, image=image_name),
             kind="unknown_class",
             text=unknown_class_text(name, class_names),
             image_id=columns.image_ids[image],

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_bool, require_number, require_object
+from ssd_lightning.data.annotation_checks import check_class_names
 from ssd_lightning.data.cache import CacheKind, ImageCaches
 from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, require_objects
 from ssd_lightning.data.loading import Loading
@@ -60,6 +61,7 @@ class DetectionData:
 
     Raises:
         ConfigurationError: a setting is invalid.
+        DataError: `class_names` is not a list of distinct names.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class DetectionData:
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         require_number("seed", seed, 0, whole=True)
         require_object("data.module.dataset", dataset, DatasetOpener)
+        if class_names is not None:
+            check_class_names(class_names)
         self.opener = dataset
         self.stages = Stages(dataset, {"train": train, "val": val, "test": test})
         self._class_names = None if class_names is None else tuple(class_names)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from ssd_lightning.checks import require_bool
 from ssd_lightning.data.archive import Archive, install
 from ssd_lightning.errors import DataError
 
@@ -83,8 +84,10 @@ def prepare(root: str | Path, *, archives: Sequence[str], download: bool, timeou
         timeout_s: timeout of a server, in seconds.
 
     Raises:
+        ConfigurationError: `download` is neither true nor false.
         DataError: an archive is unknown, files are missing and `download` is off, or the download fails.
     """
+    require_bool("data.download", download)
     root = Path(root).expanduser().absolute()
     unknown = [name for name in archives if name not in ARCHIVES]
     if unknown:

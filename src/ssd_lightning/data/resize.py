@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import cv2
@@ -170,11 +171,11 @@ def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ConfigurationError: it is not a pair of positive whole numbers.
     """
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    if len(image_size) != 2 or any(side < 1 or side != int(side) for side in image_size):
+    sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
+    are_numbers = all(isinstance(side, Real) and not isinstance(side, bool) for side in sides)
+    if not are_numbers or len(sides) != 2 or not all(side >= 1 and float(side).is_integer() for side in sides):
         raise ConfigurationError(f"image_size is (height, width) in whole pixels, got {image_size}")
-    return int(image_size[0]), int(image_size[1])
+    return int(sides[0]), int(sides[1])
 
 
 class Resize:

@@ -31,6 +31,8 @@ class Annotations:
     """The same id in two splits of a root is the same image."""
     item_format: str = "object {item} '{name}'"
     """How an object is described; may have {item}, {name} of its class and {image}."""
+    item_formats: Sequence[str] = ()
+    """That of each image, where splits are joined."""
     problems: Sequence[Problem] = ()
     notes: Sequence[str] = ()
     """Warnings for the user."""
@@ -63,11 +65,19 @@ def shared_files(images: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
-    """Return the absolute path of each split's root, with links unresolved; `ConfigurationError` if one is no path."""
+    """Return the absolute path of each split's root, with links unresolved.
+
+    Raises `ConfigurationError` if a root is no path, or the name of a split is no text.
+    """
     for root in (split.get("root") for split in splits):
         if not isinstance(root, str | Path):
             advice = f"./{root}" if isinstance(root, int) else ""  # a folder that is called 2024
             raise ConfigurationError(f"root={root!r}: it is the folder of a data set; set data.root={advice}")
+    for name in (split.get("split") for split in splits):
+        if not isinstance(name, str):
+            several = "several splits are data.train=[{split: NAME}, {split: NAME}]"
+            advice = f"write a name of digits in quotes: '\"{name}\"'" if isinstance(name, int) else several
+            raise ConfigurationError(f"split={name!r}: it is the name of one split; {advice}")
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
 
 
@@ -126,7 +136,7 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         num_declared=len(declared),
         is_listed=any(one.is_listed for one in found),
         is_numbered=all(one.is_numbered for one in found),
-        item_format=found[0].item_format,
+        item_formats=[one.item_format for one, table in zip(found, tables, strict=True) for _ in range(len(table))],
         problems=problems,
         notes=[note for one in found for note in one.notes],
         roots=[*dict.fromkeys(root for one in found for root in one.roots)],

@@ -93,7 +93,7 @@ def _with_sets(stage: str, arguments: Arguments) -> Arguments:
     sets, rest = arguments.get("sets"), {key: value for key, value in arguments.items() if key != "sets"}
     if not sets:
         return rest
-    sets = [sets] if isinstance(sets, str | Mapping) else sets
+    sets = sets if isinstance(sets, list | tuple) else [sets]
     for number, place in enumerate(sets, start=1):
         unknown = [key for key in place if key not in KEYS_OF_SET] if isinstance(place, Mapping) else [place]
         if unknown:

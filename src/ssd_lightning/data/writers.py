@@ -141,7 +141,8 @@ FORMATS: Mapping[str, Format] = {
         image_folder="{split}",
         write=write_csv,
         keeps_class_order=False,
-        unwritable_class=r"[\0\ud800-\udfff]|^-?\d+\.0$",  # in tables of numbers 1 becomes 1.0
+        # Tables of numbers write 1 as 1.0, and a missing class as in `csv_rows.NO_LABEL`.
+        unwritable_class=r"[\0\ud800-\udfff]|^-?\d+\.0$|^(?i:nan|<na>)$",
     ),
     "voc": Format(
         image_folder="JPEGImages",

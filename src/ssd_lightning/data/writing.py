@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from ssd_lightning.data.annotations import ImageAnnotation
+from ssd_lightning.data.formats.files import is_hidden
 from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX, IMAGE_SUFFIXES, is_image_name
 from ssd_lightning.data.images import image_format, image_size_px, read_image
 from ssd_lightning.data.writers import Format
@@ -96,7 +97,8 @@ def _plain_name(record: ImageAnnotation) -> str:
     # VOC and YOLO lists have one name a line and strip surrounding blanks; XML and UTF-8 lack some characters.
     name = re.sub(r"[/\\\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "_", record.image_id)
     suffix = record.image_path.suffix if is_image_name(record.image_path) else ""
-    return name.removesuffix(suffix).strip() or "_"
+    name = name.removesuffix(suffix).strip() or "_"
+    return f"image_{name}" if is_hidden(name) else name
 
 
 def _refuse_turned(splits: Mapping[str, Sequence[ImageAnnotation]]) -> None:

@@ -1,9 +1,15 @@
 """One small data set in every annotation format and form: all readers say the same about it."""
 
+import csv
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
+from functools import reduce
 from itertools import cycle
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
@@ -26,6 +32,7 @@ from helpers.annotation_tools import (
     paint,
     with_cases,
     with_each_case,
+    write_rows,
 )
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import LabelMe
@@ -183,6 +190,32 @@ def test_a_damaged_file_is_named_and_a_pointer_of_git_lfs_told_from_it(case: Cas
         found = case.format.read(tmp_path, case.split)
         assert [problem.file for problem in found.problems] == [str(path)]
         assert objects_of(found) == expected(EMPTY)
+
+
+def nodes(value: Any, *above: Any) -> Iterator[tuple[Any, ...]]:
+    """Yield the keys on the way to each value in a value of JSON."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*above, key)
+        yield from nodes(one, *above, key)
+
+
+@with_cases("coco", "labelme", "label studio", "label studio min", "via", "via project", "via csv")
+def test_a_value_of_another_type_is_a_problem_and_no_failure(case: Case, tmp_path: Path) -> None:
+    path = case.write(tmp_path, "train", [A])
+    is_json = path.suffix == ".json"
+    content = json.loads(path.read_text()) if is_json else [*csv.reader(path.read_text().splitlines())]
+    for *above, last in nodes(content):
+        changed = deepcopy(content)
+        place = reduce(getitem, above, changed)
+        for value in (True, 5, "x", [1], {"a": 1}):
+            place[last] = value if is_json or not above else json.dumps(value)
+            if is_json:
+                path.write_text(json.dumps(changed))
+            elif above:
+                write_rows(path, *changed)
+            with suppress(DataError):
+                case.format.read(tmp_path, case.split)
 
 
 # How images are found

@@ -266,6 +266,18 @@ def test_a_validation_split_of_the_training_images_is_reported(tmp_path: Path) -
             Auto().read(tmp_path / name, "val")
 
 
+def test_a_split_that_shares_images_with_training_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "JPEGImages/{a,b,c}.jpg", "Annotations/{a,b,c}.xml")
+    put(tmp_path / "ImageSets/Main/train.txt", "a\nb\n")
+    put(tmp_path / "ImageSets/Main/val.txt", "b\nc\n")
+    found = detect_format(tmp_path)
+    assert found.splits == {"train": "train"}
+    said = "1 files of the split 'val' are in another split too, so it is not used by itself"
+    assert found.notes == [f"{tmp_path}: {said}"]
+    put(tmp_path / "ImageSets/Main/val.txt", "c\n")
+    assert detect_format(tmp_path).notes == []
+
+
 def test_tasks_of_label_studio_are_counted_as_they_are_read(tmp_path: Path) -> None:
     path = write_label_studio_min(tmp_path, "min", [A, EMPTY])
     first, second = json.loads(path.read_text())

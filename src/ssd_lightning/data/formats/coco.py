@@ -116,6 +116,8 @@ def _is_unset(bbox: Any) -> bool:
 
 
 def _outline_box(outline: Any) -> list[float]:
+    if not isinstance(outline, list):
+        raise DataError(f"has a segmentation that is neither points nor a mask: {outline!r:.80}")
     rings = outline if isinstance(outline[0], list) else [outline]
     points = [number_of(number, "segmentation") for ring in rings for number in ring]
     if len(points) < 4 or len(points) % 2:

@@ -71,23 +71,25 @@ def read_blocks(path: Path, columns: Columns) -> Iterator[Block]:
     texts = {columns.image, columns.label, columns.difficult, *(columns.size or ())} - {None}
     kinds: dict[Any, Any] = dict.fromkeys(texts, object) | dict.fromkeys(columns.box, np.float64)
     exactly = {"float_precision": "round_trip"} if "float_precision" in signature(pd.read_csv).parameters else {}
-    warnings.filterwarnings("ignore", "The 'float_precision' argument is deprecated")
     try:
-        with pd.read_csv(
-            path,
-            sep=separator,
-            header=None,
-            skiprows=1,
-            names=range(num_columns),
-            usecols=sorted(kinds),
-            index_col=False,  # rows with more fields are allowed
-            dtype=kinds,
-            na_filter=False,
-            skip_blank_lines=False,
-            chunksize=ROWS_OF_BLOCK,
-            encoding="utf-8-sig",
-            **exactly,
-        ) as frames:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The 'float_precision' argument is deprecated")
+            blocks = pd.read_csv(
+                path,
+                sep=separator,
+                header=None,
+                skiprows=1,
+                names=range(num_columns),
+                usecols=sorted(kinds),
+                index_col=False,  # rows with more fields are allowed
+                dtype=kinds,
+                na_filter=False,
+                skip_blank_lines=False,
+                chunksize=ROWS_OF_BLOCK,
+                encoding="utf-8-sig",
+                **exactly,
+            )
+        with blocks as frames:
             for frame in frames:
                 yield _block(frame, columns, first_line=num_read + 1)
                 num_read += len(frame)

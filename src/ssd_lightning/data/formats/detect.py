@@ -84,6 +84,13 @@ def detect_format(root: Path) -> Detected:
         for name, text in refused.items()
         if kind_of(name) not in {*kinds, None}
     ]
+    used = frozenset().union(*(names[name] for name in splits.values()))
+    shared = "are in another split too, so it is not used by itself"
+    notes += [
+        f"{root}: {len(of_split & used)} files of the split '{name}' {shared}"
+        for name, of_split in names.items()
+        if kind_of(name) in {"val", "test"} - {*splits} and of_split & used
+    ]
     notes += refuse_unread(files, best, kinds)
     notes += [f"{root}: there is no split '{kind}', but {images}, which is not used" for kind, images in lost.items()]
     return Detected(

@@ -93,10 +93,30 @@ def list_files(folder: Path, suffixes: Sequence[str], *, skipped: Sequence[str])
 
 
 def visible_below(folder: Path) -> list[Path]:
-    """List all files and folders below a folder, sorted, without hidden ones."""
-    prefix = f"{folder.as_posix()}/"
-    paths = ((path, f"/{path.as_posix().removeprefix(prefix)}") for path in folder.rglob("*"))
-    return sorted(path for path, inner in paths if "/." not in inner and "/__MACOSX" not in inner)
+    """List all files and folders below a folder, sorted, without hidden ones.
+
+    Links to folders are followed, but not into this folder or around it, and no folder is listed twice.
+    """
+    whole = Path(os.path.realpath(folder))
+    known = {whole}
+    found: list[str] = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        inner = []
+        for name in sorted(name for name in folders if not is_hidden(name)):
+            path = os.path.join(parent, name)
+            real = Path(os.path.realpath(path))
+            leads_back = os.path.islink(path) and (real.is_relative_to(whole) or whole.is_relative_to(real))
+            if not leads_back and real not in known:
+                known.add(real)
+                inner.append(name)
+        folders[:] = inner
+        found += (os.path.join(parent, name) for name in (*inner, *names) if not is_hidden(name))
+    return sorted(map(Path, found))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell by its name whether a file or folder is hidden, or one that macOS adds to archives."""
+    return name.startswith((".", "__MACOSX"))
 
 
 def encoding_of(start: bytes) -> str:

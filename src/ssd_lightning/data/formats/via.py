@@ -27,6 +27,11 @@ class _Region(NamedTuple):
     shape: Mapping[str, Any]
     attributes: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, shape: object, attributes: object) -> "_Region":
+        """Keep mappings alone: an object without a shape or class is reported."""
+        return cls(*(value if isinstance(value, dict) else {} for value in (shape, attributes)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class VIA(SingleFileFormat):
@@ -65,12 +70,12 @@ def _from_json(path: Path) -> dict[str, list[_Region]]:
     content = read_json(path)
     content = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
     images: dict[str, list[_Region]] = {}
-    for key, entry in content.items() if content else ():
+    for key, entry in content.items() if isinstance(content, dict) else ():
         regions = entry.get("regions") if isinstance(entry, dict) and isinstance(entry.get("filename"), str) else None
         regions = list(regions.values()) if isinstance(regions, dict) else regions  # VIA 1 numbers them
         if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
             raise DataError(f"{path}: the entry {key!r} has no 'filename' or no 'regions'")
-        found = [_Region(*map(region.get, ("shape_attributes", "region_attributes"))) for region in regions]
+        found = [_Region.of(*map(region.get, ("shape_attributes", "region_attributes"))) for region in regions]
         images.setdefault(entry["filename"], []).extend(found)
     if not images:
         raise DataError(f"{path}: the JSON has no images as VIA writes them")
@@ -87,15 +92,15 @@ def _from_csv(path: Path) -> dict[str, list[_Region]]:
         for row in rows:
             try:
                 name, shape, attributes = (row[header.index(name)] for name in names)
-                region = _Region(json.loads(shape), json.loads(attributes))
+                shape, attributes = json.loads(shape), json.loads(attributes)
             except (IndexError, ValueError) as error:
                 raise DataError(f"{path}: line {rows.line_num} is not one of VIA: {error}") from error
-            images.setdefault(name, []).extend([region] if region.shape else [])
+            images.setdefault(name, []).extend([_Region.of(shape, attributes)] if shape else [])
     return images
 
 
 def _class_attribute(path: Path, regions: Sequence[_Region]) -> str | None:
-    given = dict.fromkeys(name for region in regions if region.attributes for name in region.attributes)
+    given = dict.fromkeys(name for region in regions for name in region.attributes)
     names = [name for known in CLASS_ATTRIBUTES for name in given if name.lower() == known]
     others = [name for name in given if name.lower() != "difficult"]
     if names or len(others) < 2:
@@ -105,7 +110,7 @@ def _class_attribute(path: Path, regions: Sequence[_Region]) -> str | None:
 
 
 def _read_region(item: int, region: _Region, attribute: str | None) -> FoundObject:
-    shape, attributes = region.shape or {}, region.attributes or {}
+    shape, attributes = region
     value = ONLY_CLASS if attribute is None else attributes.get(attribute, "")
     chosen = [name for name, is_chosen in value.items() if is_chosen] if isinstance(value, dict) else [str(value)]
     if len(chosen) > 1:

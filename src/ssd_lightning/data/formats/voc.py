@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, numbers_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, read_xml
+from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, read_xml, visible_below
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -63,7 +63,7 @@ class VOC:
             if not place.shares_images:
                 builder.notes += note_unlabelled(place.images, used, names, "XML file", skipped=place.skipped_folders)
             folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
-            folders |= {path for folder in folders for path in folder.rglob("*") if path.is_dir()}
+            folders |= {path for folder in folders for path in visible_below(folder) if path.is_dir()}
             builder.sources += sorted(map(str, folders))
         else:
             builder.sources += [str(place.listed_in), str(place.images)]

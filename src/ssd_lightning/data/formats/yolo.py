@@ -43,7 +43,7 @@ class YOLO:
         """Read a split. Raises `DataError` if there is no such split, it has no label file, or it cannot be read."""
         settings = read_settings(root)
         places = settings.places(split)
-        notes = [*_found_by_tails(settings, split, places), *_same_as_training(settings, split, places)]
+        notes = [*_found_by_tails(settings, split), *_same_as_training(settings, split, places)]
         images = _list_images(places, root, notes)
         labels = [image.label for image in images]
         if (there := _unlabelled(images)) is not None:
@@ -81,10 +81,10 @@ class YOLO:
         return _unlabelled(_list_images(read_settings(root).places(split), root, notes=[])) is not None
 
 
-def _found_by_tails(settings: Settings, split: str, places: Sequence[Path]) -> list[str]:
+def _found_by_tails(settings: Settings, split: str) -> list[str]:
     return [
         f"{settings.path}: there is no '{name}'; {place} is used, found by the last parts of that path"
-        for name, place in zip(settings.stated_places(split), places, strict=False)
+        for name, place in zip(settings.stated_places(split), settings.found_places(split), strict=True)
         if settings.find(name) is None
     ]
 
