@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from ssd_lightning.config import compose_config
@@ -83,6 +84,12 @@ def test_a_value_of_a_wrong_type_is_refused_with_what_it_can_be(command: str, ov
 @pytest.mark.parametrize("command", ["train", "doctor", "show", "evaluate", "convert", "export", "predict", "report"])
 def test_the_defaults_of_every_command_have_the_right_types(command: str) -> None:
     check_types(compose_config(command, [] if command in ("predict", "report") else ["data=toy"]), command)
+
+
+def test_what_hydra_fills_in_is_only_known_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfilled = OmegaConf.create({"hydra": {"runtime": {"output_dir": None}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", unfilled)
+    check_types(compose_config("train", ["data=toy"]), "train")
 
 
 def test_the_check_of_a_trained_detectors_data_imports_no_lightning() -> None:

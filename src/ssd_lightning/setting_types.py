@@ -108,12 +108,12 @@ def check_types(config: DictConfig, config_name: str) -> None:
 def _check(config: DictConfig, key: str, hint: Any, default: Any = inspect.Parameter.empty) -> None:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    if not isinstance(node, DictConfig) or name not in node:
-        return
+    if not isinstance(node, DictConfig) or name not in node or "${hydra:" in _reference(node, name):
+        return  # what Hydra fills in is only known in a run
     try:
         value = node[name]
         value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException:  # only known at run time, or missing
+    except OmegaConfBaseException:  # missing
         return
     if (type(value) is type(default) and value == default) or (value == "" and key.startswith(NAMES_MAY_BE_EMPTY)):
         return
@@ -267,7 +267,12 @@ def _admits_kind(kind: Any, value: Any) -> bool:
 
 def _source(node: DictConfig, name: str) -> str | None:
     """Name the setting that a value is interpolated from, such as `data.class_names` for the data module."""
-    if not OmegaConf.is_interpolation(node, name):
-        return None
-    text = str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[call-overload,index]
+    text = _reference(node, name)
     return text[2:-1] if text.count("${") == 1 and text.startswith("${") and ":" not in text else None
+
+
+def _reference(node: DictConfig, name: str) -> str:
+    """Return the interpolation that a setting consists of, such as `${image_size}`; empty if it is a value."""
+    if not OmegaConf.is_interpolation(node, name):
+        return ""
+    return str(OmegaConf.to_container(node, resolve=False)[name])  # type: ignore[call-overload,index]
