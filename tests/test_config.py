@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
@@ -155,3 +156,10 @@ def test_recipes_that_are_not_named_are_listed_without_being_read() -> None:
             register_experiments("train", again)
             assert set(store.list("experiment")) == names
             assert {name for name in names if store.load(f"experiment/{name}").node} == expected
+
+
+@pytest.mark.parametrize("command", ["convert", "demo", "doctor", "evaluate", "export", "predict", "report", "show"])
+def test_help_names_every_setting_of_a_command(command: str) -> None:
+    settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{command}.yaml"))
+    template = settings.pop("hydra")["help"]["template"]
+    assert "$CONFIG" in template or all(f"{key}=" in template for key in settings.keys() - {"defaults"})
