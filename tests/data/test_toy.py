@@ -116,6 +116,13 @@ def test_other_peoples_files_stay(tmp_path, changed, told):
     assert contents(root) == before
 
 
+def test_the_current_directory_stays_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_toy_dataset(".", num_train=1, num_val=0, num_test=0)
+    assert Path("toy.json").is_file()
+    assert [*tmp_path.parent.glob(f".{tmp_path.name}.toy-*")] == []
+
+
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "toy").write_text("precious")
     with pytest.raises(DataError, match="is a file"):

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 MARKER_NAME = "toy.json"
 DRAWING_VERSION = 1  # incremented whenever the same settings produce other files
 JPEG_QUALITY = 90
+FOLDERS = ("ImageSets", "Annotations", "JPEGImages")
 MIN_SIDE_PX = 96  # below this, 5 % of the side is too small for a shape
 
 _TOY_FILE = re.compile(
@@ -134,14 +135,13 @@ def _write_files(root: Path, *, counts: dict[str, int], size_px: tuple[int, int]
 
 
 def _move_into_place(unfinished: Path, root: Path) -> None:
-    if not root.exists():
-        unfinished.rename(root)
-        return
-    replaced = root.with_name(f".{root.name}.toy-replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    root.rename(replaced)
-    unfinished.rename(root)
-    shutil.rmtree(replaced)
+    """Move the parts, not the folder: `root` may be the current directory or a volume."""
+    root.mkdir(exist_ok=True)
+    for folder in FOLDERS:
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for name in (MARKER_NAME, *FOLDERS):  # the set is complete with the last of them
+        shutil.move(unfinished / name, root / name)
+    unfinished.rmdir()
 
 
 def _voc_xml(filename: str, size_px: tuple[int, int], objects: list[ToyObject]) -> str:
