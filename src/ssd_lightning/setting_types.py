@@ -25,8 +25,8 @@ PLAIN: dict[Any, tuple[str, ...]] = {
     bool: ("true", "false"),
     int: ("a whole number",),
     float: ("a number",),
-    str: ("a text",),
-    Path: ("a text",),
+    str: ("text",),
+    Path: ("text",),
     Mapping: ("a mapping {name: value}",),
     dict: ("a mapping {name: value}",),
 }
@@ -139,7 +139,7 @@ def _refusal(key: str, value: Any, kinds: Sequence[Any]) -> str:
     sentence = f"{key} is {_shown(value)}; it must be {text}"
     if is_scalar and not isinstance(value, str) and str in kinds:
         text = f'{key}="{_shown(value)}"'
-        return f"{sentence}; a text that looks like one is quoted: {shlex.quote(text)}"
+        return f"{sentence}; to pass it as text, quote it: {shlex.quote(text)}"
     return sentence
 
 
