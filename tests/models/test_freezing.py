@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from helpers.choices import without_initialization
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
-from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV2, ResNet
+from ssd_lightning.models.backbones import VGG16, EfficientNetB3, MobileNetV2, ResNet, TimmBackbone
 from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.freezing import freeze_backbone, stages_of
 from ssd_lightning.ops.prior_levels import levels_from_scales
@@ -30,6 +30,14 @@ FIRST_OF_STAGES = {
         EfficientNetB3,
         ["features.0.0", *(f"features.{block}.0.block.0.0" for block in (2, 3, 4, 6))],
     ),
+    "pvt_v2_b0, whose attention makes maps of the last size in its first stage": (
+        partial(TimmBackbone, name="pvt_v2_b0", weights=None),
+        ["patch_embed.proj", *(f"stages_{stage}.downsample.proj" for stage in (1, 2, 3))],
+    ),
+    "hrnet, with maps of several sizes beside each other": (
+        partial(TimmBackbone, name="hrnet_w18_small", weights=None),
+        ["conv1", "conv2", "transition1.0.0", "transition2.2.0.0", "transition3.3.0.0"],
+    ),
 }
 
 
@@ -38,7 +46,7 @@ def test_a_stage_is_all_blocks_of_one_map_size(make: Callable[[], nn.Module], fi
     with torch.device("meta"), without_initialization():
         backbone = make()
     stages = stages_of(backbone, SIZE)
-    assert [stage[0] for stage in stages] == firsts
+    assert [stage[0].removeprefix("network.") for stage in stages] == firsts
     owners = [name for name, layer in backbone.named_modules() if [*layer.parameters(recurse=False)]]
     assert sorted(name for stage in stages for name in stage) == sorted(owners)
 

@@ -1,6 +1,7 @@
 """Freeze layers of a backbone."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,20 +22,18 @@ def stages_of(backbone: nn.Module, image_size: tuple[int, int]) -> list[list[str
     Returns:
         For each stage, the names of the modules that own parameters, in order of use.
     """
-    widths = _map_widths(backbone, image_size)
-    names = list(widths)
-    starts = [0]
-    for index in range(1, len(names)):
-        if widths[names[index]] < widths[names[index - 1]]:
-            starts.append(_start_of_block(names, index, first=starts[-1]))
-    return [names[start:end] for start, end in zip(starts, [*starts[1:], len(names)], strict=True)]
+    outputs = _output_widths(backbone, image_size)
+    smallest_so_far = list(accumulate(outputs.values(), min))
+    largest_from_here_on = list(accumulate(reversed(outputs.values()), max))[::-1]
+    groupings = (_group(list(outputs), widths) for widths in (smallest_so_far, largest_from_here_on))
+    return max(groupings, key=len)  # HRNet needs the first, attention with reduced keys the second
 
 
-def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
-    """Return the feature map width at each module that owns parameters, in order of use.
+def _output_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
+    """Return the feature map width after each module that owns parameters, in order of use.
 
-    This is the smallest output width of the convolutions so far. Maps of one cell are ignored, because squeeze and
-    excitation has them.
+    A module that is no convolution has the width of the convolution before it. Maps of one cell are ignored, because
+    squeeze and excitation has them.
     """
     widths: dict[str, int] = {}
     width = image_size[1]
@@ -42,7 +41,7 @@ def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, i
     def note(name: str, layer: nn.Module, output: Any) -> None:
         nonlocal width
         if isinstance(layer, nn.Conv2d) and isinstance(output, Tensor) and output.shape[-1] > 1:
-            width = min(width, output.shape[-1])
+            width = output.shape[-1]
         widths.setdefault(name, width)
 
     hooks = [
@@ -56,6 +55,15 @@ def _map_widths(backbone: nn.Module, image_size: tuple[int, int]) -> dict[str, i
         for hook in hooks:
             hook.remove()
     return widths
+
+
+def _group(names: Sequence[str], widths: Sequence[int]) -> list[list[str]]:
+    """Begin a stage at the block of each layer that has a smaller width than the one before."""
+    starts = [0]
+    for index in range(1, len(names)):
+        if widths[index] < widths[index - 1]:
+            starts.append(_start_of_block(names, index, first=starts[-1]))
+    return [list(names[start:end]) for start, end in zip(starts, [*starts[1:], len(names)], strict=True)]
 
 
 def _start_of_block(names: Sequence[str], index: int, *, first: int) -> int:
