@@ -219,6 +219,7 @@ def run_program(command: Sequence[str], environment: Mapping[str, str]) -> None:
 def train_ours(run: Run, started: float) -> dict[str, Any]:
     """Train by this project's command, and detect with the checkpoint that a user would take."""
     run_dir = Path(run.folder) / "run"
+    shutil.rmtree(run_dir, ignore_errors=True)  # of a run that was ended
     length = [f"budget={run.budget}"] if run.seconds is not None and not run.tiny else []
     length += ["trainer.max_steps=2"] if run.tiny else []
     weights = [f"backbone.weights={run.weights}"] if run.weights else []
