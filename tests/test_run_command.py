@@ -47,6 +47,20 @@ def test_what_cannot_be_composed_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    message = refused(capsys, tmp_path, "show", "what=priors", "hydra.run.dir=file/run")
+    assert message == "error: file/run: Not a directory"
+
+
+@pytest.mark.parametrize("command", ["train", "doctor", "show"])
+def test_what_needs_unix_says_so_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr("ssd_lightning.run_command.sys.platform", "win32")
+    assert "does not run on Windows: run it in WSL" in refused(capsys, tmp_path, command)
+
+
 def test_an_error_that_is_not_the_users_keeps_its_stack_trace(tmp_path: Path) -> None:
     task = "import sys; from ssd_lightning.run_command import run_command; run_command('report', ord)"
     done = subprocess.run(

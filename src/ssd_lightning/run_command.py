@@ -28,6 +28,9 @@ from ssd_lightning.overrides import REFUSALS, check_each, check_references, miss
 from ssd_lightning.run_dirs import saved_config
 from ssd_lightning.setting_types import check_types
 
+OF_TRAINING = ("train", "doctor", "show")
+"""Commands that import the training, which needs signals and limits of Unix."""
+
 
 def run_command(
     config_name: str,
@@ -52,6 +55,8 @@ def run_command(
     with exit_at_user_errors():
         line = plan(CommandLine(tuple(spell_out(sys.argv[1:])))).with_absolute_config_path(config_name)
         helps = line.has(HELP_FLAGS)
+        if sys.platform == "win32" and config_name in OF_TRAINING and not helps:
+            raise ConfigurationError(f"{config_name} does not run on Windows: run it in WSL, the Linux inside Windows")
         register_experiments(config_name, [] if helps else None if line.has_own_config else line.arguments)
         if (run := line.repeated_run) is not None:
             line = store_repeated_run(config_name, line, run)
@@ -87,6 +92,12 @@ def run_command(
     except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:  # of the run directory or its log, which Hydra makes
+        user_error = refused_value(error)
+        if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        with exit_at_user_errors():
+            raise user_error from error
 
 
 def compose_and_run(config_name: str, overrides: list[str], task: Callable[[DictConfig], Any]) -> None:

@@ -18,7 +18,6 @@ PARENT = "SSD_LIGHTNING_SWEEP_PROCESS"
 LOOK_EVERY_S = 0.5
 GRACE_S = 120.0
 """Time for a job to write its checkpoint after it received the signal to end."""
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,8 @@ def _passing_on(process: subprocess.Popen[bytes], received: list[int]) -> Iterat
         received.append(signum)
         process.send_signal(signum)
 
-    before = {signum: signal.signal(signum, pass_on) for signum in PASSED_ON}
+    passed_on = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Windows lacks the last, but has to import this
+    before = {signum: signal.signal(signum, pass_on) for signum in passed_on}
     try:
         yield
     finally:
