@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from helpers.commands import refused, run_command
+from helpers.exported_networks import TINY_FILES
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.commands import demo
 from ssd_lightning.config import compose_config
@@ -59,7 +60,9 @@ def test_a_space_shows_the_same_detector_and_its_examples(
 ) -> None:
     shots, space = tmp_path / "shots", tmp_path / "space"
     shots.mkdir()
-    Image.new("RGB", (40, 30)).save(shots / "one.png")
+    for name in ("one.png", "again/one.png"):
+        (shots / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30)).save(shots / name)
     given = (f"checkpoint={checkpoint}", f"examples={shots}", f"space={space}")
     monkeypatch.setattr(demo, "__version__", "1.2.4.dev1+g0123456")
     run_command(tmp_path, "demo", *given)
@@ -70,9 +73,13 @@ def test_a_space_shows_the_same_detector_and_its_examples(
     text = json.dumps(launched[0].get_config_file(), default=str)
     assert "2 classes" in text
     assert "one.png" in text
+    assert "one_2.png" in text
     assert (space / "README.md").read_text().startswith("---\ntitle:")
     assert re.fullmatch(r"ssd-lightning\[demo\]==\S+\n", (space / "requirements.txt").read_text())
     assert str(space) in refused(capsys, tmp_path, "demo", *given)  # nothing is replaced
+    exported = f"checkpoint={TINY_FILES / 'tiny.tflite'}"
+    assert "exported network" in refused(capsys, tmp_path, "demo", exported, f"examples={shots}", "space=other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_missing_package_is_named(

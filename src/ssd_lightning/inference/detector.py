@@ -231,11 +231,11 @@ class Detector:
         endpoint: str | None = None,
         **card: Any,
     ) -> str:
-        """Write a folder with weights, configuration and a model card, and upload it to Hugging Face.
+        """Write weights, configuration and a model card, and upload these files to Hugging Face.
 
         Args:
             repository: `USER/NAME`; created if it is missing.
-            folder: where the files are written.
+            folder: where the files are written. Other files in it are not uploaded.
             private: whether a new repository is private.
             token: access token; None for the one that `hf auth login` stored.
             endpoint: web address of the server; None for Hugging Face.
@@ -250,8 +250,8 @@ class Detector:
         """
         from ssd_lightning.inference import hub
 
-        hub.save_folder(self, Path(folder), **{"title": repository.rpartition("/")[2], **card})
-        return hub.push_folder(Path(folder), repository, private=private, token=token, endpoint=endpoint)
+        files = hub.save_folder(self, Path(folder), **{"title": repository.rpartition("/")[2], **card})
+        return hub.push_folder(Path(folder), repository, files=files, private=private, token=token, endpoint=endpoint)
 
     @classmethod
     def from_pretrained(

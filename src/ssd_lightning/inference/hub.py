@@ -15,6 +15,7 @@ from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
+from ssd_lightning.inference.names import UniqueNames
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,7 @@ def save_folder(
     scored_on: str = "",
     licence: str = "mit",
     image: "Image | None" = None,
-) -> None:
+) -> list[str]:
     """Write what a model repository holds.
 
     Args:
@@ -61,6 +62,9 @@ def save_folder(
         scored_on: what the scores were measured on.
         licence: Hugging Face's name of the licence of the weights, which the training images may decide.
         image: an example with detections, such as `detector(path).draw()`.
+
+    Returns:
+        Names of the written files.
 
     Raises:
         WeightsError: the detector is an exported file.
@@ -88,6 +92,7 @@ def save_folder(
         table=table,
     )
     (folder / CARD).write_text(card, encoding="utf-8")
+    return [WEIGHTS, CONFIG, CARD, *([IMAGE] if image is not None else [])]
 
 
 SPACE_APP = """from pathlib import Path
@@ -124,10 +129,12 @@ def save_space(
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigurationError(f"space={folder} is not empty; name a new folder")
+    detector.network  # noqa: B018  raises for an exported file, before anything is written
     (folder / "examples").mkdir(parents=True)
     write_safetensors(detector, folder / WEIGHTS)
+    names = UniqueNames()  # examples come from several folders
     for path in examples:
-        shutil.copyfile(path, folder / "examples" / path.name)
+        shutil.copyfile(path, folder / "examples" / f"{names.take(path.stem)}{path.suffix}")
     app = SPACE_APP.format(name=name, score_threshold=score_threshold)
     (folder / "app.py").write_text(app, encoding="utf-8")
     (folder / "requirements.txt").write_text(f"ssd-lightning[demo]=={__version__}\n", encoding="utf-8")
@@ -137,14 +144,21 @@ def save_space(
 
 
 def push_folder(
-    folder: Path, repository: str, *, private: bool = False, token: str | None = None, endpoint: str | None = None
+    folder: Path,
+    repository: str,
+    *,
+    files: Sequence[str],
+    private: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
 ) -> str:
-    """Create a model repository if it is missing, and upload a folder to it. See `Detector.push_to_hub`."""
+    """Create a model repository if it is missing, and upload these files of a folder. See `Detector.push_to_hub`."""
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     api = hub.HfApi(endpoint=endpoint, token=token)
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a detector"))
+        about = {"repo_id": repository, "commit_message": "Upload a detector"}
+        return str(api.upload_folder(folder_path=folder, allow_patterns=list(files), **about))
     except Exception as error:  # without a network, of a client that differs between versions of huggingface_hub
         raise WeightsError(f"cannot upload {folder} to '{repository}': {error}") from error
 
