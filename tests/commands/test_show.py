@@ -12,6 +12,7 @@ from PIL import Image
 
 from helpers import planted
 from helpers.commands import refused, run_command
+from helpers.exported_networks import tiny_detector
 from ssd_lightning.assembly import make_data, make_net
 from ssd_lightning.commands import show
 from ssd_lightning.config import compose_config
@@ -137,6 +138,17 @@ def test_a_checkpoint_brings_its_input_size_and_priors(folder: Path) -> None:
     image, _ = make_data(config).dataset("train")[0]
     assert image.shape == (3, 64, 96)
     assert all(path.is_file() for path in show.show(config))
+
+
+def test_what_a_checkpoint_replaces_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_detector().save(folder / "a.ckpt")
+    given = ["show", "what=priors", "checkpoint=a.ckpt", "experiment=toy_tiny", "data=voc_folder", "data.root=set"]
+    message = refused(capsys, folder, *given, "image_size=[64,64]")
+    assert message.startswith("error: image_size is [64, 64], but the input of a.ckpt is [32, 48]")
+    run_command(folder, *given, "image_size=[32,48]", "data.test_split=null", "priors.clip=size", "model=ssd300")
+    assert "a.ckpt brings its own network; no effect: priors.clip, model" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Draw priors, augmented images, and the priors that are matched to each object."""
 
+import logging
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,10 +16,12 @@ from ssd_lightning.analysis.matched_priors import matched_objects, summarise_mat
 from ssd_lightning.assembly import make_data, make_net
 from ssd_lightning.auto_settings import resolve_augmentation, resolve_priors
 from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.command_line import CommandLine
+from ssd_lightning.commands.evaluate import use_image_size
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import as_resize_mode, checked_size, plain_mode
 from ssd_lightning.data.sampler import EpochSampler, SampleKey
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import ConfigurationError, DataError, listed
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.priors import Clip, make_priors
@@ -30,7 +33,11 @@ from ssd_lightning.visualization.fonts import drawable_names
 from ssd_lightning.visualization.sheet import save_png
 from ssd_lightning.visualization.tables import TextTable, counted, print_table, share
 
+log = logging.getLogger(__name__)
+
 SUBJECTS = ("priors", "batch", "matches")
+OF_NETWORK = ("model", "backbone", "extras", "neck", "head", "priors", "augmentation.resize")
+"""Settings, and groups of settings, that a checkpoint replaces."""
 CLIPPING: Mapping[Clip, str] = {
     False: "not clipped",
     True: "centres and sides clipped to the image's",
@@ -153,11 +160,17 @@ def read_network(config: DictConfig) -> SSD:
     With a checkpoint, the configuration takes over its input size and resize mode.
 
     Raises:
-        UserError: the checkpoint is not usable, or network and priors do not fit.
+        UserError: the checkpoint is not usable, or the command line has another input size; or network and priors do
+            not fit.
     """
     if config.checkpoint is not None:
         detector = Detector.load(config.checkpoint)
-        OmegaConf.update(config, "image_size", list(detector.image_size))
+        given = [text.lstrip("+~").partition("=")[0] for text in CommandLine.current().overrides]
+        if "image_size" not in given:
+            config.image_size = None  # a default
+        use_image_size(config, detector)
+        if unused := [name for name in given if any(f"{name}.".startswith(f"{one}.") for one in OF_NETWORK)]:
+            log.warning("checkpoint=%s brings its own network; no effect: %s", config.checkpoint, listed(unused))
         if OmegaConf.select(config, "augmentation.resize") is not None:
             OmegaConf.update(config, "augmentation.resize", plain_mode(detector.resize), force_add=True)
         return detector.network
