@@ -96,11 +96,18 @@ def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
     assert not list(trained.glob("*.log"))
 
 
-@pytest.mark.parametrize(("setting", "detections"), [("max_detections=1", 7), ("score_threshold=1", 0)])
+@pytest.mark.parametrize(
+    ("setting", "detections"),
+    [
+        ("postprocess.max_detections=1", 7),
+        ("postprocess.score_threshold=1", 0),
+        ("postprocess.max_detections=2 +postprocess.variances=[.1,.1]", 14),
+    ],
+)
 def test_evaluate_scores_with_other_settings_of_the_post_processing(
     trained: Path, setting: str, detections: int
 ) -> None:
-    run_command(trained, *EVALUATE, f"postprocess.{setting}", "record=other.npz")
+    run_command(trained, *EVALUATE, *setting.split(), "record=other.npz")
     assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
 
 
@@ -362,6 +369,9 @@ def test_what_train_cannot_do(
     assert answer in refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments)
 
 
+NUMBERED = ["checkpoint=RUN", "data=yolo_folder", "data.root=.", "data.test_split=test"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
@@ -373,7 +383,12 @@ def test_what_train_cannot_do(
         (["checkpoint=RUN", "data=toy", "seed=abc"], "seed is 'abc'"),
         (["checkpoint=RUN", "data=voc_folder", "data.root=TOY", "data.val_fraction=10%"], "val_fraction is '10%'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
-        (["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY, "visualizations=RUN/run.json"], "run/run.json"),
+        (["checkpoint=nowhere", "data=toy", "visualizations=RUN/run.json"], "/run/run.json: File exists"),
+        (["checkpoint=nowhere", "data=toy", "record=RUN"], "/run: Is a directory"),
+        (["checkpoint=nowhere", "data=toy", "output=RUN/run.json/a.json"], "/run/run.json/a.json: File exists"),
+        (["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY, "output=/dev/full"], "output=/dev/full: No space left"),
+        (["checkpoint=RUN", "data=toy", "num_visualizations=0"], "num_visualizations is 0"),
+        ([*NUMBERED, "data.class_names=[ring,disk]"], "numbers them otherwise"),
     ],
 )
 def test_what_evaluate_cannot_do(
@@ -382,6 +397,10 @@ def test_what_evaluate_cannot_do(
     places = {"RUN": str(trained / "run"), "TOY": str(trained / "datasets/toy")}
     for name, place in places.items():
         arguments = [argument.replace(name, place) for argument in arguments]
+    for folder in ("images/test", "labels/test"):  # YOLO's, without names of classes
+        (tmp_path / folder).mkdir(parents=True)
+    draw_grey(tmp_path / "images/test/a.jpg")
+    (tmp_path / "labels/test/a.txt").write_text("0 .5 .5 .2 .2\n")
     assert answer in refused(capsys, tmp_path, "evaluate", *arguments)
 
 

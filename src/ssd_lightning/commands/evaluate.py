@@ -1,8 +1,11 @@
 """Score a trained detector on annotated images."""
 
+import errno
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.checks import require_choice
+from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.dataset import DetectionDataset, require_objects
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import placements_of, undo_targets
+from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.stages import STAGES
 from ssd_lightning.data_settings import use_data_settings
 from ssd_lightning.devices import choose_device
@@ -49,31 +53,68 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if config.get("data") is None:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     require_choice("split", config.split, STAGES)
+    require_number("num_visualizations", config.num_visualizations, 1, whole=True)
+    make_folders(config)
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
-    changes = {name: value for name, value in (config.postprocess or {}).items() if value != SAVED}
-    detector.use_postprocess(**changes)
+    settings: Any = OmegaConf.to_container(config.postprocess)
+    detector.use_postprocess(**{name: value for name, value in settings.items() if value != SAVED})
     data = open_data(config, detector)
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
     print_scores(f"{config.split}: {scores['images']} images", per_class, {k: scores[k] for k in SUMMARY})
     print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
+    if config.output:
+        with writing_to("output", config.output):
+            Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
+        print(f"scores:     {config.output}")
+    dataset = data.dataset(config.split)
+    if config.record:
+        record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
+        with writing_to("record", config.record):
+            record.save(config.record)
+        print(f"record:     {config.record}")
     if config.visualizations:
         folder = Path(config.visualizations)
-        draw_comparisons(detector, data.dataset(config.split), folder, count=config.num_visualizations)
+        with writing_to("visualizations", folder):
+            draw_comparisons(detector, dataset, folder, count=config.num_visualizations)
         print(f"images:     {folder / 'overview.jpg'} (true boxes dashed in white)")
-    if config.output:
-        Path(config.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
-        print(f"scores:     {config.output}")
-    if config.record:
-        dataset = data.dataset(config.split)
-        record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
-        record.save(config.record)
-        print(f"record:     {config.record}")
     return scores
+
+
+def make_folders(config: DictConfig) -> None:
+    """Create the folders of the outputs, so that what cannot be written is found before the work.
+
+    Raises:
+        ConfigurationError: a folder cannot be made or written, or a file would replace a folder.
+    """
+    for name in ("output", "record", "visualizations"):
+        if config[name] is None:
+            continue
+        path = Path(config[name])
+        folder = path if name == "visualizations" else path.parent
+        with writing_to(name, path):
+            folder.mkdir(parents=True, exist_ok=True)
+            if folder != path and path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+@contextmanager
+def writing_to(setting: str, path: Path | str) -> Iterator[None]:
+    """Name the setting and its path in what the system says while they are written.
+
+    Raises:
+        ConfigurationError: they cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = "" if error.filename is None else f": '{os.fsdecode(error.filename)}'"
+        raise ConfigurationError(f"{setting}={path}: {error.strerror or error}{where}") from error
 
 
 def open_data(config: DictConfig, detector: Detector) -> DetectionData:
@@ -91,7 +132,9 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
     data.use_resize(detector.resize)
     data.prepare_data()
     splits = data.stages.arguments(config.split)["splits"]
-    _require_common_class(detector.class_names, data.opener, splits, split=config.split)
+    found = data.opener.read(splits)
+    _require_same_numbers(detector.class_names, config.data.class_names, found)
+    _require_common_class(detector.class_names, data.opener, found, split=config.split)
     dataset = data.dataset(config.split)
     if dataset.dropped:
         require_objects(dataset, config.split)
@@ -117,11 +160,18 @@ def use_image_size(config: DictConfig, detector: Detector) -> None:
     OmegaConf.update(config, "image_size", [height, width])
 
 
-def _require_common_class(
-    class_names: Sequence[str], opener: DatasetOpener, splits: Sequence[Mapping[str, Any]], *, split: str
-) -> None:
+def _require_same_numbers(class_names: Sequence[str], stated: Sequence[str] | None, found: Annotations) -> None:
+    """Raise `DataError` if the files only number their classes, and `data.class_names` names other ones than these."""
+    if found.is_numbered and stated is not None and list(stated) != list(class_names[: len(stated)]):
+        raise DataError(
+            f"{' and '.join(found.roots)}: the files name no classes, and data.class_names={list(stated)} numbers them "
+            f"otherwise than the model, which knows {listed(class_names)}: write the names into a file of the data "
+            "set, such as data.yaml"
+        )
+
+
+def _require_common_class(class_names: Sequence[str], opener: DatasetOpener, found: Annotations, *, split: str) -> None:
     """Raise `DataError` if a detector knows no class of a split, once and not for each object."""
-    found = opener.read(splits)
     others = [name for name in map(opener.classes, found.names[: found.num_declared]) if name is not None]
     if others and not found.is_numbered and not set(others) & set(class_names):
         raise DataError(

@@ -112,10 +112,8 @@ def contents_of(config: DictConfig) -> dict[str, Any]:
 
 def make_parent(output: Path) -> None:
     """Create the parent folder of a file."""
-    try:
+    with evaluate.writing_to("output", output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"output={output}: {error.strerror}: '{error.filename}'") from error
 
 
 def check_settings(config: DictConfig) -> None:
