@@ -100,6 +100,20 @@ def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [
+        ("12:30:05", "12_30_05"),
+        ('a<b>?*|"c', "a_b_____c"),
+        ("CON", "_CON"),
+        ("lpt1.old", "_lpt1.old"),
+        ("conan", "conan"),
+    ],
+)
+def test_names_are_valid_on_windows(name: str, clean: str) -> None:
+    assert clean_name(name) == clean
+
+
 def test_what_is_skipped_in_a_folder_is_counted_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     Path("mixed/below").mkdir(parents=True)
     for name in ("a.jfif", "b.SVG", "c.dng", "below/d.jxl", "notes.txt", "e.mp4", "f.MOV"):

@@ -1,11 +1,16 @@
 """File names for outputs: safe on any system, and unique."""
 
+import re
 from collections.abc import Sequence
 
 from ssd_lightning.inference.sources import Source
 
 MOST_BYTES = 180
 """File systems limit names to 255 bytes. A number and a suffix are added."""
+SEPARATORS = frozenset('/\\<>:"|?*')
+"""Characters that no name can have: `/`, and those that Windows and its file systems refuse."""
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""Names of devices on Windows, also before a suffix."""
 
 
 class UniqueNames:
@@ -28,10 +33,12 @@ class UniqueNames:
 
 
 def clean_name(wanted: str) -> str:
-    """Replace unprintable characters and path separators by `_`, and shorten the name."""
-    kept = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in wanted)
+    """Replace unprintable characters and `SEPARATORS` by `_`, shorten the name, and avoid those of devices."""
+    kept = "".join(letter if letter.isprintable() and letter not in SEPARATORS else "_" for letter in wanted)
     stem = kept.encode()[:MOST_BYTES].decode(errors="ignore").strip()
-    return stem if stem.strip(".") else "image"  # in a name of only dots, the suffix would become the name
+    if not stem.strip("."):
+        return "image"  # in a name of only dots, the suffix would become the name
+    return f"_{stem}" if DEVICES.match(stem) else stem
 
 
 def output_names(sources: Sequence[Source]) -> dict[Source, str]:
