@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.tiles import check_tiles
 from ssd_lightning.devices import choose_device
-from ssd_lightning.errors import DataError, one_line
+from ssd_lightning.errors import ConfigurationError, DataError, one_line
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.frames import SourceImage, SourceReader
 from ssd_lightning.inference.names import output_names
@@ -73,6 +73,8 @@ def check_settings(config: DictConfig) -> None:
     require_choice("on_error", config.on_error, ("skip", "raise"))
     for name in ("recursive", "show", "whole_image"):
         require_bool(name, config[name])
+    if config.classes is not None and not config.classes:
+        raise ConfigurationError("classes is [], which keeps no detection; null keeps those of all classes")
     require_number("score_threshold", config.score_threshold, 0, 1)
     require_number("batch_size", config.batch_size, 1, whole=True)
     require_number("frame_stride", config.frame_stride, 1, whole=True)
@@ -169,7 +171,7 @@ def _show(window: Window, source_image: SourceImage, found: ImageDetections) -> 
 
 
 def _as_list(given: Any) -> list[str]:
-    """Read a setting that is a list, one text or empty."""
+    """Read a setting that is a list, one text or empty. An item that is repeated counts once."""
     if given is None:
         return []
-    return [given] if isinstance(given, str) else [str(item) for item in given]
+    return [given] if isinstance(given, str) else list(dict.fromkeys(map(str, given)))
