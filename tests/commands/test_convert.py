@@ -172,9 +172,12 @@ def test_an_output_that_exists_is_left_alone_and_a_failure_leaves_nothing(
             converted(made, "csv")
     assert [path.name for path in made.parent.iterdir()] == ["in"]
     (made.parent / "out").mkdir()
-    out = converted(made, "csv")
+    number = (made.parent / "out").stat().st_ino  # it may be the current directory
+    out = converted(made, "csv", "tiles=80")
+    assert out.stat().st_ino == number
+    assert sorted(path.name for path in out.iterdir()) == ["test", "test.csv", "train", "train.csv"]
     before = (out / "train.csv").stat().st_mtime_ns
-    with pytest.raises(DataError, match="this folder already exists and is not changed"):
+    with pytest.raises(DataError, match="it already exists and is not changed"):
         converted(made, "csv")
     assert (out / "train.csv").stat().st_mtime_ns == before
 
@@ -221,6 +224,8 @@ def test_a_name_with_a_line_feed_stays_one_line() -> None:
     assert names == {"train": ["a_b", "c d", "_ _"]}
     names = image_names({"train": [record("cam1/f1"), record("cam1\\f1"), record("cam1_f1")]})
     assert names == {"train": ["cam1_f1", "train_cam1_f1", "train_cam1_f1_2"]}
+    names = image_names({"train": [record("A"), record("a")], "test": [record("B"), record("TRAIN_A")]})
+    assert names == {"train": ["A", "train_a_2"], "test": ["B", "TRAIN_A"]}  # some file systems ignore case
     names = image_names({"train": [record(".a"), record("__MACOSX"), record("a.b")]})
     assert names == {"train": ["image_.a", "image___MACOSX", "a.b"]}  # readers skip hidden files
 

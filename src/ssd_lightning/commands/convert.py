@@ -21,7 +21,7 @@ from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.stages import STAGES, plan_stages
 from ssd_lightning.data.tiles import check_tiles, write_tiles
 from ssd_lightning.data.writers import FORMATS, written_class_names
-from ssd_lightning.data.writing import write_dataset
+from ssd_lightning.data.writing import working_folder, write_dataset
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def convert(config: DictConfig) -> dict[str, int]:
             )
     output = Path(os.path.abspath(Path(config.output).expanduser()))
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise DataError(f"output={output}: this folder already exists and is not changed; choose a new one")
+        raise DataError(f"output={output}: it already exists and is not changed; choose a new or an empty folder")
     prepare = instantiate(config.data.module.prepare)
     if prepare is not None:
         prepare()
@@ -117,7 +117,7 @@ def write_tiled(
     cut: dict[str, Sequence[ImageAnnotation]] = {}
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{output.name}.tiles", dir=output.parent) as folder:
+        with TemporaryDirectory(prefix=f".{output.name}.tiles", dir=working_folder(output)) as folder:
             for split, records in splits.items():
                 (Path(folder) / split).mkdir()
                 cut[split] = write_tiles(records, Path(folder) / split, tiles=tiles, overlap=overlap)

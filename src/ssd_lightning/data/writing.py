@@ -30,12 +30,13 @@ def write_dataset(
     *,
     images: str,
 ) -> None:
-    """Write all splits to a temporary folder next to `output`, and move it into place when complete.
+    """Write all splits to a temporary folder, and move it into place when complete.
 
-    `images` is `copy`, `link` (hard links) or `none`. Raises `DataError` if the set cannot be written, or the format
-    cannot store the orientation of an image.
+    An existing `output` is kept, since it may be the current directory or a volume: the parts of the data set are moved
+    into it. `images` is `copy`, `link` (hard links) or `none`. Raises `DataError` if the set cannot be written, or the
+    format cannot store the orientation of an image.
     """
-    unfinished = output.with_name(f".{output.name}.unfinished")
+    unfinished = working_folder(output) / f".{output.name}.unfinished"
     names = image_names(splits)
     with ThreadPoolExecutor() as pool:
         suffixes = {
@@ -68,28 +69,37 @@ def write_dataset(
             if decoded := sum(of_split.count(None) for of_split in suffixes.values()):
                 log.warning("%d images have a type that readers of the format ignore; they are written as PNG", decoded)
         if output.exists():
-            output.rmdir()
-        unfinished.rename(output)
+            for part in unfinished.iterdir():
+                part.rename(output / part.name)
+        else:
+            unfinished.rename(output)
     except OSError as error:
         raise DataError(f"{output}: cannot write the data set there: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def working_folder(output: Path) -> Path:
+    """Return a folder of the same file system as `output`, for what is moved or linked into it."""
+    return output if output.exists() else output.parent
+
+
 def image_names(splits: Mapping[str, Sequence[ImageAnnotation]]) -> dict[str, list[str]]:
     """Name the image of every record by its id, without a suffix.
 
-    Names are unique, since in some formats two images of one name would share an annotation file.
+    Names are unique, since in some formats two images of one name would share an annotation file. They differ in more
+    than case, which some file systems ignore.
     """
     plain = {split: [_plain_name(record) for record in records] for split, records in splits.items()}
-    kept = {name for names in plain.values() for name in names}
+    taken = {name.casefold() for names in plain.values() for name in names}
     used: set[str] = set()
     for split, names in plain.items():
         for index, name in enumerate(names):
-            others = (f"{split}_{name}" + (f"_{number}" if number > 1 else "") for number in count(1))
-            if name in used:
-                names[index] = next(other for other in others if other not in kept | used)
-            used.add(names[index])
+            if name.casefold() in used:
+                others = (f"{split}_{name}" + (f"_{number}" if number > 1 else "") for number in count(1))
+                names[index] = next(other for other in others if other.casefold() not in taken)
+                taken.add(names[index].casefold())
+            used.add(names[index].casefold())
     return plain
 
 
