@@ -113,6 +113,8 @@ def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms
             "in place of the checkpoint's postprocess.soft_nms=gaussian",
         ):
             assert (told in printed) == has_graph
+        run("export", "checkpoint=soft.ckpt", f"format={format_}", f"output=b.{format_}", *QUICK, *TOY)
+        assert ("mAP of the checkpoint is with its postprocess.soft_nms" in capsys.readouterr().out) == has_graph
         loaded = Detector.load(tmp_path / f"a.{format_}")
         assert (loaded.class_names, loaded.postprocess.soft_nms) == (TOY_CLASSES, None if has_graph else "gaussian")
 
@@ -121,6 +123,10 @@ def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms
     ("settings", "answer"),
     [
         ({"format": "torchscript"}, "output=a.onnx: a file of format=torchscript ends in .torchscript"),
+        (
+            {"format": "torchvision"},
+            "output=a.onnx: format=torchvision writes weights for torch.load; such a file needs",
+        ),
         ({"format": "tensorrt"}, "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
         ({"quantize": "int8"}, "data=voc_folder"),
         ({"quantize": "int4"}, "quantize is 'int4'"),

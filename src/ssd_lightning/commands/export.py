@@ -72,13 +72,13 @@ def export(config: DictConfig) -> None:
     checkpoint = Detector.load(config.checkpoint)
     evaluate.use_image_size(config, checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
-    method = checkpoint.postprocess.soft_nms
-    if method is not None and config.format in GRAPHS and contents_of(config)["nms"]:  # a graph cannot contain it
-        checkpoint.use_postprocess(soft_nms=None)  # of the verification too
+    own = checkpoint.postprocess
+    if own.soft_nms is not None and config.format in GRAPHS and contents_of(config)["nms"]:  # a graph cannot contain it
+        checkpoint.use_postprocess(soft_nms=None)
         log.warning(
             "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "
             "nms=false leaves it to the program that reads the file",
-            method,
+            own.soft_nms,
         )
     if config.layout and isinstance(checkpoint.resize, Letterbox):
         raise ConfigurationError("layout=detectnet: detectNet stretches images, but this detector letterboxes them")
@@ -89,7 +89,7 @@ def export(config: DictConfig) -> None:
         require_objects(data.dataset(config.split), config.split)
     make_parent(output)
     write(config, checkpoint, data, unverified)
-    failures = verify_file(config, checkpoint, data, unverified)
+    failures = verify_file(config, checkpoint, data, unverified, own=own)
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
@@ -122,6 +122,12 @@ def check_settings(config: DictConfig) -> None:
     suffixes = SUFFIXES.get(config.format)
     if suffixes and Path(config.output).suffix not in suffixes:
         raise ConfigurationError(f"output={config.output}: a file of format={config.format} ends in {suffixes[0]}")
+    meant = [name for name, of in SUFFIXES.items() if Path(config.output).suffix in of and ".pt" not in of]
+    if config.format in FOREIGN and meant:
+        raise ConfigurationError(
+            f"output={config.output}: format={config.format} writes weights for torch.load; such a file needs "
+            f"format={meant[0]}"
+        )
     require_number("tolerance", config.tolerance, 0)
     require_number("max_map_loss", config.max_map_loss, 0, 1)
     require_number("images", config.images, 1, whole=True)

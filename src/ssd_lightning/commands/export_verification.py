@@ -21,12 +21,22 @@ from ssd_lightning.inference.export.verify_export import (
     verify_export,
 )
 from ssd_lightning.inference.runtime.description import network_files
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.timing import seconds_of, time_pairs
 from ssd_lightning.visualization.tables import print_table
 
 
-def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path) -> list[str]:
+def verify_file(
+    config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path, *, own: PostProcess
+) -> list[str]:
     """Load the file, run it next to the checkpoint, and print the table.
+
+    Args:
+        config: the composed `conf/export.yaml`.
+        checkpoint: the detector, with the post-processing of the file.
+        data: the data to measure mAP on, if any.
+        path: the file.
+        own: the post-processing of the checkpoint, with which its mAP is measured.
 
     Returns:
         The values that exceed their limit.
@@ -41,7 +51,7 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
         some = islice(records, 0, None, math.ceil(len(records) / config.images))
         images = [read_image(record.image_path, record.size_px) for record in some]
         batches = track(data.evaluation_loader(config.split), description="both", transient=True)
-    verification = verify_export(checkpoint, exported, batches, images)
+    verification = verify_export(checkpoint, exported, batches, images, own=own)
     tolerance = None if config.quantize else float(config.tolerance)
     weights = sum(tensor.nbytes for tensor in checkpoint.network.state_dict().values())
     print(f"{config.checkpoint} and {path} on {verification.parity.images} {source}:")
@@ -55,6 +65,8 @@ def verify_file(config: DictConfig, checkpoint: Detector, data: DetectionData | 
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
+    if verification.scores and own != checkpoint.postprocess:
+        print(f"mAP of the checkpoint is with its postprocess.soft_nms={own.soft_nms}, all else is with NMS.")
     if verification.whole is not None:
         print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
     if verification.parity.detections + verification.parity.others == 0:

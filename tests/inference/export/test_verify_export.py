@@ -130,6 +130,12 @@ def test_mean_average_precision_of_both_sides(faithful: Path) -> None:
     assert set(verification.scores) == {"mAP 11-point", "mAP area", "mAP .5:.95"}
     assert all(0 < before <= 1 and before == pytest.approx(after) for before, after in verification.scores.values())
     assert verification.map_loss == pytest.approx(0)
+    own = replace(detector.postprocess, iou_threshold=0.0)
+    with_own = verify_export(detector, Detector.load(faithful), [(images, truth)], own=own)
+    assert with_own.parity == verification.parity
+    for name, (before, after) in with_own.scores.items():
+        assert after == verification.scores[name][1]
+        assert before < after - 0.05
     worse = Verification(
         verification.parity, None, {"mAP area": (0.8, 0.75), "mAP 11-point": (0.7, 0.72), "mAP": (math.nan,) * 2}
     )

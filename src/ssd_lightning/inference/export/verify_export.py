@@ -15,6 +15,7 @@ from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.types import Target
 from ssd_lightning.visualization.tables import TextTable, quantity, score_text, spread
 
@@ -86,12 +87,21 @@ class Verification:
 
 
 def verify_export(
-    checkpoint: Detector, exported: Detector, batches: Iterable[Batch], images: Sequence[np.ndarray] = ()
+    checkpoint: Detector,
+    exported: Detector,
+    batches: Iterable[Batch],
+    images: Sequence[np.ndarray] = (),
+    *,
+    own: PostProcess | None = None,
 ) -> Verification:
     """Run the detectors of the checkpoint and of the exported file, both on the CPU, on the same images.
 
-    Batches with targets also measure mean average precision. `images`, uint8 `[H, W, 3]` RGB of any size, are for a
-    file that resizes.
+    Args:
+        checkpoint: detector of the checkpoint, with the post-processing of the file.
+        exported: detector of the exported file.
+        batches: batches with targets also measure mean average precision.
+        images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
+        own: post-processing for the mean average precision of the checkpoint, if the file cannot contain it.
     """
     parity, counted = Parity(), 0
     metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
@@ -102,6 +112,8 @@ def verify_export(
         if targets is not None:
             counted += len(batch)
             placements, undone = placements_of(targets), undo_targets(targets)
+            if own not in (None, checkpoint.postprocess):
+                both[0] = own(checkpoint.run(batch))
             for of_side, detections in zip(metrics, both, strict=True):
                 for metric in of_side:
                     metric.update(undo_detections(detections, placements), undone)
