@@ -323,6 +323,7 @@ def test_settings_of_the_check_are_checked() -> None:
     [
         (["ablation=one_level_less", "ablated.levels.count=9"], "9 prior levels cannot be dropped"),
         (["trial_steps=1", "optimizer.weight_decay=abc"], "weight_decay=abc"),
+        (["init_from=nowhere.ckpt"], "nowhere.ckpt: there is no such file"),
     ],
 )
 def test_bad_settings_of_the_run_are_said(tmp_path: Path, more: list[str], said: str) -> None:

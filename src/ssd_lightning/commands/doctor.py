@@ -27,6 +27,7 @@ from ssd_lightning.commands.doctor_trial import try_steps
 from ssd_lightning.config import find_folder
 from ssd_lightning.data.overlap import copies_across
 from ssd_lightning.errors import WeightsError
+from ssd_lightning.initial_weights import check_start
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import to_config
 from ssd_lightning.overrides import let_epochs_replace_budget
@@ -83,6 +84,7 @@ def check_settings(config: DictConfig) -> None:
 
 def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
     """Run the whole check, and write the plot and the fitted priors. Returns the report in plain values."""
+    check_start(config, Path(config.resume) if config.resume else None)
     data = instantiate(config.data.module, _convert_="all")
     data.prepare_data()
     stated = list(config.data.class_names) if config.data.class_names else None
