@@ -122,6 +122,17 @@ def test_settings_of_the_post_processing_can_be_changed(detector: Detector) -> N
         detector.use_postprocess(iou_threshold=3)
 
 
+def test_settings_without_effect_are_said(detector: Detector, caplog: pytest.LogCaptureFixture) -> None:
+    detector.use_postprocess(iou_threshold=0.3)
+    assert not caplog.messages
+    detector.use_postprocess(soft_nms_sigma=0.3)
+    detector.use_postprocess(soft_nms="gaussian", soft_nms_sigma=0.3, iou_threshold=0.4)
+    assert caplog.messages == [
+        "soft_nms_sigma=0.3 is not used by postprocess.soft_nms=null",
+        "iou_threshold=0.4 is not used by postprocess.soft_nms=gaussian",
+    ]
+
+
 def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
     run = tmp_path / "run"
     folder = run / "checkpoints"

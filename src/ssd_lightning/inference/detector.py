@@ -1,6 +1,7 @@
 """A trained detector: network, preprocessing, classes and post-processing in one object."""
 
 import copy
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,8 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Placement, SSDOutput
+
+log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -201,7 +204,7 @@ class Detector:
         return tiled
 
     def use_postprocess(self, **settings: Any) -> None:
-        """Change settings of the post-processing, such as `score_threshold=0.4`.
+        """Change settings of the post-processing, such as `score_threshold=0.4`. A setting without effect is logged.
 
         Raises:
             ConfigurationError: a setting is unknown or invalid, or an exported file contains its own post-processing.
@@ -211,6 +214,10 @@ class Detector:
                 f"{', '.join(settings)} cannot be changed: {self.net.path} has its NMS inside; export it with nms=false"
             )
         self.postprocess = PostProcess.from_settings({**self.postprocess.settings(), **settings})
+        method = self.postprocess.soft_nms
+        unused = "iou_threshold" if method == "gaussian" else "soft_nms_sigma"
+        if unused in settings:
+            log.warning("%s=%s is not used by postprocess.soft_nms=%s", unused, settings[unused], method or "null")
 
     def spec(self) -> dict[str, Any]:
         """Describe the detector without its weights, in plain containers."""
