@@ -151,6 +151,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
     [
         (["format=onnx", "output=a.pth"], "output=a.pth: a file of format=onnx ends in .onnx"),
         (["format=onnx", "output=tiny.ckpt/a.onnx"], "tiny.ckpt"),
+        (["format=torchscript", "output=/proc/a.pt"], "output=/proc/a.pt: No such file or directory"),
         (["format=onnx", "output=there.onnx"], "output=there.onnx: there.onnx exists and is not replaced"),
         (["format=ncnn", "output=there.param"], "output=there.param: there.bin exists and is not replaced"),
         (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
@@ -167,6 +168,19 @@ def test_what_export_cannot_do(
     given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
     assert answer in refused(capsys, tmp_path, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    checkpoint: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(detector: Detector, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "write_safetensors", fill)
+    message = refused(capsys, tmp_path, "export", "checkpoint=tiny.ckpt", "format=safetensors", "output=a.safetensors")
+    assert message == "error: output=a.safetensors: No space left on device"
     assert not list(tmp_path.glob("a*"))
 
 

@@ -91,16 +91,23 @@ def make_folders(config: DictConfig) -> None:
         ConfigurationError: a folder cannot be made or written, or a file would replace a folder.
     """
     for name in ("output", "record", "visualizations"):
-        if config[name] is None:
-            continue
-        path = Path(config[name])
-        folder = path if name == "visualizations" else path.parent
-        with writing_to(name, path):
-            folder.mkdir(parents=True, exist_ok=True)
-            if folder != path and path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            if not os.access(folder, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        if config[name] is not None:
+            make_folder_of(name, Path(config[name]), is_file=name != "visualizations")
+
+
+def make_folder_of(setting: str, path: Path, *, is_file: bool = True) -> None:
+    """Create the folder of a file that a setting names, or the folder that it names.
+
+    Raises:
+        ConfigurationError: it cannot be made or written, or the file would replace a folder.
+    """
+    folder = path.parent if is_file else path
+    with writing_to(setting, path):
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_file and path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 @contextmanager

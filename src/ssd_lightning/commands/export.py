@@ -1,5 +1,6 @@
 """Write a trained detector in another format and verify the file, or write its weights with another project's names."""
 
+import io
 import logging
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise
 from ssd_lightning.models.weights import export_weights
+from ssd_lightning.run_files import written_whole
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +89,14 @@ def export(config: DictConfig) -> None:
         data = evaluate.open_data(config, checkpoint)
         # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
         require_objects(data.dataset(config.split), config.split)
-    make_parent(output)
-    write(config, checkpoint, data, unverified)
+    evaluate.make_folder_of("output", output)
+    try:
+        with evaluate.writing_to("output", output):
+            write(config, checkpoint, data, unverified)
+    except BaseException:
+        for file in network_files(unverified):
+            file.unlink(missing_ok=True)
+        raise
     failures = verify_file(config, checkpoint, data, unverified, own=own)
     if failures:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
@@ -108,12 +116,6 @@ def export(config: DictConfig) -> None:
 def contents_of(config: DictConfig) -> dict[str, Any]:
     """Return what a graph contains, as arguments of `describe_export`."""
     return dict(DETECTNET) if config.layout else {"preprocessing": config.preprocessing, "nms": config.nms}
-
-
-def make_parent(output: Path) -> None:
-    """Create the parent folder of a file."""
-    with evaluate.writing_to("output", output):
-        output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -196,8 +198,11 @@ def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
     """Write the weights with another project's names."""
     net = checkpoint.network
     weights: dict[str, Any] = export_weights(net, project)
-    make_parent(output)
-    torch.save(weights, output)
+    file = io.BytesIO()  # torch's own errors of files are not those of the system
+    torch.save(weights, file)
+    evaluate.make_folder_of("output", output)
+    with evaluate.writing_to("output", output), written_whole(output) as partial:
+        partial.write_bytes(file.getbuffer())
     print(f"{output}: {len(net.state_dict())} tensors, {project}")
     print_input(checkpoint, is_prepared=False)
     origin = recognise(weights, str(output))

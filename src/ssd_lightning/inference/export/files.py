@@ -73,7 +73,8 @@ def write_torchscript(detector: Detector, path: Path, **contents: Any) -> Export
     with _contiguous(detector), quiet_jit(), torch.no_grad():
         graph = ExportGraph(detector.network, description, torch.jit.script(graph_nms)).eval()
         script = torch.jit.trace(graph, example_input(description, detector.device), check_trace=False)
-        script.save(str(path), _extra_files={METADATA_FILE: json.dumps(description.as_metadata())})
+        # By a buffer, since torch's own errors of files are not those of the system.
+        path.write_bytes(script.save_to_buffer(_extra_files={METADATA_FILE: json.dumps(description.as_metadata())}))
     return description
 
 
