@@ -448,6 +448,24 @@ def test_objects_that_are_not_scored_are_reported(
     assert re.search(told, capsys.readouterr().out)
 
 
+def test_a_detector_that_does_not_know_what_it_was_trained_on_says_so(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = Detector.load(trained / "run")
+    place = ["data=voc_folder", f"data.root={trained / 'datasets/toy'}", "data.num_workers=0", "split=val"]
+    for settings, split, is_said in (
+        (None, "null", True),
+        (None, "val", False),
+        (detector.data_settings, "null", False),
+    ):
+        detector.data_settings = settings
+        detector.save(tmp_path / "a.ckpt")
+        run_command(
+            tmp_path, "evaluate", "checkpoint=a.ckpt", *place, "data.val_fraction=.5", f"data.val_split={split}"
+        )
+        assert ("does not say which images its training held out" in capsys.readouterr().out) == is_said
+
+
 def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
     """Write small images, each with the objects that its name tells: `cat_1`, `none_2`, `difficult_3`."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):

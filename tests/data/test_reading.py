@@ -304,7 +304,7 @@ def test_why_no_class_or_image_is_left_is_said(tmp_path: Path) -> None:
     splits = write_csv(tmp_path, ROWS[:2])
     with pytest.raises(DataError, match="exclude_classes excludes all classes: bus, car"):
         DatasetOpener(format=CSV(), classes=ClassRules(exclude=["car", "bus"]))(splits=splits)
-    with pytest.raises(DataError, match=r"no image is left in part 'val' .*data\.val_fraction="):
+    with pytest.raises(DataError, match=r"/train: no image is left in part 'val' .*data\.val_fraction="):
         open_csv(splits=splits, part="val", val_fraction=1e-9)
 
 

@@ -138,7 +138,15 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
     data.use_class_names(detector.class_names)
     data.use_resize(detector.resize)
     data.prepare_data()
-    splits = data.stages.arguments(config.split)["splits"]
+    arguments = data.stages.arguments(config.split)
+    if detector.data_settings is None and arguments.get("part", "all") != "all" and config.split != "train":
+        log.warning(
+            "%s does not say which images its training held out: the %s split is a part of the images that may be "
+            "trained on, unless data.val_fraction, data.fold and data.test_fraction are those of the training",
+            config.checkpoint,
+            config.split,
+        )
+    splits = arguments["splits"]
     found = data.opener.read(splits)
     _require_same_numbers(detector.class_names, config.data.class_names, found)
     _require_common_class(detector.class_names, data.opener, found, split=config.split)

@@ -97,7 +97,9 @@ class DatasetOpener:
         if not len(dataset):
             hint = "; in a small set a larger data.val_fraction= holds some" if part == "val" else ""
             shares = "".join(f"{name}={value}; " for name, value in held_out.items())
-            raise DataError(f"no image is left in part '{part}' ({shares}{len(dataset.dropped)} skipped){hint}")
+            of_part = "" if part == "all" else f" in part '{part}'"
+            where = " and ".join(str(Path(place["root"], place["split"])) for place in splits)
+            raise DataError(f"{where}: no image is left{of_part} ({shares}{len(dataset.dropped)} skipped){hint}")
         return dataset
 
     def log_notes(self, found: Annotations) -> None:
