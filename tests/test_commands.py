@@ -404,6 +404,17 @@ def test_what_evaluate_cannot_do(
     assert answer in refused(capsys, tmp_path, "evaluate", *arguments)
 
 
+def test_drawings_replace_no_image(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = trained / "datasets/toy/JPEGImages/test_00003.jpg"
+    before = image.read_bytes()
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn/another name.jpg").hardlink_to(image)
+    for folder in (image.parent, tmp_path / "drawn"):
+        message = refused(capsys, trained, *EVALUATE, f"visualizations={folder}")
+        assert f"visualizations={folder}: the drawings could replace {image.parent}/test_0000" in message
+    assert image.read_bytes() == before
+
+
 def rewritten(trained: Path, folder: Path, pattern: str, text: str, files: str = "*") -> list[str]:
     """Copy the toy set and replace a pattern in its annotations. Gives the overrides that score it."""
     shutil.copytree(trained / "datasets" / "toy", folder / "other")

@@ -31,6 +31,7 @@ from ssd_lightning.errors import ConfigurationError, DataError, listed
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.names import UniqueNames
+from ssd_lightning.inference.writers import identity
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
@@ -61,6 +62,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(config.postprocess)
     detector.use_postprocess(**{name: value for name, value in settings.items() if value != SAVED})
     data = open_data(config, detector)
+    if config.visualizations:
+        refuse_images_in(Path(config.visualizations), data.dataset(config.split))
     voc = VOCMeanAveragePrecision(len(detector.class_names))
     scores = score(detector, data.evaluation_loader(config.split), voc)
     per_class = {column: scores[key] for column, key in COLUMNS.items()}
@@ -220,6 +223,14 @@ def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision |
             for name in ("ap_11point", "ap_area")
         },
     }
+
+
+def refuse_images_in(folder: Path, dataset: DetectionDataset) -> None:
+    """Raise `DataError` if a folder has an image of a data set, which a drawing of its name would replace."""
+    present = {identity(path) for path in folder.iterdir()} - {None}
+    for path in map(Path, dataset.annotations.image_paths if present else ()):
+        if identity(path) in present:
+            raise DataError(f"visualizations={folder}: the drawings could replace {path}; choose another folder")
 
 
 def draw_comparisons(detector: Detector, dataset: DetectionDataset, folder: Path, *, count: int) -> None:

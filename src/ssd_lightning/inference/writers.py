@@ -112,17 +112,17 @@ def refuse_replacing(
             )
     if "images" in outputs:
         local = [source.address for source in sources if source.kind in ("image", "video")]
-        originals = {_identity(Path(address)) for address in local} - {None}
+        originals = {identity(Path(address)) for address in local} - {None}
         for source in sources:
             for is_video in (False, True):
                 name = drawn_name(names[source], is_video=is_video)
-                if _identity(folder / name) in originals:
+                if identity(folder / name) in originals:
                     raise DataError(
                         f"output={folder}: the annotated copy would replace the image {name}; choose another folder"
                     )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """Return the device and inode of a file or folder, which are equal for all links to it."""
     try:
         status = os.stat(path)
