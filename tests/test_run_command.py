@@ -47,6 +47,11 @@ def test_what_cannot_be_composed_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_types_are_checked_in_each_of_several_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, tmp_path, "predict", "source=x", "checkpoint=3,4", "--multirun")
+    assert message.startswith("error: checkpoint is 3; it must be text")
+
+
 def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     message = refused(capsys, tmp_path, "show", "what=priors", "hydra.run.dir=file/run")

@@ -71,7 +71,8 @@ def run_command(
         try:
             for missing in sorted(missing_keys(config)):
                 raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
-            if HydraConfig.get().mode != RunMode.MULTIRUN:  # each job of a sweep is checked in its own process
+            if config_name != "train" or HydraConfig.get().mode != RunMode.MULTIRUN:
+                # Each job of a sweep of trainings is checked in its own process.
                 check_references(config, line.overrides)
                 check_types(config, config_name)
             return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
