@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ssd_lightning.command_line import CONFIG_PATH_FLAGS, CommandLine, spell_out
+from ssd_lightning.command_line import CONFIG_PATH_FLAGS, CommandLine, spell_out, warn_without
 from ssd_lightning.errors import ConfigurationError
 
 
@@ -25,6 +25,14 @@ def line(text: str) -> CommandLine:
 )
 def test_what_is_neither_a_flag_nor_its_value_is_an_override(text: str, overrides: list[str]) -> None:
     assert line(text).overrides == overrides
+
+
+def test_a_setting_without_the_one_that_it_belongs_to_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["predict", "+overlap=.5", "save=[]"])
+    warn_without("tiles", "overlap", "whole_image")
+    assert caplog.messages == ["overlap= has no effect without tiles="]
 
 
 def test_a_folder_of_configurations_counts_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

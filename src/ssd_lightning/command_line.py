@@ -1,5 +1,6 @@
 """The command line: its flags and overrides, before Hydra reads it. This module does not import torch."""
 
+import logging
 import os
 import re
 import sys
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssd_lightning.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
 
 CONFIG_PATH_FLAGS = {"-cp", "--config-path"}
 CONFIG_NAME_FLAGS = {"-cn", "--config-name"}
@@ -30,6 +33,13 @@ def spell_out(arguments: Collection[str]) -> list[str]:
     """Replace abbreviations in arguments, and the `~` of the home folder, which shells keep after a `=`."""
     home, words = os.path.expanduser("~/"), (ABBREVIATIONS.get(argument, argument) for argument in arguments)
     return [re.sub(r"^([^=]+=[\"']?)~/", lambda found: found[1] + home, word) for word in words]
+
+
+def warn_without(needed: str, *names: str) -> None:
+    """Warn of settings on the command line that have no effect without another one."""
+    for name in names:
+        if name in CommandLine.current().names:
+            log.warning("%s= has no effect without %s=", name, needed)
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,11 @@ class CommandLine:
                 overrides.append(argument)
             previous = argument
         return overrides
+
+    @property
+    def names(self) -> list[str]:
+        """The settings and groups that the overrides change."""
+        return [override.lstrip("+~").partition("=")[0] for override in self.overrides]
 
     @property
     def is_plain(self) -> bool:

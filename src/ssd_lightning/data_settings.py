@@ -46,8 +46,7 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         return
     if not isinstance(kept, dict) or not _is_plain(kept):
         raise WeightsError(f"{checkpoint}: its settings of the data are not plain values: {kept!r:.200}")
-    words = [override.lstrip("+~").partition("=")[0] for override in CommandLine.current().overrides]
-    given = {word.removeprefix("data.") for word in words if word.startswith("data.")}
+    given = {name.removeprefix("data.") for name in CommandLine.current().names if name.startswith("data.")}
     if given & set(OF_VALIDATION):  # they replace each other
         given |= set(OF_VALIDATION)
     here = data_settings(config)

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_lightning.checks import require_choice
+from ssd_lightning.command_line import warn_without
 from ssd_lightning.data.annotation_checks import describe_problems
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -44,7 +45,9 @@ def convert(config: DictConfig) -> dict[str, int]:
     require_choice("to", config.to, tuple(FORMATS))
     require_choice("split", config.split, ("all", *STAGES))
     require_choice("images", config.images, ("copy", "link", "none"))
-    if config.tiles is not None:
+    if config.tiles is None:
+        warn_without("tiles", "overlap")
+    else:
         check_tiles(config.tiles, config.overlap)
         if config.images != "copy":
             raise ConfigurationError(

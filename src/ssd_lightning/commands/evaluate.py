@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.command_line import warn_without
 from ssd_lightning.data.dataset import DetectionDataset, require_objects
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
@@ -55,6 +56,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     require_choice("split", config.split, STAGES)
     require_number("num_visualizations", config.num_visualizations, 1, whole=True)
+    if config.visualizations is None:
+        warn_without("visualizations", "num_visualizations")
     make_folders(config)
     device = choose_device(config.device)
     keep_freed_memory(device)

@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.command_line import warn_without
 from ssd_lightning.commands import evaluate
 from ssd_lightning.commands.export_notes import labels_file, numbers, print_companions, print_detectnet, print_input
 from ssd_lightning.commands.export_verification import verify_file
@@ -137,7 +138,9 @@ def check_settings(config: DictConfig) -> None:
     for name, without in (("quantize", None), ("layout", None), ("backend", "onnx")):
         if config[name] != without and config.format != "onnx":
             raise ConfigurationError(f"{name}={config[name]} needs format=onnx, not format={config.format}")
-    if config.quantize is not None:
+    if config.quantize is None:
+        warn_without("quantize", "calibration_images")
+    else:
         require_choice("quantize", config.quantize, ("null", "int8"))
         require_number("calibration_images", config.calibration_images, 1, whole=True)
         if config.get("data") is None:
@@ -145,6 +148,8 @@ def check_settings(config: DictConfig) -> None:
                 "quantize=int8 calibrates on training images and measures its cost: say which, e.g. data=voc_folder "
                 "data.root=FOLDER"
             )
+    if config.get("data") is None:
+        warn_without("data", "split", "max_map_loss")
     if config.layout is not None:
         require_choice("layout", config.layout, ("null", "detectnet"))
         if labels_file(Path(config.output)).exists():

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ssd_lightning.checks import require_bool, require_choice, require_number
+from ssd_lightning.command_line import warn_without
 from ssd_lightning.data.tiles import check_tiles
 from ssd_lightning.devices import choose_device
 from ssd_lightning.errors import ConfigurationError, DataError, one_line
@@ -82,6 +83,8 @@ def check_settings(config: DictConfig) -> None:
         require_number("max_frames", config.max_frames, 1, whole=True)
     if config.tiles is not None:
         check_tiles(config.tiles, config.overlap)
+    else:
+        warn_without("tiles", "overlap", "whole_image")
     require_number("max_download_mb", config.max_download_mb, 0, above_low=True)
 
 

@@ -165,7 +165,7 @@ def read_network(config: DictConfig) -> SSD:
     """
     if config.checkpoint is not None:
         detector = Detector.load(config.checkpoint)
-        given = [text.lstrip("+~").partition("=")[0] for text in CommandLine.current().overrides]
+        given = CommandLine.current().names
         if "image_size" not in given:
             config.image_size = None  # a default
         use_image_size(config, detector)
