@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from helpers.commands import SMALL, refused, run_command
 from helpers.exported_networks import TINY_FILES, check_same, noise, tiny_detector
 from ssd_lightning.commands import export
+from ssd_lightning.commands.export_notes import print_detectnet
 from ssd_lightning.config import compose_config
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.data.toy import TOY_CLASSES, write_toy_dataset
@@ -169,6 +170,11 @@ def test_what_export_cannot_do(
     assert answer in refused(capsys, tmp_path, "export", *given, *overrides)
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     assert not list(tmp_path.glob("a*"))
+
+
+def test_a_class_is_one_line_of_the_labels(tmp_path: Path) -> None:
+    print_detectnet(tiny_detector(class_names=("a\nb", "c")), tmp_path / "a.onnx")
+    assert (tmp_path / "a.labels.txt").read_text().splitlines() == ["BACKGROUND", r"a\nb", "c"]
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

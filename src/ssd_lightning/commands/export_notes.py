@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ssd_lightning.data.resize import Letterbox
+from ssd_lightning.errors import one_line
 from ssd_lightning.inference.detector import Detector
 
 
@@ -33,7 +34,8 @@ def labels_file(output: Path) -> Path:
 def print_detectnet(checkpoint: Detector, output: Path) -> None:
     """Write the list of classes that detectNet reads, and print its command."""
     labels = labels_file(output)
-    labels.write_text("".join(f"{name}\n" for name in ("BACKGROUND", *checkpoint.class_names)), encoding="utf-8")
+    names = ("BACKGROUND", *map(one_line, checkpoint.class_names))  # a line feed would move all later classes
+    labels.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     print(
         f"{labels}: its classes. It takes one RGB image of {checkpoint.image_size[1]} x {checkpoint.image_size[0]} px, "
         "colours from -1 to 1, and leaves NMS to the program:\n"
