@@ -369,6 +369,7 @@ def test_what_train_cannot_do(
     assert answer in refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments)
 
 
+SCORED = ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY]
 NUMBERED = ["checkpoint=RUN", "data=yolo_folder", "data.root=.", "data.test_split=test"]
 
 
@@ -383,16 +384,22 @@ NUMBERED = ["checkpoint=RUN", "data=yolo_folder", "data.root=.", "data.test_spli
         (["checkpoint=RUN", "data=toy", "seed=abc"], "seed is 'abc'"),
         (["checkpoint=RUN", "data=voc_folder", "data.root=TOY", "data.val_fraction=10%"], "val_fraction is '10%'"),
         (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
-        (["checkpoint=nowhere", "data=toy", "visualizations=RUN/run.json"], "/run/run.json: File exists"),
-        (["checkpoint=nowhere", "data=toy", "record=RUN"], "/run: Is a directory"),
-        (["checkpoint=nowhere", "data=toy", "output=RUN/run.json/a.json"], "/run/run.json/a.json: File exists"),
-        (["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY, "output=/dev/full"], "output=/dev/full: No space left"),
+        ([*SCORED, "visualizations=RUN/run.json"], "/run/run.json: File exists"),
+        ([*SCORED, "record=RUN"], "/run: Is a directory"),
+        ([*SCORED, "output=RUN/run.json/a.json"], "/run/run.json/a.json: File exists"),
+        ([*SCORED, "output=/dev/full"], "output=/dev/full: No space left"),
         (["checkpoint=RUN", "data=toy", "num_visualizations=0"], "num_visualizations is 0"),
+        (["checkpoint=nowhere", "data=toy", "output=new/a.json", "visualizations=drawn"], "nowhere"),
         ([*NUMBERED, "data.class_names=[ring,disk]"], "numbers them otherwise"),
     ],
 )
 def test_what_evaluate_cannot_do(
-    trained: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], answer: str, tmp_path: Path
+    trained: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    answer: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     places = {"RUN": str(trained / "run"), "TOY": str(trained / "datasets/toy")}
     for name, place in places.items():
@@ -401,7 +408,10 @@ def test_what_evaluate_cannot_do(
         (tmp_path / folder).mkdir(parents=True)
     draw_grey(tmp_path / "images/test/a.jpg")
     (tmp_path / "labels/test/a.txt").write_text("0 .5 .5 .2 .2\n")
+    if "output=/dev/full" not in arguments:
+        monkeypatch.setattr(evaluate, "score", None)  # found before the work
     assert answer in refused(capsys, tmp_path, "evaluate", *arguments)
+    assert {path.name for path in tmp_path.iterdir()} <= {"images", "labels", "datasets"}
 
 
 def test_drawings_replace_no_image(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,13 +58,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     require_number("num_visualizations", config.num_visualizations, 1, whole=True)
     if config.visualizations is None:
         warn_without("visualizations", "num_visualizations")
-    make_folders(config)
     device = choose_device(config.device)
     keep_freed_memory(device)
     detector = Detector.load(config.checkpoint, device, backend=config.backend)
     settings: Any = OmegaConf.to_container(config.postprocess)
     detector.use_postprocess(**{name: value for name, value in settings.items() if value != SAVED})
     data = open_data(config, detector)
+    make_folders(config)
     if config.visualizations:
         refuse_images_in(Path(config.visualizations), data.dataset(config.split))
     voc = VOCMeanAveragePrecision(len(detector.class_names))
