@@ -23,7 +23,7 @@ from ssd_lightning.overrides import let_epochs_replace_budget, refuse_sweep
         ("train", "backbone=größe", "there is no backbone=größe.*vgg16"),
         ("train", "experiment=toy_tinny", "did you mean 'toy_tiny'"),
         ("train", "logger=[csv,wand]", "did you mean 'wandb'"),
-        ("train", "logger=null", "must be a string or a list"),
+        ("train", "logger=null", "there is no logger=null. There is .*csv"),
         ("train", "~loger", "did you mean 'logger'"),
         ("train", "backbone", "'backbone' is not key=value"),
         ("predict", "classes=[a", r"'\[' is not closed"),

@@ -165,6 +165,9 @@ def _explain_refusal(
     chosen = [override for override in parsed if override.key_or_group in groups and not override.is_delete()]
     for override in chosen:
         _check_choice(override, groups)
+        if not override.is_sweep_override() and override.value() is None:
+            name = override.key_or_group
+            raise ConfigurationError(f"there is no {name}=null. There is {', '.join(groups[name])}") from error
     known: set[str] = set()
     with contextlib.suppress(*REFUSALS):
         known |= set(_keys(compose(_for_composing(chosen, groups))))
