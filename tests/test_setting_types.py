@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.overrides import missing_keys
 from ssd_lightning.setting_types import check_types
 
 
@@ -108,6 +109,13 @@ def test_what_may_be_one_value_or_a_list_stays() -> None:
     overrides = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
     check_types(compose_config("train", overrides), "train")
     check_types(compose_config("train", ["experiment=bccd_paper", "data.root=x", "logger=[csv,wandb]"]), "train")
+
+
+@pytest.mark.parametrize("key", ["7", "true", "1.5", "a.b"])
+def test_names_of_classes_that_are_numbers_or_have_dots_are_keys_too(key: str) -> None:
+    config = compose_config("train", ["data=toy", f"data.merge_classes={{{key}:[disk,ring]}}"])
+    assert list(missing_keys(config)) == []
+    check_types(config, "train")
 
 
 def test_what_cannot_be_found_is_left_to_those_who_make_it() -> None:

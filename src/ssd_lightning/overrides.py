@@ -191,11 +191,7 @@ def _unknown(name: str, known: Collection[str], groups: Mapping[str, Sequence[st
 
 def missing_keys(config: DictConfig) -> Iterator[str]:
     """List the dotted keys whose value is `???`. Interpolations that refer to one are not counted again."""
-    for name in _keys(config):
-        node, _, key = name.rpartition(".")
-        parent = OmegaConf.select(config, node) if node else config
-        if OmegaConf.is_missing(parent, key):
-            yield name
+    return (name for name, parent, key in _nodes(config) if OmegaConf.is_missing(parent, key))
 
 
 def _choices(override: Override) -> list[str]:
@@ -223,12 +219,19 @@ def _for_composing(parsed: Iterable[Override], groups: Mapping[str, Sequence[str
     return kept
 
 
-def _keys(config: Any, prefix: str = "") -> Iterator[str]:
-    """List the dotted keys of a configuration, inner nodes included, without resolving interpolations."""
+def _keys(config: Any) -> Iterator[str]:
+    return (name for name, _, _ in _nodes(config))
+
+
+def _nodes(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """List dotted name, parent and key of each node, inner nodes included, without resolving interpolations.
+
+    A key may be a number, or contain dots: `data.rename_classes` has the names of classes as keys.
+    """
     for key in config:
         name = f"{prefix}{key}"
-        yield name
+        yield name, config, key
         if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
             continue
         if isinstance(config[key], DictConfig):
-            yield from _keys(config[key], f"{name}.")
+            yield from _nodes(config[key], f"{name}.")

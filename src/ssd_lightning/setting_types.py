@@ -40,7 +40,7 @@ NAMES_MAY_BE_EMPTY = "logger."
 TEXTS = str | list[str] | None
 OF_NO_CONSTRUCTOR: dict[str, Any] = {
     "name": str | float,
-    "compile": str | None,
+    "compile": str | bool | None,
     "resume": str | None,
     "init_from": str | None,
     "budget": str | float | None,
@@ -196,7 +196,7 @@ def _defaults(config_name: str) -> dict[str, Any]:
 def _targets(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
     if "_target_" in config:
         yield prefix, config
-    for key in map(str, config):
+    for key in config:
         if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
             child = config[key]
             if isinstance(child, DictConfig):
