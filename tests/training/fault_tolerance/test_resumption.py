@@ -200,13 +200,25 @@ def test_a_run_that_was_ended_in_mid_epoch_goes_on_there(tmp_path: Path, whole: 
     assert_same(ended, uncut)
 
 
-def test_a_run_that_was_ended_in_mid_epoch_counts_the_steps_of_its_log_on(tmp_path: Path) -> None:
-    log = {"logger": GrowingCSVLogger(save_dir=tmp_path, name="", version=""), "log_every_n_steps": 1}
-    fit(tmp_path / "run", callbacks=(Stop(3),), **log)
-    fit(tmp_path / "run", resume=tmp_path / "run" / LAST, callbacks=(BatchCounters(), NewSettings()), **log)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+def test_a_run_that_was_ended_in_mid_epoch_keeps_its_log_and_counts_its_steps_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    log = {"logger": GrowingCSVLogger(save_dir=run, name="", version=""), "log_every_n_steps": 1}
+    fit(run, callbacks=(Stop(3),), **log)
+    begin_directory(run, run / LAST)
+    fit(run, resume=run / LAST, callbacks=(BatchCounters(), NewSettings()), **log)
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert [row["step"] for row in rows if row["train/loss_cls"]] == [str(step) for step in range(15)]
     assert [row["step"] for row in rows if row["val/map"]] == ["2", "4", "9", "14"]
+
+
+def test_a_validation_that_will_be_repeated_is_taken_out_of_the_log(tmp_path: Path) -> None:
+    run, log = tmp_path / "run", GrowingCSVLogger(save_dir=tmp_path / "run", name="", version="")
+    with pytest.raises(PowerCut):
+        fit(run, cut=("on_validation_end", 2), every_n_steps=1, logger=log)
+    log.save()
+    begin_directory(run, run / LAST)
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows if row["val/map"]] == ["4"]
 
 
 def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:

@@ -195,7 +195,9 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
     position = state.get("DetectionDataModule", {})
     log.info("resuming from %s: epoch %s, step %s", checkpoint, position.get("epoch", 0), state.get("global_step"))
     if checkpoint.resolve().parent == kept.resolve():
-        keep_rows(metrics, steps=state["global_step"], with_last_validation=not position.get("samples_seen"))
+        batches = state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+        was_validating = batches["ready"] > batches["completed"]  # the validation is repeated
+        keep_rows(metrics, steps=state["global_step"], with_last_validation=not was_validating)
         return
     best, evaluation = checkpoint.with_name("best.ckpt"), checkpoint.parent.parent / EVALUATIONS / "val.npz"
     for source, folder in ((best, kept), (evaluation, evaluations)):
