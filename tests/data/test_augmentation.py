@@ -214,7 +214,7 @@ def test_the_seed_decides_whatever_came_before_and_inputs_are_left_alone():
         *({flag: "off"} for flag in ("photometric", "expand", "crop", "flip", "vertical_flip", "allow_empty_crop")),
         {"flip": 2},
         {"brightness_delta": -1},
-        *({"contrast": ends} for ends in ((1.5, 0.5), None, (0.5, "x"), (None, 1))),
+        *({"contrast": ends} for ends in ((1.5, 0.5), None, (0.5, "x"), (None, 1), (0.5, float("inf")))),
         {"saturation": (-0.5, 1.5)},
         {"hue_delta": 200},
         {"max_expand_ratio": 0.5},

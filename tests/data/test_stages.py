@@ -110,6 +110,14 @@ def test_a_test_part_and_folds_are_held_out_of_training(caplog: pytest.LogCaptur
     assert chosen_of("train val", given)["val"] is None
 
 
+@pytest.mark.parametrize("wrong", [{"val_fraction": 7}, {"test_fraction": -1}, {"fold": 5, "num_folds": 5}])
+def test_wrong_shares_are_refused_where_the_files_have_all_splits_too(wrong: dict[str, Any]) -> None:
+    given = stages("root", test="auto")
+    given["train"] |= wrong
+    with pytest.raises(ConfigurationError, match=f"data.{next(iter(wrong))} is {next(iter(wrong.values()))}; it must"):
+        chosen_of(FOUND, given)
+
+
 def test_sets_find_their_own_validation_and_test_splits() -> None:
     given = stages("root", train="auto", test="auto")
     given["train"]["sets"] = [{"root": "one"}, {"root": "two", "format": "auto"}]

@@ -84,6 +84,10 @@ def test_grids_that_do_not_fit_are_shown_as_a_table(levels: list, grids: list, m
         (lambda: make_priors([ANY], 100), "has no grid_size"),
         (lambda: make_priors(SSD300_VOC, 300, clip="centre"), "clip is 'centre'; it can be false, true or size"),
         (lambda: published_levels("ssd300"), "'ssd300'.*ssd300_voc"),
+        (lambda: published_levels("ssd300_voc", -1), "are above 0, got -"),
+        (lambda: PriorLevel(None, None, 10, 20, (2, 0)), "are above 0, got 0 in "),
+        (lambda: PriorLevel(None, None, 10, math.inf, ()), "are above 0, got inf in "),
+        (lambda: published_levels("ssd300_voc", (1, 2, 3)), r"one number or \(height, width\), got \(1, 2, 3\)"),
     ],
 )
 def test_settings_that_cannot_work(make: Callable[[], object], message: str) -> None:

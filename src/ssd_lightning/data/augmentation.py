@@ -1,5 +1,6 @@
 """The augmentation of the SSD paper (sections 2.2 and 3.6) in the order of the Caffe code."""
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, get_args
@@ -114,4 +115,4 @@ class SSDAugmentation(Compose):
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, Sequence) and all(isinstance(value, Real) for value in values)
+    return isinstance(values, Sequence) and all(isinstance(value, Real) and math.isfinite(value) for value in values)

@@ -55,17 +55,18 @@ def plan_stages(
         The arguments of `train`, `val` and `test`; None for a stage without images.
 
     Raises:
-        ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET`.
+        ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET`, or a share is invalid.
     """
     if "splits" not in train or (val is not None and "part" in val):
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
         return {"train": train, "val": None if is_empty else val, "test": test}
     train = _with_sets("train", train)
+    shares = _shares(train)
+    HeldOut(**shares)  # reports wrong shares, also those that the splits of the files replace
     splits = _named(train["splits"], TRAINING_NAMES, sources)
     if not splits:  # the reader reports the splits that there are
         splits = [{**split, "split": TRAINING_NAMES[0]} for split in train["splits"]]
     own_test = _own_splits("test", test, train=splits, others=(), sources=sources)
-    shares = _shares(train)
     own_val = [] if "fold" in shares else _own_splits("val", val, train=splits, others=own_test, sources=sources)
     for key, own in (("val_fraction", own_val), ("test_fraction", own_test)):
         if own and key in shares:

@@ -32,6 +32,9 @@ class PriorLevel:
         max_size: the side of the large square is sqrt(min_size * max_size). None omits the large square.
         aspect_ratios: each ratio r > 1 adds a wide box r : 1 and a tall box 1 : r with the area of the small square.
         both_sizes: each ratio also adds two boxes with the area of the large square, after all other boxes.
+
+    Raises:
+        ConfigurationError: a size, step or ratio is not a positive number.
     """
 
     grid_size: Size | None
@@ -40,6 +43,12 @@ class PriorLevel:
     max_size: float | None
     aspect_ratios: Sequence[float]
     both_sizes: bool = False
+
+    def __post_init__(self) -> None:
+        optional = (value for value in (self.step, self.max_size) if value is not None)
+        for value in (self.min_size, *optional, *self.aspect_ratios):
+            if not (0 < value < math.inf):
+                raise ConfigurationError(f"sizes, steps and aspect ratios of priors are above 0, got {value} in {self}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -78,9 +87,15 @@ class PriorLevel:
 
 
 def as_height_width(size: Size) -> tuple[int, int]:
-    """Convert a size, one number (a square) or (height, width), to (height, width)."""
+    """Convert a size, one number (a square) or (height, width), to (height, width).
+
+    Raises:
+        ConfigurationError: it has another length.
+    """
     if isinstance(size, int):
         return size, size
+    if len(size) != 2:
+        raise ConfigurationError(f"a size is one number or (height, width), got {size}")
     height, width = size
     return int(height), int(width)
 
