@@ -218,9 +218,12 @@ def test_a_rule_for_a_class_that_no_split_has_is_an_error(tmp_path: Path) -> Non
         return instantiate(config.data.module, _convert_="all").dataset("train").class_names
 
     assert class_names("data.exclude_classes=[cat]") == ("bus", "car")  # validation has it
-    assert class_names("data.exclude_classes=[caat]", "data.class_names=[bus,car]") == ("bus", "car")
-    with pytest.raises(ConfigurationError, match="'caat', which is of none of the 3 classes; the nearest is 'cat'"):
-        class_names("data.exclude_classes=[caat]")
+    for stated in ([], ["data.class_names=[bus,car]"]):
+        with pytest.raises(ConfigurationError, match="'caat', which is of none of the 3 classes; the nearest is 'cat'"):
+            class_names("data.exclude_classes=[caat]", *stated)
+    with pytest.raises(ConfigurationError, match=r"data\.class_names has 'car', which .* takes away; .*names=null"):
+        class_names("data.rename_classes={car: van}", "data.class_names=[bus,car]")
+    assert class_names("data.rename_classes={car: van}", "data.class_names=[van,bus]") == ("van", "bus")
 
 
 def test_sets_of_several_formats_are_one_with_classes_joined_by_name(tmp_path: Path) -> None:

@@ -82,8 +82,7 @@ def open_stages(config: DictConfig, opener: DatasetOpener) -> dict[str, Detectio
     class_names = config.data.class_names
     stated: Any = {stage: OmegaConf.to_container(config.data.module[stage], resolve=True) for stage in STAGES}
     chosen = plan_stages(opener.files, **stated)
-    if class_names is None:
-        opener.check_class_rules(chosen.values())
+    opener.check_class_rules(chosen.values(), class_names)
     datasets: dict[str, DetectionDataset] = {}
     missing: list[str] = []
     for stage in STAGES if config.split == "all" else (config.split,):

@@ -103,6 +103,7 @@ class DetectionData:
         self.opener = dataset
         self.stages = Stages(dataset, {"train": train, "val": val, "test": test})
         self._class_names = None if class_names is None else tuple(class_names)
+        self._is_for_detector = False
         self._resize = Resize(image_size=image_size, resize=resize)
         self._augmentation = augmentation
         self._multiscale = None
@@ -162,6 +163,7 @@ class DetectionData:
                 f"it knows {', '.join(class_names)}"
             )
         self._class_names = tuple(class_names)
+        self._is_for_detector = True
 
     @property
     def resize(self) -> ResizeMode:
@@ -186,9 +188,9 @@ class DetectionData:
         if stage in self._datasets:
             return self._datasets[stage]
         arguments, is_training = self.stages.arguments(stage), stage == "train"
-        if is_training and self._class_names is None:
+        if is_training and not self._is_for_detector:
             used = [self.stages.arguments(one) for one in STAGES if self.stages.has(one)]
-            self.opener.check_class_rules(used)
+            self.opener.check_class_rules(used, self._class_names)
         dataset = self.opener(
             **arguments,
             class_names=self._class_names if is_training else self.class_names,

@@ -148,15 +148,19 @@ class DatasetOpener:
             self._found[key] = join(found, roots, names)
         return self._found[key]
 
-    def check_class_rules(self, stages: Iterable[Mapping[str, Any] | None]) -> None:
+    def check_class_rules(
+        self, stages: Iterable[Mapping[str, Any] | None], class_names: Sequence[str] | None = None
+    ) -> None:
         """Check that each class with a rule is in the splits of a stage, of which later ones are read only if needed.
 
-        Raises `ConfigurationError` if there is no such class.
+        Raises `ConfigurationError` if there is no such class, or if a rule takes away a class of `class_names`.
         """
+        if not self.classes.unknown(()):
+            return
         names: list[str] = []
         for splits in [arguments["splits"] for arguments in stages if arguments and "splits" in arguments]:
-            if not self.classes.unknown(names):
-                return
+            if names and not self.classes.unknown(names):
+                break
             try:
                 found = self.read(splits)
             except DataError:
@@ -166,6 +170,12 @@ class DatasetOpener:
                 return
         if unknown := self.classes.unknown(names):
             raise ConfigurationError(unknown[0])
+        used = set(map(self.classes, names))
+        if gone := [name for name in class_names or () if name in names and name not in used]:
+            raise ConfigurationError(
+                f"data.class_names has '{gone[0]}', which data.exclude_classes, merge_classes or rename_classes takes "
+                "away; give the names after these rules, or data.class_names=null for those of the files"
+            )
 
     def _read_split(self, annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
         # The cache belongs to what the folder is taken for, since another file may change that.

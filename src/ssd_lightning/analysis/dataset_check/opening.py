@@ -41,8 +41,7 @@ def open_splits(
     check = DatasetCheck(on_error=opener.on_error, resize=data.resize)
     splits = [split for split in STAGES if data.stages.has(split)]
     log.info("reading the annotations of %s", ", ".join(splits))
-    if class_names is None:
-        opener.check_class_rules(map(data.stages.arguments, splits))
+    opener.check_class_rules(map(data.stages.arguments, splits), class_names)
     for split in splits:
         arguments = data.stages.arguments(split)
         places = arguments.get("splits", ())
