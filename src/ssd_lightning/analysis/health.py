@@ -109,14 +109,13 @@ def background_issues(*, images: int, without_objects: int, min_negatives: int |
     return [Issue("warning", "background", "train", sentence)]
 
 
-def few_images_issues(*, images: int, has_recipe: bool) -> list[Issue]:
-    """Warn if a training split is too small for the default settings, the paper's, which a recipe replaces."""
-    if has_recipe or images >= FEW_IMAGES:
+def few_images_issues(*, images: int, recipe: str | None) -> list[Issue]:
+    """Warn if a training split is too small for the recipe: one for VOC or COCO, or None, the paper's settings."""
+    is_for_many = recipe is None or "_voc0712" in recipe or "_coco" in recipe
+    if not is_for_many or images >= FEW_IMAGES:
         return []
-    sentence = (
-        f"there are {images} training images; the default settings are the paper's, made for 16551, and learn little "
-        "from so few"
-    )
+    whose = "the default settings, the paper's, are" if recipe is None else f"the settings of {recipe} are"
+    sentence = f"there are {images} training images; {whose} made for 16551 or more, and learn little from so few"
     return [Issue("warning", "few_images", "train", sentence)]
 
 

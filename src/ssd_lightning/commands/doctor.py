@@ -36,7 +36,7 @@ from ssd_lightning.visualization.health_tables import print_report
 OWN_SETTINGS = ("decode", "images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
 """Settings of the check only; all others are those of the run."""
 NO_RECIPE = "ssd"
-"""`name` of a run without `experiment=`."""
+"""`name` of a run without `experiment=`. Recipes have their own."""
 
 
 def doctor(config: DictConfig) -> dict[str, Any]:
@@ -107,7 +107,8 @@ def check_dataset(config: DictConfig, directory: Path) -> dict[str, Any]:
             without_objects=train["images_without_objects"],
             min_negatives=OmegaConf.select(config, "loss.class_loss.min_negatives"),
         )
-        check.issues += few_images_issues(images=train["images"], has_recipe=config.name != NO_RECIPE)
+        recipe = None if config.name == NO_RECIPE else str(config.name)
+        check.issues += few_images_issues(images=train["images"], recipe=recipe)
     if net is not None and check.datasets["train"].annotations.counts.any():
         if config.priors.fit:  # the priors that a run with this setting fits
             choice = fit_priors(net, check.datasets["train"], check.resize)
