@@ -40,7 +40,7 @@ from ssd_lightning.training.record import (
     write_result,
     write_surroundings,
 )
-from ssd_lightning.training.trainer_settings import warn_of_unvalidated_epochs
+from ssd_lightning.training.trainer_settings import warn_of_overfitting, warn_of_unvalidated_epochs
 from ssd_lightning.visualization.tables import counted, print_scores
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,9 @@ class Run:
             )
         if data.stages.has("val"):
             warn_of_unvalidated_epochs(trainer)
+        warn_of_overfitting(self.config.trainer.overfit_batches, self.config.data)
         samples = data.train_sampler().samples
-        if samples > images:
+        if samples > images and not self.config.trainer.overfit_batches:
             log.info("%d samples in each epoch, since images of rare classes are repeated (data.repeat_rare)", samples)
         is_held_out = data.stages.has("val") and data.stages.arguments("val").get("part") == "val"
         validation = described_validation(len(datasets["val"]) if "val" in datasets else 0, is_held_out=is_held_out)

@@ -48,6 +48,17 @@ def warn_of_unvalidated_epochs(trainer: pl.Trainer) -> None:
         )
 
 
+def warn_of_overfitting(overfit_batches: float, data: Mapping[str, Any]) -> None:
+    """Warn if `trainer.overfit_batches` is set, and with it settings of the data that Lightning's own order ignores."""
+    ignored = {"repeat_rare": False, "multiscale": None}
+    given = [f"data.{name}={data[name]}".lower() for name, off in ignored.items() if data.get(name, off) != off]
+    if overfit_batches and given:
+        log.warning(
+            "trainer.overfit_batches=%s trains on the first images in their order, so %s has no effect",
+            *(overfit_batches, " and ".join(given)),
+        )
+
+
 @contextmanager
 def refuse_settings() -> Iterator[None]:
     """Turn Lightning's refusals of settings that do not suit the number of batches into errors of the user.
