@@ -115,6 +115,7 @@ def fit(
     plugins: tuple[Any, ...] = (),
     model: SSDModule | None = None,
     max_bad_batches: int = 10,
+    averages: bool = True,
     **settings: Any,
 ) -> pl.Trainer:
     """Train in `run`, the images beside it, until the end or the cut."""
@@ -127,7 +128,7 @@ def fit(
     watchers = [
         FiniteSteps(max_bad_batches=max_bad_batches),
         RNGState(),
-        MovingAverage(decay=0.7),
+        *([MovingAverage(decay=0.7)] if averages else []),
         *callbacks,
         *([At(*cut)] if cut else []),
         BestCheckpoint(dirpath=str(kept)),

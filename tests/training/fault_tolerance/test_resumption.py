@@ -240,6 +240,21 @@ def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path,
     assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == 0.01
 
 
+def test_without_the_moving_average_the_trained_weights_go_on(tmp_path: Path, whole: Path) -> None:
+    """The optimiser's state is theirs. Lightning would go on with the average."""
+    begun: dict[str, torch.Tensor] = {}
+
+    class Begin(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            begun.update({name: tensor.clone() for name, tensor in pl_module.state_dict().items()})
+
+    given = {"resume": whole / LAST, "max_epochs": 4, "callbacks": (NewSettings(), Begin()), "averages": False}
+    trainer = fit(tmp_path / "run", **given)  # type: ignore[arg-type]
+    saved = torch.load(whole / LAST, weights_only=True)
+    assert_same(begun, saved["current_model_state"])
+    assert trainer.global_step == 20
+
+
 @pytest.mark.parametrize(
     ("optimizer", "freeze", "sentence"),
     [
@@ -290,6 +305,10 @@ def test_another_network_is_refused(whole: Path) -> None:
     check_fits(whole / LAST, ("cat", "dog"), small_net())
     with pytest.raises(WeightsError, match=r"resume=.*last.ckpt has a different network than this command bu.*shape"):
         check_fits(whole / LAST, ("cat", "dog"), small_net(num_classes=3))
+    larger, clipped = small_net(image_size=64), small_net(clip_priors=True)
+    for net, named in ((larger, "image_size, levels differ"), (clipped, "clip_priors differ")):
+        with pytest.raises(WeightsError, match=rf"different network than this command builds: {named}; init_from="):
+            check_fits(whole / LAST, ("cat", "dog"), net)
 
 
 def test_a_file_with_weights_alone_is_refused(tmp_path: Path, whole: Path) -> None:
@@ -318,9 +337,11 @@ def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole:
     begin_directory(run, run / LAST)  # 15 steps are done
     assert before - files_in(run) == {"result.json", "evaluations/test.npz"}
     assert (run / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
-    other.mkdir()
+    (other / "checkpoints").mkdir(parents=True)
+    (other / "checkpoints" / "previous.ckpt").write_text("of another run")
     begin_directory(other, run / LAST)
-    assert files_in(other) == {"checkpoints/best.ckpt", "evaluations/val.npz"}
+    assert files_in(other) == {"checkpoints/best.ckpt", "evaluations/val.npz", "metrics.csv"}
+    assert (other / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
     begin_directory(run, None)
     assert files_in(run) == set()
 

@@ -4,6 +4,8 @@ import logging
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssd_lightning.errors import ConfigurationError
@@ -16,7 +18,7 @@ which match the optimiser's saved state."""
 
 
 class NewSettings(pl.Callback):
-    """Applies the settings of this command to the optimiser and schedule that Lightning restores.
+    """Applies the settings of this command to what Lightning restores: optimiser, schedule, and a moving average.
 
     Lightning restores the saved settings together with the optimiser's state. The new settings apply from the next
     step, as if the schedule had used them from the start.
@@ -28,8 +30,15 @@ class NewSettings(pl.Callback):
         self._base_rates: list[Any] = []
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        """Keep the saved state of the optimiser."""
+        """Keep the optimiser's saved state. A run without a moving average goes on with the weights of that state."""
         self._saved = checkpoint.get("optimizer_states", [])
+        trained, callbacks = checkpoint.get("current_model_state"), trainer.callbacks  # type: ignore[attr-defined]
+        averages = any(isinstance(callback, WeightAveraging) for callback in callbacks)
+        if trained is not None and not averages and trainer.state.fn == TrainerFn.FITTING:
+            log.warning(
+                "the checkpoint's moving average of the weights is dropped: callbacks=[default,ema] continues it"
+            )
+            pl_module.load_state_dict(trained)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the new settings before the saved ones are restored.

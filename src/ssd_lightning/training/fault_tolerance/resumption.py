@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from ssd_lightning.digest import differences
 from ssd_lightning.errors import ConfigurationError, WeightsError, listed
 from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights, no_checkpoint
+from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.run_files import DASHBOARD, EVALUATIONS, RESULT, written_whole
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 MOST_DIFFERENCES = 5
 RESUMABLE = (LAST, PREVIOUS, "best.ckpt")
 """The newest first."""
+NO_WEIGHTS = ("image_size", "levels", "clip_priors", "normalization")
+"""Settings of the network that the shapes of its weights do not show."""
 
 
 def find_resumable(path: Path, *, required: bool = False) -> Path | None:
@@ -68,7 +71,8 @@ def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None
     """Refuse to continue a run on data with different classes, or with a different network.
 
     Raises:
-        WeightsError: the classes, or names or shapes of the weights differ, or the file is not a training checkpoint.
+        WeightsError: the classes, the names or shapes of the weights, the input size, the priors or the normalisation
+            differ, or the file is not a training checkpoint.
     """
     state = read_checkpoint(checkpoint, mapped=True)
     if "loops" not in state:
@@ -85,6 +89,12 @@ def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None
         fitting_weights(net, state.get("state_dict", {}), checkpoint)
     except WeightsError as error:
         raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
+    there, here = state.get("detector", {}).get("network", {}), to_config(net)
+    if differs := [key for key in NO_WEIGHTS if key in there and from_config(there[key]) != from_config(here[key])]:
+        raise WeightsError(
+            f"resume={checkpoint} has a different network than this command builds: {', '.join(differs)} differ; "
+            "init_from= starts a new run from its weights"
+        )
 
 
 def check_work_is_left(
@@ -174,36 +184,37 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
     """Log where a run resumes, and remove the results of an earlier run that are newer than the checkpoint.
 
     Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
-    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it, and its
-    evaluation.
+    resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it, the
+    evaluation of that checkpoint, and the log so far.
 
     Args:
         run_dir: directory of this run.
         checkpoint: checkpoint to resume from. None starts from scratch.
     """
     metrics, kept, evaluations = run_dir / "metrics.csv", run_dir / "checkpoints", run_dir / EVALUATIONS
+    earlier = None if checkpoint is None else checkpoint.parent.parent
+    is_same = earlier is not None and earlier.resolve() == run_dir.resolve()
     stale = [run_dir / RESULT, evaluations / "test.npz"]
-    if checkpoint is None:
+    if not is_same:
         dashboard = run_dir / DASHBOARD
         stale += [metrics, evaluations / "val.npz", *kept.glob("*.ckpt")]
         stale += [*dashboard.rglob("*.jpg"), *dashboard.rglob("*.png")]
     for path in stale:
         path.unlink(missing_ok=True)
-    if checkpoint is None:
+    if checkpoint is None or earlier is None:
         return
     state = read_checkpoint(checkpoint, mapped=True)
     position = state.get("DetectionDataModule", {})
     log.info("resuming from %s: epoch %s, step %s", checkpoint, position.get("epoch", 0), state.get("global_step"))
-    if checkpoint.resolve().parent == kept.resolve():
-        batches = state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
-        was_validating = batches["ready"] > batches["completed"]  # the validation is repeated
-        keep_rows(metrics, steps=state["global_step"], with_last_validation=not was_validating)
-        return
-    best, evaluation = checkpoint.with_name("best.ckpt"), checkpoint.parent.parent / EVALUATIONS / "val.npz"
-    for source, folder in ((best, kept), (evaluation, evaluations)):
-        if source.is_file():
-            folder.mkdir(exist_ok=True)
-            shutil.copyfile(source, folder / source.name)
+    if not is_same:
+        best, evaluation = checkpoint.with_name("best.ckpt"), earlier / EVALUATIONS / "val.npz"
+        for source, folder in ((best, kept), (evaluation, evaluations), (earlier / metrics.name, run_dir)):
+            if source.is_file():
+                folder.mkdir(exist_ok=True)
+                shutil.copyfile(source, folder / source.name)
+    batches = state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+    was_validating = batches["ready"] > batches["completed"]  # the validation is repeated
+    keep_rows(metrics, steps=state["global_step"], with_last_validation=not was_validating)
 
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
