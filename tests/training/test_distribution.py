@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
+from omegaconf import OmegaConf
 from pytorch_lightning.accelerators import CUDAAccelerator
 
 from helpers.distributed_steps import IMAGES, NORMALIZERS, gradients, run_rank, scores
@@ -136,6 +137,13 @@ def test_processes_have_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
         check_devices("auto", 2)
     with pytest.raises(ConfigurationError, match="2 processor cores"):
         check_devices("cpu", 3)
+    for wrong, said in (
+        (0, "is 0; it must"),
+        (-1, "is -1; it must"),
+        (OmegaConf.create([0]), r"=\[0\]: a list has GPUs"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            check_devices("cpu", wrong)
     for name, value in TORCHRUN.items():  # what a launcher has started is not refused
         monkeypatch.setenv(name, value)
     assert check_devices("cpu", 3) == check_devices("auto", 3) == 3
@@ -143,7 +151,15 @@ def test_processes_have_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("devices", "answer"),
-    [(3, "has 2 cuda devices"), ([0, 2], "no cuda device 2"), ("0,5", "no cuda device 5"), ("x", "neither a number")],
+    [
+        (3, "has 2 cuda devices"),
+        ([0, 2], "no cuda device 2"),
+        ("0,5", "no cuda device 5"),
+        ("x", "neither a number"),
+        ([], "has no device"),
+        (0, "trainer.devices is 0; it must be a whole number of at least 1"),
+        ("-2", "is -2; it"),
+    ],
 )
 def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: object, answer: str) -> None:
     monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
@@ -151,6 +167,7 @@ def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch, devices: o
     with pytest.raises(ConfigurationError, match=answer):
         check_devices("gpu", devices)
     assert check_devices("gpu", 2) == check_devices("gpu", "auto") == check_devices("gpu", [0, 1]) == 2
+    assert check_devices("gpu", OmegaConf.create([1])) == 1
 
 
 def test_a_device_that_is_not_there() -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,9 +182,11 @@ def check_devices(accelerator: str, devices: Any) -> int:
     if kind == "cpu":
         return _check_processes(accelerator, devices)
     available = AcceleratorRegistry[kind]["accelerator"].auto_device_count()
-    if isinstance(devices, (list, tuple)) or "," in str(devices):
+    if _is_list(devices) or "," in str(devices):
         indices = devices.split(",") if isinstance(devices, str) else devices
         wanted = [int(index) for index in indices if index != ""]
+        if not wanted:
+            raise ConfigurationError(f"trainer.devices={devices} has no device; trainer.accelerator=cpu uses none")
         too_large = [index for index in wanted if index >= available]
         if too_large:
             raise ConfigurationError(
@@ -199,7 +201,7 @@ def check_devices(accelerator: str, devices: Any) -> int:
             f"trainer.devices={devices}: this machine has {counted(available, f'{kind} device')}; set trainer.devices="
             f"{available} or trainer.accelerator=cpu{hint if 'SLURM_NTASKS' in os.environ else ''}"
         )
-    return int(devices)
+    return _as_number(devices)
 
 
 def _check_processes(accelerator: str, devices: Any) -> int:
@@ -217,13 +219,21 @@ def _check_processes(accelerator: str, devices: Any) -> int:
     return wanted
 
 
+def _is_list(devices: Any) -> bool:
+    return isinstance(devices, Sequence) and not isinstance(devices, str)
+
+
 def _as_number(devices: Any) -> int:
+    if _is_list(devices):
+        raise ConfigurationError(f"trainer.devices={devices}: a list has GPUs; on the CPU give a number of processes")
     try:
-        return int(devices)
+        number = int(devices)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(
             f"trainer.devices={devices} is neither a number, a list of indices nor auto"
         ) from error
+    require_number("trainer.devices", number, 1, whole=True)
+    return number
 
 
 def _resolve(accelerator: str) -> str:

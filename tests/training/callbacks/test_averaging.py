@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from helpers.small_training import Linear, quiet_trainer
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.callbacks.averaging import ForeachAverage, MovingAverage
 
 
@@ -94,3 +95,11 @@ def test_the_average_lies_where_the_network_is_trained(monkeypatch: pytest.Monke
     monkeypatch.setattr(pl.strategies.SingleDeviceStrategy, "root_device", property(lambda self: torch.device("meta")))
     callback.setup(quiet_trainer(), Linear(), "fit")
     assert next(callback._average_model.module.parameters()).device.type == "meta"
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.5])
+def test_a_decay_that_cannot_average_is_refused(decay: float) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f"callbacks.ema.decay is {decay}; it must be a number of at least 0 and"
+    ):
+        MovingAverage(decay)

@@ -10,6 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.training._compat import set_average
 
 
@@ -57,10 +58,14 @@ class MovingAverage(WeightAveraging):
         decay: share of the old average in the new one, at every optimiser step.
         warmup: limit the share to (1 + n) / (10 + n) after n steps (TensorFlow's `num_updates`). The average of a
             short run then forgets the initial weights.
+
+    Raises:
+        ConfigurationError: `decay` is not in [0, 1].
     """
 
     def __init__(self, decay: float = 0.999, *, warmup: bool = True) -> None:
         super().__init__()
+        require_number("callbacks.ema.decay", decay, 0, 1)
         self.decay = decay
         self.warmup = warmup
         self._is_swapped = False
