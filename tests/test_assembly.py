@@ -91,6 +91,7 @@ def test_one_line_says_what_a_run_starts_from(overrides: list[str], start: str) 
         ({"trainer": {"devices": 4096}}, "trainer.devices=4096: this machine has"),
         ({"trainer": {"accelerator": "abacus"}}, "abacus"),
         ({"trainer": {"precision": "16-mixed", "gradient_clip_val": 1}}, "needs optimizer.fused=false"),
+        ({"matmul_precision": "low"}, "matmul_precision is 'low'; it can be highest, high or medium"),
         ({"compile": "fast"}, "compile is 'fast'; it can be null, default, reduce-overhead, max"),
         ({"trainer": {"num_nodes": None}}, "trainer.num_nodes is None"),
         ({"trainer": {"max_epochs": "many"}}, "trainer.max_epochs is 'many'"),

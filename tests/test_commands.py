@@ -270,6 +270,16 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
 
 
+def test_a_run_is_not_replaced_by_another_in_its_directory(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file()}
+
+    before = contents()
+    said = refused(capsys, trained, "train", *SMALL, "hydra.run.dir=run", "optimizer.lr=0.1")
+    assert said.startswith("error: run already holds a run")
+    assert contents() == before
+
+
 def test_a_run_that_was_killed_before_its_result_only_writes_that(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,8 +326,6 @@ def test_a_run_without_validation_keeps_its_last_weights_and_its_fitted_priors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "best.ckpt").write_bytes(b"of an earlier run")
     overrides = [*FEW_STEPS, "trainer.check_val_every_n_epoch=5", "hydra.run.dir=run"]
     run_command(tmp_path, "train", *overrides)
     told, summary = capsys.readouterr()

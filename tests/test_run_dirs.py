@@ -9,13 +9,15 @@ from omegaconf import OmegaConf
 
 from ssd_lightning import run_dirs
 from ssd_lightning.command_line import CommandLine
-from ssd_lightning.run_dirs import is_restarted, newest_unfinished, run_dir, started_at, why_new
+from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.run_dirs import create_run_dir, is_restarted, newest_unfinished, run_dir, started_at, why_new
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_dirs, "_chosen", {})
+    monkeypatch.setattr(run_dirs, "_unused", set())
 
 
 def begin(name: str, *overrides: str, age_s: float = 0.0, over: bool = False) -> Path:
@@ -90,6 +92,38 @@ def test_runs_of_one_second_have_directories_of_their_own(monkeypatch: pytest.Mo
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     run_dirs._chosen.clear()
     assert Path(chosen(None)).name == "2026-01-02_03-04-05"
+
+
+def test_a_directory_that_another_process_has_created_meanwhile_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
+    config = OmegaConf.create({"hydra": {"run": {"dir": "${run_dir:ssd,null}"}, "overrides": {"task": []}}})
+    monkeypatch.setattr(run_dirs, "started_at", lambda environment: "2026-01-02_03-04-05")
+    assert config.hydra.run.dir == "outputs/ssd/2026-01-02_03-04-05"
+    begin("2026-01-02_03-04-05")
+    assert create_run_dir(config) == Path("outputs/ssd/2026-01-02_03-04-05_2") == Path(config.hydra.run.dir)
+
+
+@pytest.mark.parametrize("holds", ["checkpoints/last.ckpt", "result.json"])
+def test_a_directory_with_a_run_is_not_used_for_another(holds: str) -> None:
+    run = begin("a") / holds
+    run.parent.mkdir(exist_ok=True)
+    run.write_text("{}")
+
+    def create(**settings: str) -> Path:
+        return create_run_dir(OmegaConf.create({"hydra": {"run": {"dir": "outputs/ssd/a"}}, **settings}))
+
+    for settings in ({}, {"resume": "outputs/ssd/b"}):
+        with pytest.raises(ConfigurationError, match="outputs/ssd/a already holds a run, which this one would replace"):
+            create(**settings)
+    for resume in ("auto", "outputs/ssd/a", "outputs/ssd/a/checkpoints/last.ckpt"):
+        assert create(resume=resume) == Path("outputs/ssd/a")
+
+
+@pytest.mark.parametrize(("place", "said"), [("file", "file: File exists"), ("file/run", "file/run: Not a directory")])
+def test_a_directory_that_cannot_be_created_is_named(place: str, said: str) -> None:
+    Path("file").touch()
+    with pytest.raises(ConfigurationError, match=f"the run directory {place} cannot be created: {said}"):
+        create_run_dir(OmegaConf.create({"hydra": {"run": {"dir": place}}}))
 
 
 @pytest.mark.parametrize("unreadable", ["", "{", "a: 1"])

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ssd_lightning.checks import require_number, require_object
+from ssd_lightning.checks import require_choice, require_number, require_object
 from ssd_lightning.data.multiscale import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.errors import did_you_mean, find_user_error
@@ -64,6 +64,7 @@ def set_up_machine(config: DictConfig) -> int:
     """
     require_number("trainer.num_nodes", config.trainer.num_nodes, 1, whole=True)
     require_number("seed", config.seed, 0, 2**32 - 1, whole=True)
+    require_choice("matmul_precision", config.matmul_precision, ("highest", "high", "medium"))
     check_trainer(config.trainer)
     num_devices = check_devices(config.trainer.accelerator, config.trainer.devices)
     check_launch(find_launch(os.environ), num_devices=num_devices, num_nodes=config.trainer.num_nodes)

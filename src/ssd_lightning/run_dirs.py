@@ -5,10 +5,14 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ssd_lightning.command_line import CommandLine
@@ -16,6 +20,51 @@ from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.run_files import RECORD, RESULT, read_json
 
 _chosen: dict[tuple[str, bool], str] = {}
+_unused: set[str] = set()
+"""Those chosen because they did not exist."""
+
+
+class RunDirectory(Callback):
+    """Creates the directory of a training before Hydra writes its own files there, see `create_run_dir`."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Create the directory. Other ranks and commands, which compose the same settings, have other job names."""
+        from ssd_lightning.run_command import exit_at_user_errors  # imports this module
+
+        if config.hydra.job.name == "train" and os.environ.get("LOCAL_RANK", "0") == "0":
+            HydraConfig.instance().set_config(config)
+            with suppress(OmegaConfBaseException), exit_at_user_errors():  # Hydra reports what cannot be resolved
+                create_run_dir(config)
+
+
+def create_run_dir(config: DictConfig) -> Path:
+    """Create `hydra.run.dir`. A directory that was chosen because it did not exist is not shared with another process.
+
+    Raises:
+        ConfigurationError: it cannot be created, or it holds a run that this one would replace.
+    """
+    directory = Path(config.hydra.run.dir)
+    try:
+        directory.mkdir(parents=True, exist_ok=str(directory) not in _unused)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and str(directory) in _unused:  # a run that began at the same time
+            _chosen.clear()
+            _unused.clear()
+            return create_run_dir(config)
+        reason = f"{error.filename}: {error.strerror}"
+        raise ConfigurationError(f"the run directory {directory} cannot be created: {reason}") from error
+    resume = config.get("resume")
+    goes_on = resume == "auto" or is_restarted() or (resume and directory.resolve() in _with_parents(Path(str(resume))))
+    if not goes_on and ((directory / RESULT).is_file() or any((directory / "checkpoints").glob("*.ckpt"))):
+        raise ConfigurationError(
+            f"{directory} already holds a run, which this one would replace: resume=auto continues it; for a new run "
+            "give another hydra.run.dir=, or delete it first"
+        )
+    return directory
+
+
+def _with_parents(path: Path) -> list[Path]:
+    return [path.resolve(), *path.resolve().parents]
 
 
 def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
@@ -43,7 +92,9 @@ def unused(folder: Path) -> Path:
     if not folder.name[0].isdigit() or "TORCHELASTIC_RUN_ID" in os.environ:  # its ranks must share one
         return folder
     numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
-    return next(path for path in itertools.chain([folder], numbered) if not path.exists())
+    found = next(path for path in itertools.chain([folder], numbered) if not path.exists())
+    _unused.add(str(found))
+    return found
 
 
 def is_restarted() -> bool:
