@@ -369,6 +369,9 @@ def test_fitted_priors_are_those_of_repetitions_and_of_runs_that_start_from_it(t
         (["data=voc_folder", "data.root=.", "data.xml_offset=one"], "data.xml_offset is 'one'"),
         ([*SMALL, "callbacks.speed=off"], "callbacks.speed is"),
         ([*SMALL, "callbacks.best.monitor=val/map50"], "callbacks.best.monitor is 'val/map50'"),
+        ([*SMALL, "callbacks.best.monitor=val/loss_box"], "monitor=val/loss_box: the highest value counts as the best"),
+        ([*SMALL, "extras.channels=[]"], "SSD: list index out of range"),
+        ([*SMALL, "+seeds=2"], "seeds=2 has an effect on the command line only"),
     ],
 )
 def test_what_train_cannot_do(

@@ -65,6 +65,7 @@ def test_every_command_that_reads_data_says_so(command: str) -> None:
             "augmentation.fill is [1, 2]; it must be a list of 3 (each a whole number)",
         ),
         ("train", "image_size=null", "image_size is null"),
+        ("train", "logger.wandb.tags=fast", "logger.wandb.tags is 'fast'; it takes a list: 'logger.wandb.tags=[fast]'"),
         ("train", "channels_last=abc", "channels_last is 'abc'; it must be true or false"),
         ("train", "name=null", "name is null; it needs a value: name=VALUE"),
         ("doctor", "report=1", "report is 1; it must be true or false"),
@@ -76,7 +77,7 @@ def test_every_command_that_reads_data_says_so(command: str) -> None:
     ],
 )
 def test_a_value_of_a_wrong_type_is_refused_with_what_it_can_be(command: str, override: str, answer: str) -> None:
-    data = [] if command == "predict" else ["data=toy"]
+    data = [] if command == "predict" else ["data=toy", "logger=wandb"] if command == "train" else ["data=toy"]
     config = compose_config(command, [*data, *["model=tiny_ssd"] * (command == "train"), override])
     with pytest.raises(ConfigurationError, match=answer.replace("[", r"\[").replace("(", r"\(").replace(")", r"\)")):
         check_types(config, command)

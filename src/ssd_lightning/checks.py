@@ -7,6 +7,9 @@ from typing import Any
 
 from ssd_lightning.errors import ConfigurationError
 
+LOWER_IS_BETTER = ("loss", "loss_box", "loss_cls", "class_error", "box_mae")
+"""Logged values, without their stage."""
+
 
 def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Check that a setting is one of the given choices.
@@ -17,6 +20,16 @@ def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *others, last = map(str, choices)
         raise ConfigurationError(f"{name} is '{value}'; it can be {', '.join(others)} or {last}")
+
+
+def require_score(name: str, value: str) -> None:
+    """Check that a setting names a logged value of which the highest is the best, not a loss or an error.
+
+    Raises:
+        ConfigurationError: it is a loss or an error; the message contains the setting's full name and its value.
+    """
+    if value.rpartition("/")[2] in LOWER_IS_BETTER:
+        raise ConfigurationError(f"{name}={value}: the highest value counts as the best, and here it is the worst")
 
 
 def require_number(

@@ -189,9 +189,10 @@ def refused_value(error: BaseException) -> UserError | None:
         return None
     target, _, key = str(error).replace("full_key:", "\0").partition("\0")
     cause = str(error.__cause__ or target).strip().splitlines()
-    where = key.strip() or target.strip().splitlines()[0]
+    named = re.search(r"'[\w.]*?(\w+)'", target)
+    where = key.strip() or (named[1] if named else target.strip().splitlines()[0])
     message = f"{where}: {cause[0] if cause else type(error.__cause__).__name__}"
-    if unknown := re.search(r"unexpected keyword argument '(\w+)'", message):
+    if key and (unknown := re.search(r"unexpected keyword argument '(\w+)'", message)):
         group = where.rpartition(".")[2]
         message += f"; a recipe or an override sets it for another {group}: remove it with ~{group}.{unknown[1]}"
     return ConfigurationError(message)

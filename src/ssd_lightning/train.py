@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.overrides import let_epochs_replace_budget
 from ssd_lightning.run_command import run_command
 from ssd_lightning.run_dirs import command_start
@@ -38,6 +39,8 @@ def train(config: "DictConfig", *, started: float) -> dict[str, float] | float:
     hydra = HydraConfig.get()
     overrides: Any = OmegaConf.to_container(hydra.overrides.task)  # as written, with their references
     let_epochs_replace_budget(config, overrides)
+    if config.seeds is not None:
+        raise ConfigurationError(f"seeds={config.seeds} has an effect on the command line only, as seeds=, without +")
     if hydra.mode == RunMode.MULTIRUN:
         from ssd_lightning.sweeps.task import run_as_job
 

@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 from torchvision.models import VGG16_Weights
 
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.normalization import (
     IDENTITY,
     IMAGENET,
@@ -31,3 +34,9 @@ def test_integers_become_float_and_floats_stay_as_they_are() -> None:
     assert IDENTITY(IMAGES).dtype is torch.float32
     assert torch.equal(IDENTITY(IMAGES), IMAGES.float())
     assert IMAGENET(IMAGES[:0].double()).dtype is torch.float64
+
+
+@pytest.mark.parametrize(("mean", "std"), [((1, 2), (1, 1, 1)), ((1, 2, 3), (1, 1)), ((1, 2, 3), (1, 0, 1))])
+def test_what_cannot_normalise_is_refused(mean: Any, std: Any) -> None:
+    with pytest.raises(ConfigurationError, match="three means and three std above 0"):
+        Normalization(mean, std)

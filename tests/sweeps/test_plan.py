@@ -50,6 +50,15 @@ def test_seeds_that_make_no_sense(line: str, answer: str) -> None:
         planned(line)
 
 
+@pytest.mark.parametrize("sweep", ["-m a=1,2", "seeds=2", "sweep=tpe a=1,2"])
+def test_what_only_one_run_can_have_is_refused(sweep: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"resume=outputs/a continues one run, .* init_from=outputs/a starts"):
+        planned(f"{sweep} resume=outputs/a")
+    with pytest.raises(ConfigurationError, match=r"that of a sweep is hydra\.sweep\.dir="):
+        planned(f"{sweep} hydra.run.dir=here")
+    assert "resume=auto" in planned(f"{sweep} resume=auto")
+
+
 def test_a_sweep_is_named_after_what_it_is() -> None:
     def name(line: str) -> str:
         (word,) = [word for word in planned(line) if word.startswith("sweep.name=")]

@@ -136,6 +136,12 @@ def test_a_failed_job_is_reported_and_the_others_run(
     assert "optimizer.lr=0.003" in printed.out.partition("best: ")[2]
 
 
+def test_a_loss_is_not_maximised(sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert sweep("--multirun", *FEW, "optimizer.lr=1e-3", "objective=val/loss_cls") == 2
+    assert "objective=val/loss_cls: the highest value counts as the best" in capfd.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_an_objective_that_no_run_logs_is_named(
     sweep: Sweep, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

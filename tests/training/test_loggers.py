@@ -139,7 +139,7 @@ def test_wandb_without_an_account_is_offline(
     no_account: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not loggers.has_wandb_account()
-    logger = loggers.SturdyWandbLogger(project="p", save_dir=tmp_path)
+    logger = loggers.SturdyWandbLogger(project="p", save_dir=tmp_path, tags=None)
     assert logger.is_offline
     assert len(caplog.messages) == 1
     assert "offline" in caplog.messages[0]

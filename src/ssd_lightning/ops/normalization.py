@@ -1,9 +1,12 @@
 """Colour normalisation of the input. It must be that of the weights; a wrong one costs 5 mAP."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ssd_lightning.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,9 @@ class Normalization:
         mean: mean of the red, green and blue channel.
         std: standard deviation of the red, green and blue channel.
         bgr: the network expects BGR images.
+
+    Raises:
+        ConfigurationError: not three numbers each, or a standard deviation is not above 0.
     """
 
     mean: tuple[float, float, float]
@@ -24,6 +30,8 @@ class Normalization:
         # Checkpoints store lists. Convert them to tuples so that equal presets compare equal.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
+            raise ConfigurationError(f"a normalization has three means and three std above 0, got {self}")
 
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise `[B, 3, H, W]` RGB images of 0..255, uint8 or float. Returns a float tensor."""

@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from ssd_lightning.checks import require_score
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.run_command import exit_at_user_errors
 from ssd_lightning.run_files import read_json, write_json
@@ -25,6 +26,8 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Set the sweep's directory, reject it if it contains another sweep, and register our sweeper with Hydra."""
+        with exit_at_user_errors():  # Hydra would go on
+            require_score("objective", str(config.objective))
         directory = Path(config.hydra.sweep.dir).resolve()
         # For all jobs, even if one overrides the name that is part of it.
         quoted = str(directory).replace("\\", "\\\\").replace("'", "\\'")
@@ -38,7 +41,7 @@ class SweepCallback(Callback):
         earlier = read_json(directory / SWEEP)
         if earlier is not None and earlier != sweep:
             found = " ".join(earlier["overrides"])
-            with exit_at_user_errors():  # Hydra would go on
+            with exit_at_user_errors():
                 raise ConfigurationError(
                     f"{directory} contains another sweep ({found}); choose a different name: sweep.name=NAME"
                 )

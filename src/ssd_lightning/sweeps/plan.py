@@ -28,7 +28,8 @@ def plan_sweep(line: CommandLine) -> CommandLine:
     `seeds=5` becomes five seeds, `sweep=tpe` a multirun, and every sweep gets a name.
 
     Raises:
-        ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, or a package is missing.
+        ConfigurationError: `seeds=` is not a valid number or conflicts with other settings, a setting is for one run
+            only, or a package is missing.
     """
     if line.has(EXPLANATION_FLAGS):
         return line
@@ -46,6 +47,13 @@ def plan_sweep(line: CommandLine) -> CommandLine:
     is_search = values.get("sweep", "grid") != "grid"
     if seeds == "null" and not is_search and not line.is_multirun:
         return line
+    if (resume := values.get("resume", "null")) not in ("null", "auto"):
+        raise ConfigurationError(
+            f"resume={resume} continues one run, and this is a sweep: init_from={resume} starts each of its runs from "
+            "the weights; the same command line continues a sweep"
+        )
+    if "hydra.run.dir" in values:
+        raise ConfigurationError("hydra.run.dir= is the directory of one run; that of a sweep is hydra.sweep.dir=")
     if "sweep.name" not in values and not own_config:
         named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
         chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")

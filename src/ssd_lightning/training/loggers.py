@@ -3,7 +3,7 @@
 import logging
 import netrc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlparse
@@ -95,13 +95,14 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
         log_model: when `best.ckpt` is uploaded as an artifact. `best`: at the validations whose images are logged, if
             the score has improved, and at the end. `end`: only at the end. `none`: never. In an offline run `best`
             acts as `end`, because every artifact would be a copy on the local disk.
-        **settings: arguments of `pytorch_lightning.loggers.WandbLogger`. The tags in `WANDB_TAGS` are added to `tags`.
+        tags: tags of the run. Those in `WANDB_TAGS` are added.
+        **settings: other arguments of `pytorch_lightning.loggers.WandbLogger`.
 
     Raises:
         ConfigurationError: `log_model` has another value.
     """
 
-    def __init__(self, *, log_model: ModelLogging = "best", **settings: Any) -> None:
+    def __init__(self, *, log_model: ModelLogging = "best", tags: Sequence[str] | None = None, **settings: Any) -> None:
         require_choice("logger.wandb.log_model", log_model, get_args(ModelLogging))
         if "WANDB_MODE" not in os.environ and not settings.get("offline") and not has_wandb_account():
             log.warning(
@@ -110,7 +111,7 @@ class SturdyWandbLogger(Sturdy, WandbLogger):
             )
             settings["offline"] = True
         more = [tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag]
-        settings["tags"] = list(dict.fromkeys([*settings.get("tags", []), *more]))  # W&B uses only one of the two
+        settings["tags"] = list(dict.fromkeys([*(tags or ()), *more]))  # W&B uses only one of the two
         if settings.get("id") is None and settings.get("version") is None and "WANDB_RUN_ID" not in os.environ:
             settings["id"] = earlier_id(Path(settings.get("save_dir") or "."))
         super().__init__(**settings)

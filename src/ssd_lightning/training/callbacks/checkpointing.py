@@ -12,7 +12,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from ssd_lightning.checks import require_number
+from ssd_lightning.checks import require_number, require_score
 from ssd_lightning.errors import ConfigurationError, listed
 from ssd_lightning.training._compat import accumulates, is_followed
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST
@@ -32,9 +32,13 @@ class BestCheckpoint(ModelCheckpoint):
     Args:
         dirpath: directory of `best.ckpt`.
         monitor: name of the score.
+
+    Raises:
+        ConfigurationError: `monitor` is a loss or an error.
     """
 
     def __init__(self, *, dirpath: str, monitor: str = "val/map_11point") -> None:
+        require_score("callbacks.best.monitor", monitor)
         super().__init__(dirpath=dirpath, filename="best", monitor=monitor, mode="max", enable_version_counter=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
