@@ -109,6 +109,7 @@ print("pytorch_lightning" in sys.modules)
 def test_what_may_be_one_value_or_a_list_stays() -> None:
     overrides = ["data=toy", "image_size=300", "trainer.devices=[0,1]", "data.class_names=['1',no,cat]"]
     check_types(compose_config("train", overrides), "train")
+    check_types(compose_config("report", ["run=[0,1]"]), "report")  # jobs of a sweep
     check_types(compose_config("train", ["experiment=bccd_paper", "data.root=x", "logger=[csv,wandb]"]), "train")
 
 

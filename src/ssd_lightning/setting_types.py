@@ -47,7 +47,7 @@ OF_NO_CONSTRUCTOR: dict[str, Any] = {
     "seeds": int | None,
     "checkpoint": str | None,
     "source": str | int | list[str | int],
-    "run": str | list[str],
+    "run": str | int | list[str | int],
     "image": str | None,
     "images": str | int,
     "output": str | None,
