@@ -24,8 +24,7 @@ help:  ## show this list
 install: $(VENV)/.synced  ## build .venv from uv.lock (pip installs uv if it is missing)
 
 demo: install  ## train a detector on real images of blood cells, score it, draw what it finds (about 4 minutes)
-	@rm -rf $(DEMO)
-	@$(BIN)/python -m ssd_lightning.train experiment=demo hydra.run.dir=$(DEMO)
+	@$(BIN)/python -m ssd_lightning.train experiment=demo hydra.run.dir=$(DEMO) resume=auto
 	@$(BIN)/python -m ssd_lightning.evaluate checkpoint=$(DEMO) data=demo split=test \
 		output=$(DEMO)/scores.json visualizations=$(DEMO)/visualizations
 
