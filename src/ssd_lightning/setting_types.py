@@ -193,7 +193,7 @@ def _defaults(config_name: str) -> dict[str, Any]:
     return inherited | {key: value for key, value in settings.items() if not isinstance(value, list) and key != "hydra"}
 
 
-def _targets(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
+def _targets(config: Any, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
     if "_target_" in config:
         yield prefix, config
     for key in config:
