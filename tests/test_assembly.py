@@ -113,7 +113,7 @@ def test_what_the_machine_cannot_do_is_refused_before_anything_else(settings: di
 @pytest.mark.parametrize(
     ("overrides", "check", "answer"),
     [
-        (["init_from=a.pth", "resume=auto"], partial(check_start, checkpoint=None), "give one of them"),
+        (["init_from=a.pth", "resume=run"], partial(check_start, checkpoint=None), "give one of them"),
         (["budget=10"], partial(assembly.make_budget, started=0.0), "budget is 10"),
         (["priors.fit=some"], FIT_PRIORS, "priors.fit is 'some'"),
         (["priors=auto", "ablation=squares"], FIT_PRIORS, "ablation=.*priors.fit=true"),

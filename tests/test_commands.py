@@ -270,6 +270,16 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
 
 
+def test_a_run_that_starts_from_weights_goes_on_from_its_own(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As every job of a sweep does."""
+    for start in ("run", "from_it/checkpoints/last.ckpt"):
+        run_command(trained, "train", *SMALL, "init_from=run", "resume=auto", "hydra.run.dir=from_it", "logger=none")
+        told = capsys.readouterr().out
+        assert re.search(rf"the network starts from the weights of \S*{start};", told)
+        assert ("reinitialised" in told) == (start == "run")
+        (trained / "from_it" / "result.json").unlink()  # as if it had been killed before its end
+
+
 def test_a_run_is_not_replaced_by_another_in_its_directory(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file()}

@@ -150,7 +150,7 @@ def make_module(
     accumulate = config.trainer.accumulate_grad_batches
     share = device_batch_size(config.data.batch_size, ranks=ranks, accumulate=accumulate, images=images)
     check_batch_size(net, share * ranks if synchronizes_batch_norm(config, ranks) else share)
-    if config.init_from:
+    if config.init_from and checkpoint is None:
         load_init_from(net, config, class_names)
     rank_zero_only(log.info)("%s", describe_start(config, net, checkpoint))
     if config.channels_last:

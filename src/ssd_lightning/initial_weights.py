@@ -24,7 +24,7 @@ def check_start(config: DictConfig, checkpoint: Path | None) -> None:
         checkpoint: checkpoint to resume, if any.
 
     Raises:
-        UserError: the file of `init_from` is missing, or `resume` is also given; or frozen layers would stay random.
+        UserError: the file of `init_from` is missing, or `resume` also names a run; or frozen layers would stay random.
     """
     frozen = config.backbone.get("freeze") or config.backbone.get("freeze_norm")
     if frozen and not (config.backbone.get("weights") or config.init_from or checkpoint):
@@ -32,9 +32,9 @@ def check_start(config: DictConfig, checkpoint: Path | None) -> None:
             "backbone.freeze and backbone.freeze_norm keep the weights that the backbone starts with, and these would "
             "be random: give backbone.weights= or init_from="
         )
-    if config.init_from and config.resume:
-        raise ConfigurationError("resume= continues a run and init_from= starts one; give one of them")
-    if config.init_from:
+    if config.init_from and config.resume not in (None, "auto"):
+        raise ConfigurationError("resume= continues a run and init_from= starts one; give one of them, or resume=auto")
+    if config.init_from and checkpoint is None:
         find_checkpoint(Path(config.init_from))
 
 
