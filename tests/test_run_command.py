@@ -81,3 +81,18 @@ def test_a_setting_of_another_choice_is_named_with_the_way_out() -> None:
     with pytest.raises(InstantiationException) as raised:
         instantiate(OmegaConf.create({"augmentation": OmegaConf.to_container(config.augmentation, resolve=True)}))
     assert str(refused_value(raised.value)).endswith("remove it with ~augmentation.photometric")
+
+
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [
+        ("data.module.augmentation", "augmentation"), ("levels", "priors.levels"), ("loss.matcher", "loss.matcher"),
+        ("callbacks.best", "callbacks.best"),
+    ],
+)  # fmt: skip
+def test_the_way_out_is_a_setting_that_there_is(key: str, setting: str) -> None:
+    error = InstantiationException(f"Error in call to target 'x.Thing':\nfull_key: {key}")
+    error.__cause__ = TypeError("Thing.__init__() got an unexpected keyword argument 'scales'")
+    told = str(refused_value(error))
+    assert told.startswith(f"{setting}: Thing.__init__() got")
+    assert told.endswith(f"remove it with ~{setting}.scales")

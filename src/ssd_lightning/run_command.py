@@ -181,6 +181,10 @@ def quieten_libraries() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+INTERPOLATED = {"data.module.augmentation": "augmentation", "levels": "priors.levels"}
+"""Nodes that are built under another key than that of their settings."""
+
+
 def refused_value(error: BaseException) -> UserError | None:
     """Describe a file access that the system denied, or a config node that failed to build; else None."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -191,8 +195,9 @@ def refused_value(error: BaseException) -> UserError | None:
     cause = str(error.__cause__ or target).strip().splitlines()
     named = re.search(r"'[\w.]*?(\w+)'", target)
     where = key.strip() or (named[1] if named else target.strip().splitlines()[0])
+    where = INTERPOLATED.get(where, where)
     message = f"{where}: {cause[0] if cause else type(error.__cause__).__name__}"
     if key and (unknown := re.search(r"unexpected keyword argument '(\w+)'", message)):
         group = where.rpartition(".")[2]
-        message += f"; a recipe or an override sets it for another {group}: remove it with ~{group}.{unknown[1]}"
+        message += f"; a recipe or an override sets it for another {group}: remove it with ~{where}.{unknown[1]}"
     return ConfigurationError(message)
