@@ -141,6 +141,7 @@ def test_sets_find_their_own_validation_and_test_splits() -> None:
         (["one"], r"data\.train: entry 1, one, has 'one'"),
         ("one", r"data\.train: entry 1, one, has 'one'"),
         (5, r"data\.train: entry 1, 5, has '5'"),
+        ([{"root": 2024}], r"data\.train: entry 1, \{'root': 2024\}, has the root 2024; it must be text"),
     ],
 )
 def test_an_entry_of_a_set_that_is_none_is_named(sets: object, said: str) -> None:

@@ -55,7 +55,8 @@ def plan_stages(
         The arguments of `train`, `val` and `test`; None for a stage without images.
 
     Raises:
-        ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET`, or a share is invalid.
+        ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET` or no text as its root, or a
+            share is invalid.
     """
     if "splits" not in train or (val is not None and "part" in val):
         is_empty = val is not None and val.get("part") == "val" and HeldOut(**_shares(val)).is_empty
@@ -101,6 +102,11 @@ def _with_sets(stage: str, arguments: Arguments) -> Arguments:
             keys = ", ".join(KEYS_OF_SET)
             raise ConfigurationError(
                 f"data.{stage}: entry {number}, {place}, has '{unknown[0]}', which is none of the keys {keys}"
+            )
+        if not isinstance(place.get("root", "."), str):
+            raise ConfigurationError(
+                f"data.{stage}: entry {number}, {place}, has the root {place['root']!r}; it must be text, a name of "
+                "digits in quotes"
             )
     root = Path(rest["splits"][0]["root"])
     return {**rest, "splits": [{"split": AUTO, **place, "root": str(root / place.get("root", "."))} for place in sets]}
