@@ -107,7 +107,11 @@ def test_launchers_are_recognised(environment: dict[str, str], launch: Launch | 
     assert find_launch(environment) == launch
 
 
-def test_processes_and_settings_have_to_agree() -> None:
+def test_processes_and_settings_have_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigurationError, match=r"trainer\.num_nodes=2: start this command on each machine"):
+        check_launch(None, num_devices=8, num_nodes=2)
+    monkeypatch.setenv("MASTER_ADDR", "node0")  # by hand
     check_launch(None, num_devices=8, num_nodes=2)
     launch = Launch("srun", here=2, nodes=2)
     check_launch(launch, num_devices=2, num_nodes=2)

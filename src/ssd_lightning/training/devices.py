@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments import LSFEnvironment, MPIEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
@@ -47,9 +48,15 @@ def check_launch(launch: Launch | None, *, num_devices: int, num_nodes: int) -> 
     independently in the same directory.
 
     Raises:
-        ConfigurationError: the numbers differ.
+        ConfigurationError: the numbers differ, or there are several machines and nothing says where the first one is.
     """
     if launch is None:
+        is_placed = "MASTER_ADDR" in os.environ or LSFEnvironment.detect() or MPIEnvironment.detect()
+        if num_nodes > 1 and not is_placed:
+            raise ConfigurationError(
+                f"trainer.num_nodes={num_nodes}: start this command on each machine with torchrun or srun; alone it "
+                "would wait for the others"
+            )
         return
     for setting, asked, started, thing in (
         ("trainer.devices", num_devices, launch.here, "a process for each of {} devices of a machine"),
