@@ -89,8 +89,11 @@ def check_fits(checkpoint: Path, class_names: tuple[str, ...], net: SSD) -> None
         fitting_weights(net, state.get("state_dict", {}), checkpoint)
     except WeightsError as error:
         raise WeightsError(f"resume={checkpoint} has a different network than this command builds: {error}") from error
-    there, here = state.get("detector", {}).get("network", {}), to_config(net)
-    if differs := [key for key in NO_WEIGHTS if key in there and from_config(there[key]) != from_config(here[key])]:
+    specs = (state.get("detector", {}).get("network", {}), to_config(net))
+    there, here = (
+        {"clip_priors": False} | {key: from_config(spec[key]) for key in NO_WEIGHTS if key in spec} for spec in specs
+    )
+    if differs := [key for key in there if key in here and there[key] != here[key]]:
         raise WeightsError(
             f"resume={checkpoint} has a different network than this command builds: {', '.join(differs)} differ; "
             "init_from= starts a new run from its weights"
