@@ -17,7 +17,7 @@ from PIL import Image
 from helpers.commands import SMALL, TOY, WHOLE, refused, run_command
 from helpers.datasets import open_csv, open_voc
 from helpers.prediction_media import write_video
-from ssd_lightning import assembly, auto_settings, train
+from ssd_lightning import assembly, auto_settings, checks, train
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.commands import evaluate, predict
@@ -311,7 +311,8 @@ def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(assembly, "monotonic", lambda: next(readings))
     monkeypatch.setattr(train, "command_start", lambda *programs: 0.0)
     overrides = [item for item in SMALL if not item.startswith(("trainer.check_val", "trainer.max_epochs"))]
-    overrides += ["callbacks.best.monitor=val/loss_cls", "test=true"]  # the highest loss is an early one
+    monkeypatch.setattr(checks, "LOWER_IS_BETTER", ())  # the highest loss is an early one
+    overrides += ["callbacks.best.monitor=val/loss_cls", "test=true"]
     run_command(tmp_path, "train", *overrides, "budget=10s", "hydra.run.dir=run", "logger=none")
     record = read(tmp_path / "run" / "run.json")["budget"]
     assert record["seconds"] == 10
@@ -552,7 +553,9 @@ def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(tmp_
     more = ["hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0"]
     run_command(tmp_path, "train", *overrides, *steps, *more)
     said = "train: 4 of 5 images (80%) have no object and teach nothing, since loss.class_loss.min_negatives=0"
-    assert said in (tmp_path / "run" / "train.log").read_text()
+    logged = (tmp_path / "run" / "train.log").read_text()
+    assert said in logged
+    assert "test=true has no effect: this data set has no test split" in logged
     losses = [float(row["loss"]) for row in rows(tmp_path / "run", "loss")]
     assert [loss == 0 for loss in sorted(losses)] == [True] * 4 + [False]
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["last.ckpt"]

@@ -120,7 +120,9 @@ class Run:
             log.info("resume=auto starts a new run in %s: %s", self.directory, why)
 
     def _warn_about_data(self, data: DetectionDataModule) -> None:
-        """Warn if images without objects teach nothing, or if no checkpoint can be selected."""
+        """Warn if images without objects teach nothing, no checkpoint can be selected, or there is nothing to test."""
+        if self.config.test and not data.stages.has("test"):
+            log.warning("test=true has no effect: this data set has no test split")
         annotations = data.dataset("train").annotations
         issues = background_issues(
             images=len(annotations),
