@@ -115,7 +115,10 @@ def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms
         ):
             assert (told in printed) == has_graph
         run("export", "checkpoint=soft.ckpt", f"format={format_}", f"output=b.{format_}", *QUICK, *TOY)
-        assert ("mAP of the checkpoint is with its postprocess.soft_nms" in capsys.readouterr().out) == has_graph
+        assert (
+            "With its postprocess.soft_nms=gaussian, which nms=false keeps, the checkpoint has mAP"
+            in capsys.readouterr().out
+        ) == has_graph
         loaded = Detector.load(tmp_path / f"a.{format_}")
         assert (loaded.class_names, loaded.postprocess.soft_nms) == (TOY_CLASSES, None if has_graph else "gaussian")
 

@@ -75,8 +75,9 @@ def export(config: DictConfig) -> None:
     checkpoint = Detector.load(config.checkpoint)
     evaluate.use_image_size(config, checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
-    own = checkpoint.postprocess
-    if own.soft_nms is not None and config.format in GRAPHS and contents_of(config)["nms"]:  # a graph cannot contain it
+    own = None
+    if checkpoint.postprocess.soft_nms is not None and config.format in GRAPHS and contents_of(config)["nms"]:
+        own = checkpoint.postprocess  # a graph cannot contain it
         checkpoint.use_postprocess(soft_nms=None)
         log.warning(
             "the file has NMS inside in place of the checkpoint's postprocess.soft_nms=%s; "

@@ -23,11 +23,11 @@ from ssd_lightning.inference.export.verify_export import (
 from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.timing import seconds_of, time_pairs
-from ssd_lightning.visualization.tables import print_table
+from ssd_lightning.visualization.tables import print_table, score_text
 
 
 def verify_file(
-    config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path, *, own: PostProcess
+    config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path, *, own: PostProcess | None
 ) -> list[str]:
     """Load the file, run it next to the checkpoint, and print the table.
 
@@ -36,7 +36,7 @@ def verify_file(
         checkpoint: the detector, with the post-processing of the file.
         data: the data to measure mAP on, if any.
         path: the file.
-        own: the post-processing of the checkpoint, with which its mAP is measured.
+        own: the post-processing of the checkpoint, if the file cannot contain it.
 
     Returns:
         The values that exceed their limit.
@@ -65,8 +65,10 @@ def verify_file(
         )
     )
     print("Boxes in shares of the image's sides; partners are of one class and no more than 0.02 apart.")
-    if verification.scores and own != checkpoint.postprocess:
-        print(f"mAP of the checkpoint is with its postprocess.soft_nms={own.soft_nms}, all else is with NMS.")
+    if own is not None and verification.own_scores:
+        scores = ", ".join(f"{name} {score_text(value)}" for name, value in verification.own_scores.items())
+        method = f"postprocess.soft_nms={own.soft_nms}"
+        print(f"All is with NMS. With its {method}, which nms=false keeps, the checkpoint has {scores}.")
     if verification.whole is not None:
         print("resized: images of their own size go in, and the file resizes them; partners are 0.05 apart at most.")
     if verification.parity.detections + verification.parity.others == 0:

@@ -44,12 +44,15 @@ class Verification:
     Attributes:
         parity: differences on images of the network's size.
         whole: differences on images of other sizes, if the file resizes.
-        scores: name of a mean average precision -> values of the checkpoint and of the file.
+        scores: name of a mean average precision -> values of the checkpoint and of the file, with the same
+            post-processing.
+        own_scores: those of the checkpoint with its own post-processing, if the file cannot contain it.
     """
 
     parity: Parity
     whole: Parity | None = None
     scores: dict[str, tuple[float, float]] = field(default_factory=dict)
+    own_scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def map_loss(self) -> float:
@@ -101,10 +104,13 @@ def verify_export(
         exported: detector of the exported file.
         batches: batches with targets also measure mean average precision.
         images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.
-        own: post-processing for the mean average precision of the checkpoint, if the file cannot contain it.
+        own: post-processing of the checkpoint, if the file cannot contain it; for `own_scores`.
     """
     parity, counted = Parity(), 0
-    metrics = [(VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(2)]
+    num_sides = 2 if own is None else 3
+    metrics = [
+        (VOCMeanAveragePrecision(len(checkpoint.class_names)), COCOMeanAveragePrecision()) for _ in range(num_sides)
+    ]
     for batch, targets in batches:
         both = [detector.detect(batch) for detector in (checkpoint, exported)]
         for ours, theirs in zip(*both, strict=True):
@@ -112,15 +118,16 @@ def verify_export(
         if targets is not None:
             counted += len(batch)
             placements, undone = placements_of(targets), undo_targets(targets)
-            if own not in (None, checkpoint.postprocess):
-                both[0] = own(checkpoint.run(batch))
-            for of_side, detections in zip(metrics, both, strict=True):
+            by_own = [] if own is None else [own(checkpoint.run(batch))]
+            for of_side, detections in zip(metrics, [*both, *by_own], strict=True):
                 for metric in of_side:
                     metric.update(undo_detections(detections, placements), undone)
     scores: dict[str, tuple[float, float]] = {}
+    own_scores: dict[str, float] = {}
     if counted:
-        first, second = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
+        first, second, *third = ({**voc.compute(), **coco.compute()} for voc, coco in metrics)
         scores = {name: (float(first[key]), float(second[key])) for name, key in MEANS.items()}
+        own_scores = {name: float(of_own[key]) for of_own in third for name, key in MEANS.items()}
     whole = None
     if images and isinstance(net := exported.net, ExportedNetwork) and net.description.resizes:
         whole = Parity(close=RESIZE_CLOSE)
@@ -129,7 +136,7 @@ def verify_export(
             with torch.inference_mode():
                 [theirs] = net.detect_inputs(torch.from_numpy(image)[None], net.description.postprocess)
             whole.update(ours, theirs, (image.shape[0], image.shape[1]))
-    return Verification(parity, whole, scores)
+    return Verification(parity, whole, scores, own_scores)
 
 
 MEANS = {"mAP 11-point": "map_11point", "mAP area": "map_area", "mAP .5:.95": "map"}
