@@ -31,7 +31,7 @@ demo: install  ## train a detector on real images of blood cells, score it, draw
 test: install  ## run the tests (about 5 minutes on two cores, no network)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-all: install  ## run the slow tests too (about 23 minutes on two cores)
+test-all: install  ## run the slow tests too (about 18 minutes on two cores)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
 gpu: install  ## test on a CUDA card, and compare with torchvision (6 minutes; docs/performance.md says which data)
