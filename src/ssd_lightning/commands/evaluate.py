@@ -1,11 +1,8 @@
 """Score a trained detector on annotated images."""
 
-import errno
 import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from torch.utils.data import DataLoader
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.command_line import warn_without
+from ssd_lightning.commands.outputs import make_folder_of, writing_to
 from ssd_lightning.data.dataset import DetectionDataset, require_objects
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
@@ -99,35 +97,6 @@ def make_folders(config: DictConfig) -> None:
     for name in ("output", "record", "visualizations"):
         if config[name] is not None:
             make_folder_of(name, Path(config[name]), is_file=name != "visualizations")
-
-
-def make_folder_of(setting: str, path: Path, *, is_file: bool = True) -> None:
-    """Create the folder of a file that a setting names, or the folder that it names.
-
-    Raises:
-        ConfigurationError: it cannot be made or written, or the file would replace a folder.
-    """
-    folder = path.parent if is_file else path
-    with writing_to(setting, path):
-        folder.mkdir(parents=True, exist_ok=True)
-        if is_file and path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-
-
-@contextmanager
-def writing_to(setting: str, path: Path | str) -> Iterator[None]:
-    """Name the setting and its path in what the system says while they are written.
-
-    Raises:
-        ConfigurationError: they cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = "" if error.filename is None else f": '{os.fsdecode(error.filename)}'"
-        raise ConfigurationError(f"{setting}={path}: {error.strerror or error}{where}") from error
 
 
 def open_data(config: DictConfig, detector: Detector) -> DetectionData:

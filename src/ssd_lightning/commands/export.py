@@ -15,6 +15,7 @@ from ssd_lightning.command_line import warn_without
 from ssd_lightning.commands import evaluate
 from ssd_lightning.commands.export_notes import labels_file, numbers, print_companions, print_detectnet, print_input
 from ssd_lightning.commands.export_verification import verify_file
+from ssd_lightning.commands.outputs import make_folder_of, writing_to
 from ssd_lightning.data.dataset import require_objects
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.resize import Letterbox
@@ -91,9 +92,9 @@ def export(config: DictConfig) -> None:
         data = evaluate.open_data(config, checkpoint)
         # Report missing data before anything is written. Without objects, mAP could not show the cost of the file.
         require_objects(data.dataset(config.split), config.split)
-    evaluate.make_folder_of("output", output)
+    make_folder_of("output", output)
     try:
-        with evaluate.writing_to("output", output):
+        with writing_to("output", output):
             write(config, checkpoint, data, unverified)
     except BaseException:
         for file in network_files(unverified):
@@ -206,8 +207,8 @@ def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
     weights: dict[str, Any] = export_weights(net, project)
     file = io.BytesIO()  # torch's own errors of files are not those of the system
     torch.save(weights, file)
-    evaluate.make_folder_of("output", output)
-    with evaluate.writing_to("output", output), written_whole(output) as partial:
+    make_folder_of("output", output)
+    with writing_to("output", output), written_whole(output) as partial:
         partial.write_bytes(file.getbuffer())
     print(f"{output}: {len(net.state_dict())} tensors, {project}")
     print_input(checkpoint, is_prepared=False)
