@@ -20,6 +20,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [{"c": (1.5, float("inf"))}]})
+    assert read_json(tmp_path / "a.json") == {"a": None, "b": [{"c": [1.5, None]}]}
+
+
 @pytest.mark.parametrize("content", [None, b"", b"[1]", b"{", b"\xff"])
 def test_what_is_no_object_is_none(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:

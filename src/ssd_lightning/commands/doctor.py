@@ -1,6 +1,5 @@
 """Check a data set and the first training steps before a run."""
 
-import json
 import os
 import shlex
 import sys
@@ -31,6 +30,7 @@ from ssd_lightning.initial_weights import check_start
 from ssd_lightning.models import SSD
 from ssd_lightning.models.config import to_config
 from ssd_lightning.overrides import let_epochs_replace_budget
+from ssd_lightning.run_files import write_json
 from ssd_lightning.visualization.health_tables import print_report
 
 OWN_SETTINGS = ("decode", "images", "tiny_px", "lines", "fit", "trial_steps", "trial_batch_size")
@@ -62,7 +62,7 @@ def doctor(config: DictConfig) -> dict[str, Any]:
     report = check_dataset(config, directory)
     if report["priors"] is not None:
         report["priors"]["command"] = command
-    (directory / "doctor.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(directory / "doctor.json", report)
     print_report(report, lines=config.lines, directory=directory)
     if report["spoils_the_run"]:
         sys.exit(1)

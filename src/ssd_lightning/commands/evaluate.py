@@ -1,6 +1,5 @@
 """Score a trained detector on annotated images."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from ssd_lightning.inference.writers import identity
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.run_files import json_text
 from ssd_lightning.visualization.draw import draw_comparison
 from ssd_lightning.visualization.sheet import Panel, lay_out
 from ssd_lightning.visualization.tables import print_scores
@@ -72,7 +72,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     print(f"checkpoint: {find_checkpoint(Path(config.checkpoint))}")
     if config.output:
         with writing_to("output", config.output):
-            Path(config.output).write_text(json.dumps(scores, indent=2) + "\n")
+            Path(config.output).write_text(json_text(scores))
         print(f"scores:     {config.output}")
     dataset = data.dataset(config.split)
     if config.record:

@@ -1,7 +1,6 @@
 """The record of a run that is needed to repeat it: code, versions, seed, machine."""
 
 import logging
-import math
 import platform
 import shlex
 import subprocess
@@ -110,7 +109,7 @@ def write_result(directory: Path, *, digest: str, scores: Mapping[str, float], c
         "digest": digest,
         "status": "finished",
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scores": {name: value if math.isfinite(value) else None for name, value in scores.items()},
+        "scores": dict(scores),
         "checkpoint": checkpoint,
     }
     write_json(directory / RESULT, result)
