@@ -141,6 +141,8 @@ def test_run_directories(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
         Detector.load(run)
     with pytest.raises(WeightsError, match=r"nothing\.ckpt: there is no such file"):
         Detector.load(tmp_path / "nothing.ckpt")
+    (run / "model.safetensors").touch()
+    assert find_checkpoint(run) == run / "model.safetensors"
     for name in ("b.ckpt", "a.ckpt"):
         (run / name).touch()
     with monkeypatch.context() as patched:  # a file system lists in any order

@@ -16,6 +16,8 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import Normalization
 
+HUB_WEIGHTS = "model.safetensors"
+"""The weights in a folder that `Detector.push_to_hub` wrote."""
 MOST_PRIORS = 10_000_000
 """Limit for a network read from a file. Published networks have 25 thousand priors."""
 
@@ -43,7 +45,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         return require_file(path)
-    names = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "*.ckpt")
+    names = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "*.ckpt", HUB_WEIGHTS)
     found = next((file for name in names for file in sorted(path.glob(name)) if file.is_file()), None)
     if found is None:
         raise no_checkpoint(path, names)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ssd_lightning import __version__
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.inference.checkpoints import HUB_WEIGHTS
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
 from ssd_lightning.inference.names import UniqueNames
@@ -20,7 +21,7 @@ from ssd_lightning.inference.names import UniqueNames
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WEIGHTS, CONFIG, CARD, IMAGE = "model.safetensors", "config.json", "README.md", "detections.jpg"
+CONFIG, CARD, IMAGE = "config.json", "README.md", "detections.jpg"
 CARD_TEXT = """---
 license: {licence}
 library_name: ssd-lightning
@@ -71,7 +72,7 @@ def save_folder(
     """
     network = detector.network
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(detector, folder / WEIGHTS)
+    write_safetensors(detector, folder / HUB_WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(detector.spec(), indent=2) + "\n", encoding="utf-8")
     shown = table = ""
     if image is not None:
@@ -92,7 +93,7 @@ def save_folder(
         table=table,
     )
     (folder / CARD).write_text(card, encoding="utf-8")
-    return [WEIGHTS, CONFIG, CARD, *([IMAGE] if image is not None else [])]
+    return [HUB_WEIGHTS, CONFIG, CARD, *([IMAGE] if image is not None else [])]
 
 
 SPACE_APP = """from pathlib import Path
@@ -131,7 +132,7 @@ def save_space(
         raise ConfigurationError(f"space={folder} is not empty; name a new folder")
     detector.network  # noqa: B018  raises for an exported file, before anything is written
     (folder / "examples").mkdir(parents=True)
-    write_safetensors(detector, folder / WEIGHTS)
+    write_safetensors(detector, folder / HUB_WEIGHTS)
     names = UniqueNames()  # examples come from several folders
     for path in examples:
         shutil.copyfile(path, folder / "examples" / f"{names.take(path.stem)}{path.suffix}")
@@ -166,9 +167,9 @@ def push_folder(
 def fetch_weights(repository: str, *, revision: str | None = None, endpoint: str | None = None) -> Path:
     """Download the weights of a repository, or find them in the local cache. See `Detector.from_pretrained`."""
     if Path(repository).is_dir():
-        return Path(repository) / WEIGHTS
+        return Path(repository) / HUB_WEIGHTS
     hub = require_package("huggingface_hub", repository, "'ssd-lightning[hub]'")
     try:
-        return Path(hub.hf_hub_download(repository, WEIGHTS, revision=revision, endpoint=endpoint))
+        return Path(hub.hf_hub_download(repository, HUB_WEIGHTS, revision=revision, endpoint=endpoint))
     except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
-        raise WeightsError(f"cannot get {WEIGHTS} of '{repository}': {error}") from error
+        raise WeightsError(f"cannot get {HUB_WEIGHTS} of '{repository}': {error}") from error
