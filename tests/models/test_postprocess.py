@@ -275,6 +275,28 @@ def test_soft_nms_equals_the_slow_loop(decay: str, class_agnostic: bool) -> None
         torch.testing.assert_close(detections["boxes"], clip_boxes(torch.stack(boxes)))
 
 
+@pytest.mark.parametrize("soft_nms", [None, "gaussian"])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_candidates_of_the_class_vote(soft_nms: str | None, class_agnostic: bool, monkeypatch) -> None:
+    monkeypatch.setattr(module, "ENOUGH_CANDIDATES", 5)
+    output = draw(2, 80, 2, seed=5)
+    settings = {"score_threshold": 0.2, "soft_nms": soft_nms, "class_agnostic": class_agnostic}
+    before, after = postprocess(output, **settings), postprocess(output, **settings, box_voting=0.3)
+    moved = 0
+    for image, (own, found) in enumerate(zip(before, after, strict=True)):
+        boxes = cxcywh_to_xyxy(decode(output.box_offsets[image], output.priors_cxcywh))
+        scores = output.class_logits[image].softmax(-1)
+        for row, label in enumerate(own["labels"].tolist()):
+            start = boxes[(clip_boxes(boxes) - own["boxes"][row]).abs().sum(1).argmin()]
+            votes = (box_iou(start[None], boxes)[0] > 0.3) & (scores[:, label] > 0.2)
+            mean = (boxes[votes] * scores[votes, label, None]).sum(0) / scores[votes, label].sum()
+            torch.testing.assert_close(found["boxes"][row], mean.clamp(0, 1))
+            moved += int(votes.sum() > 1)
+        for name in ("scores", "labels"):
+            assert torch.equal(own[name], found[name])
+    assert moved > 10
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -283,6 +305,7 @@ def test_soft_nms_equals_the_slow_loop(decay: str, class_agnostic: bool) -> None
         ("top_k", 0),
         ("max_detections", 1.5),
         ("soft_nms", "hard"),
+        ("box_voting", 1.5),
         ("class_agnostic", 1),
         ("soft_nms_sigma", 0),
         ("variances", [0.1, -0.2]),

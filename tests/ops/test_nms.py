@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ssd_lightning.ops import nms as nms_module
-from ssd_lightning.ops.nms import _nms_of_pairs, batched_nms, batched_soft_nms
+from ssd_lightning.ops.nms import _nms_of_pairs, batched_nms, batched_soft_nms, vote_boxes
 
 
 def draw(count: int, seed: int, num_groups: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -38,6 +40,29 @@ def test_equal_boxes_and_boxes_without_area(decay: str) -> None:
     assert lowered.isfinite().all()
     assert {0, 3, 4} <= set(kept.tolist())
     assert (len(kept) == 3) == (decay == "linear")  # equal boxes: 1 - IoU is 0, exp(-1 / .5) is .14
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_votes_are_the_mean_of_the_boxes_that_overlap(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nms_module, "VOTES_AT_ONCE", at_once)
+    boxes, group = draw(60, seed=3, num_groups=3)
+    boxes[7, 2:] = boxes[7, :2]  # no area
+    boxes[8, 0] = math.nan
+    scores = torch.rand(60, generator=torch.Generator().manual_seed(1))
+    kept = torch.tensor([50, 7, 8, 0, 30])
+    found = vote_boxes(boxes, scores, group, kept, iou_threshold=0.2)
+    for index, box in zip(kept.tolist(), found, strict=True):
+        votes = (box_iou(boxes[index : index + 1], boxes)[0] > 0.2) & (group == group[index])
+        mean = (boxes[votes] * scores[votes, None]).sum(0) / scores[votes].sum()
+        assert votes.any() == (index not in (7, 8))
+        torch.testing.assert_close(box, mean if votes.any() else boxes[index], equal_nan=True)
+
+
+def test_without_overlap_votes_change_nothing() -> None:
+    boxes, group = draw(20, seed=4, num_groups=2)
+    kept = torch.arange(20)
+    assert torch.equal(vote_boxes(boxes, torch.ones(20), group, kept, iou_threshold=1), boxes)
+    assert vote_boxes(boxes, torch.ones(20), group, kept[:0], iou_threshold=0.5).shape == (0, 4)
 
 
 # NMS against the rule itself, one box at a time.

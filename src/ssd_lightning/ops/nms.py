@@ -1,4 +1,4 @@
-"""Non-maximum suppression of many groups of boxes at once, and Soft-NMS (Bodla et al. 2017)."""
+"""NMS of many groups of boxes at once, Soft-NMS (Bodla et al. 2017) and box voting (Gidaris and Komodakis 2015)."""
 
 from typing import Literal
 
@@ -13,6 +13,9 @@ Decay = Literal["linear", "gaussian"]
 
 PAIRS_AT_ONCE = 1 << 24
 """Number of pairs of boxes that an accelerator compares at once. It limits the memory to about 1 GiB."""
+
+VOTES_AT_ONCE = 1 << 20
+"""Number of pairs of boxes that box voting compares at once. It limits the memory to about 100 MiB."""
 
 
 def batched_nms(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
@@ -114,6 +117,39 @@ def batched_soft_nms(
     kept, order = place[taken].sort()  # so that equal scores keep their order
     lowered, best = lowered[taken][order].sort(descending=True, stable=True)
     return kept[best], lowered
+
+
+def vote_boxes(boxes_xyxy: Tensor, scores: Tensor, group: Tensor, kept: Tensor, *, iou_threshold: float) -> Tensor:
+    """Box voting: move boxes to the mean of the boxes that overlap them, weighted by the scores.
+
+    See arXiv 1505.01749, section 5.
+
+    Args:
+        boxes_xyxy: `[R, 4]`.
+        scores: `[R]`, at least 0.
+        group: int64 `[R]`, at least 0. Only boxes of the same group vote.
+        kept: int64 `[M]`, indices of the boxes that move.
+        iou_threshold: a box votes if it overlaps the moving box more than this. The moving box votes too.
+
+    Returns:
+        `[M, 4]`. A box without area, or with a NaN, stays as it is.
+    """
+    moved = boxes_xyxy[kept]
+    if len(kept) == 0:
+        return moved
+    place, sizes = pad_groups(group)  # [G, T], [G]
+    row = torch.empty_like(group)
+    row[place[place >= 0]] = torch.arange(len(sizes), device=group.device).repeat_interleave(sizes)
+    at_once = max(1, VOTES_AT_ONCE // place.shape[1])
+    for own, rows in zip(moved.split(at_once), row[kept].split(at_once), strict=True):  # `own` is a view
+        voters = place[rows]  # [m, T]
+        boxes = boxes_xyxy[voters.clamp(min=0)]  # [m, T, 4]
+        votes = (voters >= 0) & (broadcast_iou(own[:, None], boxes) > iou_threshold)
+        weights = scores[voters.clamp(min=0)].where(votes, 0.0)
+        total = weights.sum(dim=1, keepdim=True)  # [m, 1]
+        mean = (weights[..., None] * boxes.where(votes[..., None], 0.0)).sum(dim=1) / total
+        own.copy_(mean.where(total > 0, own))
+    return moved
 
 
 def rank_in_group(group: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.weights import load_pretrained
 
 TINY: dict[str, dict[str, Any]] = {
-    "few": {"neck": "fpnlite", "score_threshold": 0.3, "max_detections": 5, "top_k": 3},
+    "few": {"neck": "fpnlite", "score_threshold": 0.3, "max_detections": 5, "top_k": 3, "box_voting": 0.3},
     "class_agnostic": {"neck": "fpn", "class_agnostic": True, "clip_first": True, "variances": [0.2, 0.1]},
     "nms outside": {"nms": False},
     "soft_nms outside": {"soft_nms": "linear", "nms": False},

@@ -113,6 +113,7 @@ class ExportGraph(nn.Module):
             postprocess.top_k,
             postprocess.max_detections,
             postprocess.class_agnostic,
+            postprocess.box_voting,
         )
 
     def prepared(self, inputs: Tensor) -> Tensor:
