@@ -45,6 +45,7 @@ LISTS = {
         "lr_10": ["optimizer.lr=0.01"],
         "no_ema": ["callbacks=default"],
         "plain_nms": ["postprocess.soft_nms=null"],
+        "no_voting": ["postprocess.box_voting=null"],
     },
     "paper": {
         BASELINE: ["experiment=bccd_paper"],
