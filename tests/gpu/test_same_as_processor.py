@@ -128,7 +128,8 @@ def test_detections(logits: str, soft_nms: Decay | None, class_agnostic: bool) -
     make = random_output if logits == "random" else trained_like_output
     output = make(3, PRIORS, NUM_CLASSES)
     top_k = 200 if logits == "trained" else 40
-    postprocess = PostProcess(soft_nms=soft_nms, class_agnostic=class_agnostic, top_k=top_k)
+    box_voting = 0.65 if soft_nms == "gaussian" else None
+    postprocess = PostProcess(soft_nms=soft_nms, class_agnostic=class_agnostic, top_k=top_k, box_voting=box_voting)
     expected = postprocess(output)
     with accelerator() as device:
         found = move_data_to_device(postprocess(move_data_to_device(output, device)), torch.device("cpu"))
