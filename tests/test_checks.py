@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 
 from ssd_lightning.checks import require_bool, require_choice, require_number, require_object
@@ -34,7 +35,13 @@ def test_wrong_settings_are_named_with_their_value(
 
 @pytest.mark.parametrize(
     ("require", "values"),
-    [(RATIO, (0, 1, 0.5)), (POSITIVE, (1e-9,)), (COUNT, (1, 10**9)), (CHOICE, ("two",)), (require_bool, (False,))],
+    [
+        (RATIO, (0, 1, 0.5, np.float32(0.5))),
+        (POSITIVE, (1e-9,)),
+        (COUNT, (1, 10**9, np.int64(2))),
+        (CHOICE, ("two",)),
+        (require_bool, (False,)),
+    ],
 )
 def test_right_settings_pass(require: Callable[[str, object], None], values: tuple[object, ...]) -> None:
     for value in values:

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from ssd_lightning.errors import ConfigurationError
@@ -54,8 +55,8 @@ def require_number(
     Raises:
         ConfigurationError: it is not; the message contains the setting's full name, its value and the range.
     """
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    kind = Integral if whole else Real  # of numpy too
+    is_number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
     if is_number and (low < value if above_low else low <= value) and value <= high:  # type: ignore[operator]
         return
     noun = "a whole number" if whole else "a number"
