@@ -8,12 +8,13 @@ from PIL import Image
 
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.errors import ConfigurationError, DataError, WeightsError
 from ssd_lightning.inference.checkpoints import find_checkpoint
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR
+from ssd_lightning.ops.priors import PriorLevel
 
 CLASS_NAMES = ("circle", "square", "star")
 
@@ -60,6 +61,35 @@ def test_saved_and_loaded_it_sees_the_same(detector: Detector, tmp_path: Path) -
     content["state_dict"]["metrics.count"] = torch.zeros(1)  # weights beside those of the network are left out
     torch.save(content, path)
     assert Detector.load(path).resize == Stretch()
+
+
+def test_a_saved_detector_of_numpys_numbers_can_be_read(tmp_path: Path) -> None:
+    levels = [PriorLevel(None, None, side, side + 8, np.array([2.0])) for side in np.array([10.0, 20.0, 40.0])]
+    net = tiny_net(num_classes=np.int64(2), levels=levels)
+    postprocess = PostProcess(score_threshold=np.float64(0.2), top_k=np.int64(9))
+    Detector(net, class_names=np.array(["a", "b"]), postprocess=postprocess).save(tmp_path / "tiny.ckpt")
+    loaded = Detector.load(tmp_path / "tiny.ckpt")
+    assert (loaded.class_names, loaded.postprocess) == (("a", "b"), postprocess)
+    torch.testing.assert_close(loaded.network.priors_cxcywh, net.priors_cxcywh)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"class_names": ["a", "b"]}, ConfigurationError, "3 classes, but there are 2 class names: a, b"),
+        ({"class_names": "abc"}, DataError, "class_names is 'abc'; it has to be a list"),
+        ({"class_names": ["a", "b", "a"]}, DataError, "'a' more than once"),
+        ({"resize": "squash"}, ConfigurationError, "resize is 'squash'; it can be stretch or letterbox"),
+        ({"postprocess": None}, ConfigurationError, "postprocess is None; it must be a PostProcess"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_at_once(arguments: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        Detector(tiny_net(num_classes=3), **{"class_names": CLASS_NAMES, **arguments})
+
+
+def test_a_resize_mode_can_be_given_by_its_name(detector: Detector) -> None:
+    assert Detector(detector.network, class_names=CLASS_NAMES, resize="letterbox").resize == Letterbox()
 
 
 @pytest.mark.parametrize("mode", [Stretch(), Letterbox()], ids=["stretch", "letterbox"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from helpers.random_ssd import random_output
 from helpers.targets import draw_boxes, make_target
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.losses import (
     ArgmaxMatcher,
     BipartiteMatcher,
@@ -103,6 +103,45 @@ def test_loss_and_gradients_are_those_of_the_reference(reference_dir: Path) -> N
     norms = [each.norm() for each in gradients(losses, output)]
     expected = [float(reference[name]) for name in ("loss_loc", "loss_conf", "grad_loc_norm", "grad_conf_norm")]
     assert [each.item() for each in (*losses.values(), *norms)] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"boxes": [[10, 20, 110, 80], [0, 0, 300, 300]]}, r"image 'a': the box \(10, 20, 110, 80\) is not normalised"),
+        ({"labels": [1, 0]}, "image 'a': annotated class 0 is outside 1..3"),
+        ({"labels": [NUM_CLASSES + 1, 1]}, "image 'a': annotated class 4 is outside 1..3"),
+        ({"labels": [1]}, r"image 'a': 'labels' of the target has the shape \[1\].* must be \[2\]"),
+        ({"boxes": [[0.1, 0.2]] * 4}, r"image 'a': 'boxes' of the target has the shape \[4, 2\]"),
+        ({"boxes": np.zeros((2, 4))}, "image 'a': 'boxes' of the target is of type ndarray, not a tensor"),
+        ({"labels": None}, "image 'a': 'labels' of the target is of type NoneType"),
+    ],
+)
+def test_ground_truth_that_would_teach_nothing_is_refused(changes: dict, message: str) -> None:
+    output, targets = draw([0, 2])
+    made = {name: torch.tensor(value) if isinstance(value, list) else value for name, value in changes.items()}
+    targets[1] |= made  # type: ignore[typeddict-item]
+    with pytest.raises(DataError, match=message):
+        MultiBoxLoss()(output, targets)
+
+
+@pytest.mark.parametrize("part", [{"matcher": None}, {"class_loss": FocalLoss}, {"box_loss": "smooth_l1"}])
+def test_a_part_is_an_object(part: dict) -> None:
+    with pytest.raises(ConfigurationError, match=f"loss.{next(iter(part))} is .*; it must be an object"):
+        MultiBoxLoss(**part)
+
+
+def test_each_image_has_a_target() -> None:
+    output, targets = draw([2, 1])
+    with pytest.raises(DataError, match="got 1 targets for the network's output of 2 images"):
+        MultiBoxLoss()(output, targets[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.float32])
+def test_labels_of_other_types_count_as_whole_numbers(dtype: torch.dtype) -> None:
+    output, targets = draw([2, 1])
+    others = [target | {"labels": target["labels"].to(dtype)} for target in targets]
+    assert MultiBoxLoss()(output, others) == MultiBoxLoss()(output, targets)
 
 
 def test_half_precision_output_gives_a_float32_loss() -> None:

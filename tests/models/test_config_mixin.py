@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -124,6 +125,7 @@ PART, WHOLE = {"_target_": f"{__name__}.Part"}, {"_target_": f"{__name__}.Whole"
         (Part(3), {**PART, "width": 3}),
         (Part(3, weights="secret", depth=4), {**PART, "width": 3, "depth": 4}),
         (Whole("abc", parts={"few": (Part(2), 0.5)}), {**WHOLE, "parts": {"few": [{**PART, "width": 2}, 0.5]}}),
+        (Part(np.int64(3), act=np.ones(2)), {**PART, "width": 3, "act": [1.0, 1.0]}),
         (Part, {**PART, "_partial_": True}),
         (functools.partial(Part, width=3, weights="secret"), {**PART, "_partial_": True, "width": 3}),
     ],

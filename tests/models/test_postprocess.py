@@ -306,6 +306,7 @@ def test_candidates_of_the_class_vote(soft_nms: str | None, class_agnostic: bool
         ("max_detections", 1.5),
         ("soft_nms", "hard"),
         ("box_voting", 1.5),
+        ("soft_nms", "null"),
         ("class_agnostic", 1),
         ("soft_nms_sigma", 0),
         ("variances", [0.1, -0.2]),
@@ -320,5 +321,5 @@ def test_settings_that_cannot_work_are_named_with_their_value(name: str, value: 
 
 
 def test_settings_are_read_back_from_plain_values() -> None:
-    postprocess = PostProcess(soft_nms="linear", variances=(0.2, 0.1), top_k=7)
+    postprocess = PostProcess(soft_nms="linear", variances=(0.2, np.float64(0.1)), top_k=np.int64(7))
     assert PostProcess.from_settings(json.loads(json.dumps(postprocess.settings()))) == postprocess

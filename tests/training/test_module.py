@@ -90,6 +90,11 @@ def test_classes_and_network_have_to_agree() -> None:
         small_module(class_names=("a", "b", "c"))
 
 
+def test_an_unknown_resize_mode_is_refused_before_the_first_checkpoint() -> None:
+    with pytest.raises(ConfigurationError, match="resize is 'squash'"):
+        small_module(resize="squash")
+
+
 def test_validation_logs_the_scores_of_known_detections() -> None:
     model = small_module()
     data = loader([target(BOX), target(name="b")], batch_size=1)

@@ -91,6 +91,14 @@ def check_class_names(class_names: Sequence[str]) -> None:
         raise DataError(f"class_names has {', '.join(map(repr, repeated))} more than once")
 
 
+def as_class_names(class_names: Sequence[str] | np.ndarray) -> tuple[str, ...]:
+    """Check a class list, also one of numpy, and return plain texts. Raises `DataError`, see `check_class_names`."""
+    if isinstance(class_names, np.ndarray):
+        class_names = class_names.tolist()
+    check_class_names(class_names)
+    return tuple(map(str, class_names))
+
+
 def unknown_class_text(name: str, class_names: Sequence[str]) -> str:
     """Say that an object is of no known class, with the nearest name."""
     close = difflib.get_close_matches(name, class_names, n=1)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_choice, require_number, require_object
+from ssd_lightning.data.annotation_checks import as_class_names
 from ssd_lightning.data.image_io import ImageInput, as_rgb, as_sequence
-from ssd_lightning.data.resize import ResizeMode, Stretch, undo_detections
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, undo_detections
+from ssd_lightning.errors import ConfigurationError, WeightsError, listed
 from ssd_lightning.inference.checkpoints import detector_spec, find_checkpoint, read_detector
 from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.runtime.exported_files import Backend, open_exported
@@ -40,11 +41,13 @@ class Detector:
         class_names: names of the classes 1..C.
         postprocess: turns the output of the network into detections.
         precision: precision of the convolutions. Weights, scores and boxes are always float32.
-        resize: how images are resized to the network's input; it must be the same as in training.
+        resize: how images are resized to the network's input, as in training: a `ResizeMode` or its name.
         data_settings: settings of the training for splits and classes; None if they are not known.
 
     Raises:
-        ConfigurationError: `precision` is unknown.
+        ConfigurationError: `precision`, `postprocess` or `resize` is invalid, or the number of class names is not that
+            of the network's classes.
+        DataError: `class_names` is not a list of distinct names.
     """
 
     def __init__(
@@ -54,15 +57,21 @@ class Detector:
         class_names: Sequence[str],
         postprocess: PostProcess = PostProcess(),  # noqa: B008  it cannot be changed
         precision: Precision = "float32",
-        resize: ResizeMode = Stretch(),  # noqa: B008  it cannot be changed
+        resize: ResizeMode | str = Stretch(),  # noqa: B008  it cannot be changed
         data_settings: Any = None,
     ) -> None:
         require_choice("precision", precision, get_args(Precision))
+        require_object("postprocess", postprocess, PostProcess)
+        self.class_names = as_class_names(class_names)
+        if len(self.class_names) != net.num_classes:
+            raise ConfigurationError(
+                f"the network has {net.num_classes} classes, but there are {len(self.class_names)} class names: "
+                f"{listed(self.class_names)}"
+            )
         # Images arrive as channels-last. This order makes convolutions faster on CPUs, and tensor cores require it.
         self.net = net.eval().to(memory_format=torch.channels_last)
         self.precision = precision
-        self.resize = resize
-        self.class_names = tuple(class_names)
+        self.resize = as_resize_mode(resize)
         self.postprocess = postprocess
         self.tiling: Tiling | None = None
         self.data_settings = data_settings

@@ -8,10 +8,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssd_lightning.checks import require_choice, require_number
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.losses.box_losses import BoxLoss, SmoothL1Loss
 from ssd_lightning.losses.class_losses import ClassLoss, HardNegativeCrossEntropy
 from ssd_lightning.losses.matchers import BipartiteMatcher, Matcher
+from ssd_lightning.ops.image_columns import are_on_host, check_columns, check_labels, check_normalised
 from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.ops.rows import rows_that_count, take_rows
 from ssd_lightning.types import SSDOutput, Target
@@ -22,7 +23,7 @@ Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
 class MultiBoxLoss(nn.Module):
     """Class loss and box loss over matched priors. The defaults are the paper's.
 
-    `forward` first calls `matcher`, then `compare`. `SSDModule` calls these two itself, because it also logs values of
+    `forward` first calls `match`, then `compare`. `SSDModule` calls these two itself, because it also logs values of
     the assignment.
 
     Args:
@@ -47,7 +48,7 @@ class MultiBoxLoss(nn.Module):
     ) -> None:
         super().__init__()
         for name, part in (("matcher", matcher), ("class_loss", class_loss), ("box_loss", box_loss)):
-            if not callable(part):
+            if not callable(part) or isinstance(part, type):
                 raise ConfigurationError(
                     f"loss.{name} is {part!r}; it must be an object: on the command line, choose one by loss/{name}="
                 )
@@ -60,8 +61,29 @@ class MultiBoxLoss(nn.Module):
         self.normalizer: Normalizer = normalizer
 
     def forward(self, output: SSDOutput, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Match and compare the network's output for B images with their ground truth; for the result see `compare`."""
-        return self.compare(output, self.matcher(targets, output.priors_cxcywh))
+        """Match and compare the network's output for B images with their ground truth; see `match` and `compare`."""
+        return self.compare(output, self.match(output, targets))
+
+    def match(self, output: SSDOutput, targets: Sequence[Target]) -> Assignment:
+        """Check the ground truth of B images, and say what each prior should predict.
+
+        Args:
+            output: the network's output for these images.
+            targets: B targets; of each only `boxes` and `labels` are needed. Boxes that are not finite or have no area
+                are not matched.
+
+        Raises:
+            DataError: there are not B targets, or the boxes or labels of one have a wrong shape. For targets on the
+                host also: a label is outside 1..C, or a box is not normalised.
+        """
+        batch, _, num_logits = output.class_logits.shape
+        if len(targets) != batch:
+            raise DataError(f"got {len(targets)} targets for the network's output of {batch} images")
+        check_columns(targets, "labels", targets=targets, what="target")
+        if are_on_host(targets):  # on an accelerator, the host would have to wait for the values
+            check_labels(targets, num_logits - 1, targets=targets, what="annotated")
+            check_normalised(targets, targets=targets)
+        return self.matcher(targets, output.priors_cxcywh)
 
     def compare(self, output: SSDOutput, assignment: Assignment) -> dict[str, Tensor]:
         """Compare the network's output with what each prior should predict.

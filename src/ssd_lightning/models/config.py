@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ssd_lightning.errors import ConfigurationError, WeightsError
@@ -46,6 +47,8 @@ def to_config(value: Any) -> Any:
     Raises:
         TypeError: the object has no plain form.
     """
+    if isinstance(value, np.generic | np.ndarray):  # also those that are floats: a file with them could not be read
+        return value.tolist()
     if isinstance(value, type):
         return _spec(value, {}, _partial_=True)
     if isinstance(value, ConfigMixin):

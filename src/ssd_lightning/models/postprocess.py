@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ssd_lightning.checks import require_bool, require_choice, require_number
+from ssd_lightning.checks import require_bool, require_number
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import VARIANCES, decode
 from ssd_lightning.ops.nms import Decay, batched_nms, batched_soft_nms, rank_in_group, vote_boxes
@@ -60,8 +61,8 @@ class PostProcess:
             require_number(f"postprocess.{name}", getattr(self, name), 0, 1)
         for name in ("top_k", "max_detections"):
             require_number(f"postprocess.{name}", getattr(self, name), 1, whole=True)
-        if self.soft_nms is not None:
-            require_choice("postprocess.soft_nms", self.soft_nms, ("null", *get_args(Decay)))
+        if self.soft_nms not in (None, *get_args(Decay)):
+            raise ConfigurationError(f"postprocess.soft_nms is '{self.soft_nms}'; it can be null, linear or gaussian")
         require_number("postprocess.soft_nms_sigma", self.soft_nms_sigma, 0, above_low=True)
         for name in ("class_agnostic", "clip_first"):
             require_bool(f"postprocess.{name}", getattr(self, name))
@@ -86,7 +87,7 @@ class PostProcess:
 
     def settings(self) -> dict[str, Any]:
         """Return all settings as plain values, also those with default values, which may change in later versions."""
-        return {**asdict(self), "variances": list(self.variances)}
+        return dict(to_config(asdict(self)))
 
     @torch.no_grad()
     def __call__(self, output: SSDOutput) -> list[Detections]:

@@ -163,7 +163,7 @@ def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     if not targets:
         return torch.zeros(0, 1, 4, device=device), torch.zeros(0, 1, dtype=torch.int64, device=device)
     boxes = pad_sequence([target["boxes"].reshape(-1, 4).float() for target in targets], batch_first=True)
-    labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
+    labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)
     if boxes.shape[1] == 0:
         boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
     return _send(boxes, device), _send(labels, device)

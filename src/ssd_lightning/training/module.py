@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssd_lightning.checks import require_number
-from ssd_lightning.data.resize import ResizeMode, Stretch, placements_of, undo_detections, undo_targets
+from ssd_lightning.data.annotation_checks import as_class_names
+from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, placements_of, undo_detections, undo_targets
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
@@ -57,7 +58,8 @@ class SSDModule(pl.LightningModule):
         batch_scaling: scales the learning rate with the batch size, such as a `partial` of `scale_learning_rate`. None
             does not change the rate.
         budget: length of the run as a time. None uses the steps or epochs of the trainer.
-        resize: how the data resize images to the network's input. It is stored in checkpoints.
+        resize: how the data resize images to the network's input: a `ResizeMode` or its name. It is stored in
+            checkpoints.
         data_settings: settings for splits and classes of the data, in plain containers. They are stored in checkpoints.
 
     Raises:
@@ -79,10 +81,11 @@ class SSDModule(pl.LightningModule):
         decay_biases: bool = False,
         batch_scaling: Callable[[Optimizer, MakeScheduler], MakeScheduler] | None = None,
         budget: TrainingBudget | None = None,
-        resize: ResizeMode = Stretch(),  # noqa: B008  immutable
+        resize: ResizeMode | str = Stretch(),  # noqa: B008  immutable
         data_settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.class_names = as_class_names(class_names)
         if len(class_names) != net.num_classes:
             raise ConfigurationError(
                 f"the network has {net.num_classes} classes, the data have {len(class_names)}: {', '.join(class_names)}"
@@ -95,7 +98,6 @@ class SSDModule(pl.LightningModule):
             )
         self.net = net
         self.loss = loss
-        self.class_names = tuple(class_names)
         self.postprocess = postprocess
         require_number("optimizer.bias_lr_factor", bias_lr_factor, 0)
         require_number("optimizer.backbone_lr_factor", backbone_lr_factor, 0)
@@ -104,7 +106,7 @@ class SSDModule(pl.LightningModule):
         self.decay_biases = decay_biases
         self.batch_scaling = batch_scaling
         self.budget = budget
-        self.resize = resize
+        self.resize = as_resize_mode(resize)
         self.data_settings = data_settings
         self._make_optimizer = optimizer
         self._make_scheduler = scheduler
@@ -127,7 +129,7 @@ class SSDModule(pl.LightningModule):
         """Return the loss of one batch."""
         images, targets = batch
         output = self.net(images)
-        assignment = self.loss.matcher(targets, output.priors_cxcywh)
+        assignment = self.loss.match(output, targets)
         losses = self.loss.compare(output, assignment)
         total = spread_non_finite(losses["loss_box"] + losses["loss_cls"])
         if is_logged(self.trainer, batch_index, before_step=True):
@@ -211,7 +213,7 @@ class SSDModule(pl.LightningModule):
     def _evaluate(self, batch: Batch, stage: str) -> None:
         images, targets = batch
         output = self.net(images)
-        assignment = self.loss.matcher(targets, output.priors_cxcywh)
+        assignment = self.loss.match(output, targets)
         errors = prior_errors(output, assignment, self.postprocess.variances)
         values = self.loss.compare(output, assignment) | errors
         detections = undo_detections(self.postprocess(output), placements_of(targets))
