@@ -10,6 +10,7 @@ from torchvision.ops import box_convert
 
 from helpers.no_warnings import no_warnings
 from helpers.targets import make_target
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.metrics import COCOMeanAveragePrecision
 from ssd_lightning.ops.boxes import boxes_to_pixels
 from ssd_lightning.types import Detections, Target
@@ -125,3 +126,15 @@ def test_nothing_to_find_is_nan_and_nothing_found_is_zero() -> None:
             assert all(value.isnan() for value in result.values())
         result = evaluate(image(box, none))
     assert result["map"] == result["map_50"] == result["mar_200"] == 0
+
+
+def test_boxes_in_pixels_are_refused_as_their_sizes_would_be_wrong() -> None:
+    box = torch.tensor([[10.0, 10.0, 40.0, 40.0]])
+    with pytest.raises(DataError, match=r"the box \(10, 10, 40, 40\) is not normalised"):
+        evaluate(image(box, box))
+
+
+@pytest.mark.parametrize("thresholds", [(1, 10), (10, 1, 200), (0, 1, 2), (1, 2, 2.5)])
+def test_detection_limits_are_three_ascending_numbers(thresholds: tuple) -> None:
+    with pytest.raises(ConfigurationError, match="max_detection_thresholds is"):
+        COCOMeanAveragePrecision(thresholds)

@@ -9,7 +9,7 @@ import torch
 
 from helpers.no_warnings import no_warnings
 from helpers.targets import make_target
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.metrics import COCOMeanAveragePrecision, VOCMeanAveragePrecision
 from ssd_lightning.types import Detections, Target
 
@@ -125,6 +125,33 @@ def test_labels_outside_the_classes_are_refused(side: str, label: int) -> None:
         VOCMeanAveragePrecision(NUM_CLASSES).update([pred], [target])
 
 
+@pytest.mark.parametrize(
+    ("side", "column", "message"),
+    [
+        ("pred", "scores", "image 'a': 'scores' of the detections has the shape"),
+        ("pred", "labels", "image 'a': 'labels' of the detections has the shape"),
+        ("target", "labels", "image 'a': 'labels' of the target has the shape"),
+        ("target", "difficult", "image 'a': 'difficult' of the target has the shape"),
+    ],
+)
+def test_columns_of_an_image_do_not_reach_into_the_next(side: str, column: str, message: str) -> None:
+    images = {
+        "target": [make_target([[0, 0, 1, 1]] * 2, image_id=name) for name in "ab"],
+        "pred": [Detections(boxes=torch.rand(2, 4), scores=torch.ones(2), labels=torch.ones(2).long()) for _ in "ab"],
+    }
+    first, second = images[side]
+    rows = torch.cat([first[column], second[column]])
+    first[column], second[column] = rows[:3], rows[3:]
+    with pytest.raises(DataError, match=message):
+        VOCMeanAveragePrecision(NUM_CLASSES).update(images["pred"], images["target"])
+
+
+@pytest.mark.parametrize("arguments", [(0,), (2.0,), ("2",), (2, 0), (2, 1.5), (2, "0.5")])
+def test_arguments_out_of_range_are_refused(arguments: tuple) -> None:
+    with pytest.raises(ConfigurationError, match="it must be a"):
+        VOCMeanAveragePrecision(*arguments)
+
+
 def test_boxes_scores_and_labels_are_enough(draw) -> None:
     preds, targets = draw(9, NUM_CLASSES, seed=0, score_steps=10_000)
     bare = [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
@@ -145,5 +172,6 @@ def test_detections_of_another_image_are_refused() -> None:
     metric = VOCMeanAveragePrecision(NUM_CLASSES)
     with pytest.raises(ValueError, match="image 'b' for the target of 'a'"):
         metric.update([pred | {"image_id": "b"}], [target])
+    metric.update([pred | {"image_id": 1}], [target | {"image_id": "1"}])  # a number is the name of the same image
     with pytest.raises(ValueError, match="1 images but targets of 2"):
         metric.update([pred], [target, target])

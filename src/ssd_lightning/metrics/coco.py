@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
+from ssd_lightning.checks import require_number
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
 from ssd_lightning.metrics.detection_state import DetectionMetric, Evaluation
 from ssd_lightning.ops.boxes import areas_px, boxes_to_pixels
+from ssd_lightning.ops.image_columns import check_normalised
 from ssd_lightning.types import Detections, Target
 
 IOU_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -26,16 +29,30 @@ class COCOMeanAveragePrecision(DetectionMetric):
     Args:
         max_detection_thresholds: three ascending numbers of detections per image, for the recalls. mAP uses the last
             one. COCO uses 100; the default is 200, because SSD keeps 200 detections.
+
+    Raises:
+        ConfigurationError: the thresholds are not three ascending whole numbers.
     """
 
     def __init__(self, max_detection_thresholds: Sequence[int] = (1, 10, 200)) -> None:
         super().__init__()
         self.max_detection_thresholds = list(max_detection_thresholds)
+        for number in self.max_detection_thresholds:
+            require_number("max_detection_thresholds", number, 1, whole=True)
+        if len(self.max_detection_thresholds) != 3 or sorted(set(max_detection_thresholds)) != [
+            *max_detection_thresholds
+        ]:
+            raise ConfigurationError(
+                f"max_detection_thresholds is {max_detection_thresholds}; it must be three ascending numbers"
+            )
 
     def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
         """Add a batch of detections and the targets of the same images in the same order.
 
+        Boxes are normalised, unlike those of torchmetrics' own metric: `size_px` gives their size in pixels.
+
         Raises:
+            DataError: a box is not normalised, or a column has a wrong shape.
             ValueError: a target has no `size_px`, `preds` and `targets` have different lengths, or the names of an
                 image differ.
         """
@@ -43,6 +60,11 @@ class COCOMeanAveragePrecision(DetectionMetric):
             if "size_px" not in target:
                 raise ValueError(f"target {number} of the batch has no size_px; COCO's size ranges are in pixels")
         super().update(preds, targets)
+
+    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Check columns and boxes of a batch. Raises `DataError`."""
+        super().check(preds, targets)
+        check_normalised(targets, targets=targets)
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate all images seen by all ranks.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ssd_lightning.metrics.average_precision import DetectionTable, ObjectTable
+from ssd_lightning.ops.image_columns import check_columns
 from ssd_lightning.types import Detections, Target
 
 # Columns of the states. Labels and flags are exact as float32; a hash of the image's name would not be.
@@ -69,28 +70,36 @@ class DetectionMetric(Metric):
                 without `image_id` are all different.
 
         Raises:
+            DataError: a column has a wrong shape.
             ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
         if len(preds) != len(targets):
             raise ValueError(f"got detections of {len(preds)} images but targets of {len(targets)}")
+        self.check(preds, targets)
+        truth = [
+            target if "difficult" in target else {**target, "difficult": torch.zeros_like(target["labels"])}
+            for target in targets
+        ]
+        check_columns(truth, "difficult", targets=targets, what="target")
         images = []
         for pred, target in zip(preds, targets, strict=True):
             image_id = target.get("image_id", pred.get("image_id"))
             if image_id is None:
                 image_id = _new_name()
-            if (other := pred.get("image_id", image_id)) != image_id:
+            if str(other := pred.get("image_id", image_id)) != str(image_id):
                 raise ValueError(f"got detections of image '{other}' for the target of '{image_id}'")
             size_px = target.get("size_px", (0, 0))
             images.append([image_key(image_id), *size_px, len(pred["labels"]), len(target["labels"])])
         if not images:
             return
-        truth = [
-            target if "difficult" in target else {**target, "difficult": torch.zeros_like(target["labels"])}
-            for target in targets
-        ]
         tables = torch.tensor(images), _columns(preds, "scores", "labels"), _columns(truth, "labels", "difficult")
         for (name, (_, dtype)), rows in zip(_LAYOUT.items(), tables, strict=True):
             getattr(self, name).append(rows.detach().to(self.device, dtype))
+
+    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Check the columns of a batch, which are joined for all of its images. Raises `DataError`."""
+        check_columns(preds, "scores", "labels", targets=targets, what="detections")
+        check_columns(targets, "labels", targets=targets, what="target")
 
     def evaluation(self) -> Evaluation:
         """Collect the images in the states, on the CPU: the metrics need float64, which some accelerators lack."""

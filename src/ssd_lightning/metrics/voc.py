@@ -1,16 +1,15 @@
 """Mean average precision as the PASCAL VOC challenge reports it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import wraps
-from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ssd_lightning.errors import DataError
+from ssd_lightning.checks import require_number
 from ssd_lightning.metrics.average_precision import voc_average_precision
 from ssd_lightning.metrics.detection_state import DetectionMetric
+from ssd_lightning.ops.image_columns import check_labels
 from ssd_lightning.types import Detections, Target
 
 
@@ -19,11 +18,16 @@ class VOCMeanAveragePrecision(DetectionMetric):
 
     Args:
         num_classes: C, without the background.
-        iou_threshold: smallest overlap of a hit.
+        iou_threshold: smallest overlap of a hit, above 0.
+
+    Raises:
+        ConfigurationError: an argument is out of its range.
     """
 
     def __init__(self, num_classes: int, iou_threshold: float = 0.5) -> None:
         super().__init__()
+        require_number("num_classes", num_classes, 1, whole=True)
+        require_number("iou_threshold", iou_threshold, 0, 1, above_low=True)
         self.num_classes = num_classes
         self.iou_threshold = iou_threshold
         self._keep_class_axis()
@@ -39,12 +43,16 @@ class VOCMeanAveragePrecision(DetectionMetric):
         without `image_id` are all different.
 
         Raises:
-            DataError: a label is outside 1..C.
+            DataError: a label is outside 1..C, or a column has a wrong shape.
             ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
-        self._check_labels(preds, "detected", targets)
-        self._check_labels(targets, "annotated", targets)
         super().update(preds, targets)
+
+    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Check columns and labels of a batch. Raises `DataError`."""
+        super().check(preds, targets)
+        check_labels(preds, self.num_classes, targets=targets, what="detected")
+        check_labels(targets, self.num_classes, targets=targets, what="annotated")
 
     def compute(self) -> dict[str, Tensor]:
         """Evaluate all images seen by all ranks.
@@ -62,19 +70,6 @@ class VOCMeanAveragePrecision(DetectionMetric):
             "ap_area": ap.area,
         }
         return {name: value.float().to(self.device) for name, value in result.items()}
-
-    def _check_labels(self, images: Sequence[Mapping[str, Any]], origin: str, targets: Sequence[Target]) -> None:
-        images = images[: len(targets)]
-        if not images:
-            return
-        labels = torch.cat([image["labels"] for image in images])
-        outside = ((labels < 1) | (labels > self.num_classes)).nonzero()[:, 0].tolist()
-        if outside:
-            ends = accumulate(len(image["labels"]) for image in images)
-            number = next(number for number, end in enumerate(ends) if end > outside[0])
-            image_id = targets[number].get("image_id", f"{number} of the batch")
-            label = int(labels[outside[0]])
-            raise DataError(f"image '{image_id}': {origin} class {label} is outside 1..{self.num_classes}")
 
     def _keep_class_axis(self) -> None:
         # torchmetrics squeezes every tensor with one element, including the AP of a single class.
