@@ -1,6 +1,7 @@
 """The table gives back what was put in, however images and objects are chosen."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers.datasets import annotation
 from ssd_lightning.data.annotations import AnnotationTable, Columns, ImageAnnotation, TextColumn
+from ssd_lightning.errors import DataError
 
 
 def annotations(counts: list[int]) -> list[ImageAnnotation]:
@@ -48,6 +50,14 @@ def test_a_table_is_a_sequence_of_annotations(counts: list[int]) -> None:
         table[len(counts)]
     for one in table:
         assert (one.boxes_xyxy_px.dtype, one.labels.dtype, one.difficult.dtype) == (np.float32, np.int64, bool)
+
+
+@pytest.mark.parametrize("column", ["labels", "boxes_xyxy_px", "difficult"])
+def test_columns_of_an_image_have_one_length(column: str) -> None:
+    first, second = annotations([2, 2])
+    rows = np.concatenate([getattr(first, column), getattr(second, column)])
+    with pytest.raises(DataError, match=r"image 'image 0': boxes, labels and flags have the shapes"):
+        AnnotationTable.of([replace(first, **{column: rows[:3]}), replace(second, **{column: rows[3:]})])
 
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.data())

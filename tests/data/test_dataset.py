@@ -1,6 +1,7 @@
 """What all annotation formats share: parts, seeds, samples, batches."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,12 +87,30 @@ def test_the_key_gives_the_epoch(tmp_path: Path) -> None:
     records = [make_record(tmp_path, name) for name in "abc"]
     dataset = DetectionDataset(annotations=records, class_names=["x"], transform=transform, seed=9)
 
-    for key in (2, SampleKey(0, 2), SampleKey(4, 2), -1):
+    for key in (2, SampleKey(0, 2), SampleKey(4, 2), -1, np.int64(2), torch.tensor(2)):
         dataset[key]
 
-    assert transform.seeds == [sample_seed(9, epoch, 2) for epoch in (0, 0, 4, 0)]
+    assert transform.seeds == [sample_seed(9, epoch, 2) for epoch in (0, 0, 4, 0, 0, 0)]
     with pytest.raises(IndexError):
         dataset[3]
+    with pytest.raises(TypeError, match="'str' object cannot be interpreted as an integer"):
+        dataset["a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0]}, "'a': an object has the label 0, which is outside 1..1"),
+        ({"labels": [2]}, "'a': an object has the label 2, which is outside 1..1"),
+        ({"boxes": [(10, 20, 500, 60)]}, "'a': an object reaches out of the image: xmax is 500 of 100 px"),
+        ({"boxes": [(0.1, 0.2, 0.5, 0.6)]}, r"'a': an object has the box \(0.1, .* looks like fractions"),
+        ({"boxes": [(10, 20, math.nan, 60)]}, "'a': an object has the box .* not finite"),
+    ],
+)
+def test_annotations_that_no_reader_has_checked_are_checked(changes: dict, message: str) -> None:
+    records = [annotation("a.png", size_px=(80, 100), **{"boxes": [(10, 20, 50, 60)], **changes})]
+    with pytest.raises(DataError, match=message):
+        DetectionDataset(annotations=records, class_names=["x"])
 
 
 def test_a_broken_image_raises_when_it_is_read_or_is_dropped_at_the_start(tmp_path: Path) -> None:

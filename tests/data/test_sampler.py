@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import distributed
+from torch.utils.data import DistributedSampler
 
 from helpers.datasets import annotation, sampler_of
 from ssd_lightning.data.annotations import AnnotationTable
@@ -83,6 +84,7 @@ def test_the_order_follows_from_seed_and_epoch_alone_and_the_epoch_comes_with_th
             sampler.set_epoch(epoch)
             found.append(list(sampler))
             assert {key.epoch for key in found[-1]} == {epoch}
+            sampler.set_epoch(epoch)
             assert list(sampler) == found[-1]
         return found
 
@@ -90,6 +92,20 @@ def test_the_order_follows_from_seed_and_epoch_alone_and_the_epoch_comes_with_th
     orders = {tuple(key.image for key in keys) for keys in (*found, *epochs(4, 2))} | {tuple(range(50))}
     assert len(orders) == 5
     assert epochs(3, 2) == found[2:]
+
+
+def test_trainers_leave_it_as_it_is():
+    """Lightning's default would divide any other sampler among the ranks again, and lose half of the images of two."""
+    assert isinstance(EpochSampler(size=3, pad=False), DistributedSampler)
+
+
+def test_a_plain_loop_goes_from_epoch_to_epoch_by_itself():
+    plain, told = (EpochSampler(size=7, pad=True, batch_size=2) for _ in range(2))
+    plain.resume(epoch=2, samples_seen=4)
+    told.resume(epoch=2, samples_seen=4)
+    for epoch in range(2, 5):
+        told.set_epoch(epoch)
+        assert list(plain) == list(told)
 
 
 def test_without_shuffling_the_order_is_that_of_the_data_set():

@@ -9,6 +9,8 @@ from typing import Any, overload
 
 import numpy as np
 
+from ssd_lightning.errors import DataError
+
 
 class TextColumn:
     """Texts in one block of bytes, without a Python object for each.
@@ -162,7 +164,17 @@ class AnnotationTable(Sequence[ImageAnnotation]):
 
     @classmethod
     def of(cls, annotations: Sequence[ImageAnnotation]) -> "AnnotationTable":
-        """Store annotations in columns."""
+        """Store annotations in columns.
+
+        Raises:
+            DataError: an image has different numbers of boxes, labels and flags.
+        """
+        for one in annotations:
+            if np.shape(one.boxes_xyxy_px) != (len(one.labels), 4) or len(one.difficult) != len(one.labels):
+                shapes = [list(np.shape(column)) for column in (one.boxes_xyxy_px, one.labels, one.difficult)]
+                raise DataError(
+                    f"image '{one.image_id}': boxes, labels and flags have the shapes {shapes}; they must be [N, 4], [N], [N]"
+                )
         counts = [len(one.labels) for one in annotations]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         boxes = [one.boxes_xyxy_px for one in annotations]

@@ -1,5 +1,6 @@
 """Turn annotated images into training and evaluation samples. This code does not depend on the annotation format."""
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssd_lightning.data.annotation_checks import Problem, ProblemKind
+from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, BoxNotation, Problem, ProblemKind
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.cache import ImageCache
 from ssd_lightning.data.colour import to_planes
@@ -80,8 +81,12 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         cache: keeps images after the first read; None (the default) disables it. Its images have the numbers of
             `annotations` and the sizes of `sizes_as_read_px`.
 
+    An index reads a sample as in epoch 0, so that a plain `DataLoader(dataset, shuffle=True)` gives an image the same
+    augmentation in every epoch. `EpochSampler` as the loader's `sampler` gives it a new one.
+
     Raises:
-        DataError: when a sample is read: its image is broken.
+        DataError: an annotation in a plain sequence has a box outside its image, or a label outside 1..C; or, when a
+            sample is read, its image is broken.
     """
 
     def __init__(
@@ -94,7 +99,10 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
         dropped: Sequence[Problem] = (),
         num_skipped: int = 0,
     ) -> None:
-        self.annotations = annotations if isinstance(annotations, AnnotationTable) else AnnotationTable.of(annotations)
+        if not isinstance(annotations, AnnotationTable):
+            annotations = AnnotationTable.of(annotations)
+            check_objects(annotations, len(class_names))
+        self.annotations = annotations
         self.class_names = tuple(class_names)
         self.transform = transform
         self.seed = seed
@@ -142,7 +150,9 @@ class DetectionDataset(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, Target]:
         """Read one sample. The key is an index or a key of `EpochSampler`."""
-        epoch, index, copy, image_size = SampleKey(0, key) if isinstance(key, int) else SampleKey(*key)
+        epoch, index, copy, image_size = (
+            SampleKey(*key) if isinstance(key, tuple) else SampleKey(0, operator.index(key))
+        )
         index = range(len(self))[index]  # supports dataset[-1], while seeds stay non-negative
         image, target = self._read(epoch, index, copy)
         read_size_px = (image.shape[0], image.shape[1])
@@ -207,6 +217,32 @@ def image_problem(annotation: ImageAnnotation, error: DataError) -> Problem:
     path = str(annotation.image_path)
     kind: ProblemKind = "image_size" if isinstance(error, ImageSizeError) else "image"
     return Problem(file=path, kind=kind, text=str(error).removeprefix(f"{path}: "), image_id=annotation.image_id)
+
+
+def check_objects(annotations: AnnotationTable, num_classes: int) -> None:
+    """Check the objects of annotations that no reader has checked.
+
+    Raises:
+        DataError: a box has no area or is not inside of its image, or a label is outside 1..C.
+    """
+    objects = annotations.objects()
+    numbers, sizes_px = objects.boxes_xyxy_px.astype(np.float64), annotations.sizes_px[objects.image]
+    kinds = BoxNotation().check(np.nan_to_num(numbers), sizes_px).kinds
+    is_unknown = (objects.labels < 1) | (objects.labels > num_classes)
+    wrong = np.flatnonzero(kinds.astype(bool) | is_unknown | ~np.isfinite(numbers).all(1))
+    if not len(wrong):
+        return
+    first = wrong[0]
+    image = annotations[int(objects.image[first])]
+    if is_unknown[first]:
+        reason = f"has the label {objects.labels[first]}, which is outside 1..{num_classes}"
+    elif not np.isfinite(numbers[first]).all():
+        reason = f"has the box {numbers[first].tolist()}, which is not finite"
+    else:
+        kind = BOX_PROBLEMS[kinds[first]]
+        assert kind is not None
+        reason = BoxNotation().describe(kind, numbers[first], image.size_px)
+    raise DataError(f"image '{image.image_id}': an object {reason}")
 
 
 def require_objects(dataset: DetectionDataset, split: str) -> None:

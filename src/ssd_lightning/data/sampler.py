@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from torch import distributed
-from torch.utils.data import Sampler
+from torch.utils.data import DistributedSampler
 
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.multiscale import MultiScale
@@ -42,8 +42,11 @@ def repeat_factors(annotations: AnnotationTable, *, threshold: float) -> np.ndar
     return factors
 
 
-class EpochSampler(Sampler[SampleKey]):
+class EpochSampler(DistributedSampler[SampleKey]):
     """Yield the keys of an epoch, in an order determined by (seed, epoch).
+
+    It is a `DistributedSampler` so that Lightning does not wrap it into one, which would divide the samples among the
+    ranks a second time.
 
     The epoch is part of the key because persistent workers keep their copy of the data set and are not notified of a
     new epoch. `DetectionDataset` needs it for the seed of every sample in every epoch.
@@ -91,7 +94,7 @@ class EpochSampler(Sampler[SampleKey]):
         self._samples_seen = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next iteration; called by Lightning."""
+        """Set the epoch of the next iteration; called by Lightning. Without a call, it is the one after the last."""
         self.epoch = epoch
 
     def resume(self, *, epoch: int, samples_seen: int) -> None:
@@ -127,6 +130,7 @@ class EpochSampler(Sampler[SampleKey]):
             step = position * world_size // self.batch_size
             size = None if self.multiscale is None else self.multiscale.size_at(epoch, step)
             yield SampleKey(epoch, image, copy, size)
+        self.epoch = epoch + 1
 
     def _draws(self, epoch: int) -> np.ndarray:
         """Return the rank's rows of index and copy, `[S, 2]`."""
