@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.errors import ConfigurationError, one_line
 
 LOWER_IS_BETTER = ("loss", "loss_box", "loss_cls", "class_error", "box_mae")
 """Logged values, without their stage."""
@@ -62,7 +62,7 @@ def require_number(
     noun = "a whole number" if whole else "a number"
     start = f"above {low}" if above_low else f"of at least {low}"
     end = "" if math.isinf(high) else f" and at most {high}"
-    raise ConfigurationError(f"{name} is {value!r}; it must be {noun} {start}{end}")
+    raise ConfigurationError(f"{name} is {one_line(f'{value!r:.200}')}; it must be {noun} {start}{end}")
 
 
 def require_bool(name: str, value: object) -> None:

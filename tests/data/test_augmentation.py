@@ -289,6 +289,15 @@ def test_extra_transforms_that_change_type_or_size_are_refused(transform, given)
         augment(*scene(), 0)
 
 
+@pytest.mark.parametrize(
+    "change", [lambda image: image / 255, lambda image: image[..., 0], lambda image: image[..., [0, 1, 2, 0]]]
+)
+def test_an_image_of_another_type_or_shape_is_refused(change):
+    image, boxes = scene()
+    with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\], not "):
+        SSDAugmentation(image_size=32)(change(image), boxes, 0)
+
+
 @pytest.mark.parametrize(("given", "named"), [("abc", "'abc'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")])
 def test_extra_transforms_is_a_list(given, named):
     with pytest.raises(ConfigurationError, match=rf"augmentation\.extra_transforms has .*{named}.*; it is a list"):

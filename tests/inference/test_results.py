@@ -36,6 +36,7 @@ def test_names_and_selection(found: ImageDetections) -> None:
     of_class = found.select(classes=["Person"])
     assert of_class.labels.tolist() == [3, 3]
     assert of_class.boxes_xyxy_px.tolist() == [[1, 2, 11, 22], [0, 0, 60, 40]]
+    assert found.select(classes="Person").scores.tolist() == of_class.scores.tolist()
     assert [len(found.select(0.2, ["Person", "dog"])), len(found.select(classes=[])), len(found.select())] == [1, 0, 3]
     assert len(NONE.select(0.3, ["cat"])) == 0
     assert of_class.source == "a.jpg"

@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from ssd_lightning.ops.boxes import boxes_to_pixels, clip_boxes, cxcywh_to_xyxy, valid_boxes, xyxy_to_cxcywh
+from ssd_lightning.ops.boxes import (
+    boxes_to_pixels,
+    broadcast_iou,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    valid_boxes,
+    xyxy_to_cxcywh,
+)
 
 
 def test_conversions_invert_each_other() -> None:
@@ -31,3 +38,9 @@ def test_clip_and_pixels() -> None:
 )
 def test_valid_boxes(box: list[float], valid: bool) -> None:
     assert valid_boxes(torch.tensor([[box]])).tolist() == [[valid]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int32, torch.float64])
+def test_iou_of_boxes_in_pixels_does_not_overflow(dtype: torch.dtype) -> None:
+    iou = broadcast_iou(torch.tensor([[0, 0, 400, 400]]).to(dtype), torch.tensor([[0, 0, 200, 400]]).to(dtype))
+    torch.testing.assert_close(iou, torch.tensor([0.5], dtype=torch.promote_types(dtype, torch.float32)))

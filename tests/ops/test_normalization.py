@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -36,7 +37,16 @@ def test_integers_become_float_and_floats_stay_as_they_are() -> None:
     assert IMAGENET(IMAGES[:0].double()).dtype is torch.float64
 
 
-@pytest.mark.parametrize(("mean", "std"), [((1, 2), (1, 1, 1)), ((1, 2, 3), (1, 1)), ((1, 2, 3), (1, 0, 1))])
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((1, 2), (1, 1, 1)),
+        ((1, 2, 3), (1, 1)),
+        ((1, 2, 3), (1, 0, 1)),
+        ((1, math.nan, 3), (1, 1, 1)),
+        (("1", 2, 3), (1, 1, 1)),
+    ],
+)
 def test_what_cannot_normalise_is_refused(mean: Any, std: Any) -> None:
     with pytest.raises(ConfigurationError, match="three means and three std above 0"):
         Normalization(mean, std)

@@ -19,12 +19,12 @@ from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.command_line import CommandLine
 from ssd_lightning.commands.evaluate import use_image_size
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.resize import as_resize_mode, checked_size, plain_mode
+from ssd_lightning.data.resize import as_resize_mode, plain_mode
 from ssd_lightning.data.sampler import EpochSampler, SampleKey
 from ssd_lightning.errors import ConfigurationError, DataError, listed
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.ops.priors import Clip, make_priors
+from ssd_lightning.ops.priors import Clip, as_height_width, make_priors
 from ssd_lightning.training import DetectionDataModule
 from ssd_lightning.visualization.draw_matches import draw_match_sheet
 from ssd_lightning.visualization.draw_priors import draw_prior_levels, draw_prior_overview, split_by_level
@@ -86,7 +86,7 @@ def show_batch(config: DictConfig) -> dict[str, np.ndarray]:
     """Draw images as annotated, and as augmented in the first epochs."""
     if config.checkpoint is not None:
         read_network(config)  # which sets the input size
-    height, width = image_size = checked_size(config.image_size)
+    height, width = image_size = as_height_width(config.image_size, "image_size")
     data = open_training_data(config)
     dataset = data.dataset("train")
     rows = []

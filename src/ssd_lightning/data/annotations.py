@@ -172,9 +172,8 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         for one in annotations:
             if np.shape(one.boxes_xyxy_px) != (len(one.labels), 4) or len(one.difficult) != len(one.labels):
                 shapes = [list(np.shape(column)) for column in (one.boxes_xyxy_px, one.labels, one.difficult)]
-                raise DataError(
-                    f"image '{one.image_id}': boxes, labels and flags have the shapes {shapes}; they must be [N, 4], [N], [N]"
-                )
+                name, wanted = f"image '{one.image_id}'", "[N, 4], [N] and [N]"
+                raise DataError(f"{name}: boxes, labels and flags have the shapes {shapes}; they must be {wanted}")
         counts = [len(one.labels) for one in annotations]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         boxes = [one.boxes_xyxy_px for one in annotations]

@@ -9,8 +9,9 @@ from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.augmentation_steps import Compose, DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
-from ssd_lightning.data.resize import as_resize_mode, checked_size
+from ssd_lightning.data.resize import as_resize_mode
 from ssd_lightning.errors import ConfigurationError
+from ssd_lightning.ops.priors import as_height_width
 
 
 class SSDAugmentation(Compose):
@@ -101,7 +102,7 @@ class SSDAugmentation(Compose):
         )
         super().__init__(
             DistortExpandCropWarp(
-                image_size=checked_size(image_size),
+                image_size=as_height_width(image_size, "image_size"),
                 photometric=distortion if photometric else None,
                 max_expand_ratio=max_expand_ratio if expand else None,
                 fill=(fill[0], fill[1], fill[2]),

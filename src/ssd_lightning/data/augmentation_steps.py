@@ -12,7 +12,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from ssd_lightning.data.colour import PhotometricDistortion, distort_colours
+from ssd_lightning.data.colour import PhotometricDistortion, distort_colours, require_rgb
 from ssd_lightning.data.random_iou_crop import RandomIoUCrop
 from ssd_lightning.data.resize import ResizeMode, boxes_into_input
 from ssd_lightning.data.windows import (
@@ -161,7 +161,12 @@ class Compose:
     def __call__(
         self, image: np.ndarray, boxes_xyxy: np.ndarray, seed: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Transform one sample, see `Transform`. Boxes with a side below `MIN_SIDE` are dropped."""
+        """Transform one sample, see `Transform`. Boxes with a side below `MIN_SIDE` are dropped.
+
+        Raises:
+            ValueError: the image is not uint8 `[H, W, 3]`.
+        """
+        require_rgb(image)
         indexed = np.empty((len(boxes_xyxy), 5))
         indexed[:, :4], indexed[:, 4] = boxes_xyxy, np.arange(len(boxes_xyxy))
         # All steps share one random generator. If each had the same seed, expansion and flips would be correlated.

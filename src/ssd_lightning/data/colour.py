@@ -99,12 +99,16 @@ def to_planes(image: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the image is not uint8 `[H, W, 3]`.
     """
-    # With another type or fewer planes, OpenCV would write elsewhere and leave these uninitialised.
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    require_rgb(image)  # with another type or fewer planes, OpenCV would write elsewhere and leave these uninitialised
     planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
     cv2.split(image, list(planes))
     return planes
+
+
+def require_rgb(image: np.ndarray) -> None:
+    """Raise a `ValueError` unless an image is uint8 `[H, W, 3]`."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image is uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
 
 
 def _to_uint8(levels: np.ndarray) -> np.ndarray:

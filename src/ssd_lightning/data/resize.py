@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
 import cv2
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.ops.boxes import clip_boxes
+from ssd_lightning.ops.priors import as_height_width
 from ssd_lightning.types import Detections, Placement, Target
 
 # DataLoader workers are already separate processes: threads inside them would compete for the same cores.
@@ -165,19 +165,6 @@ def undo_targets(targets: Sequence[Target]) -> list[Target]:
     return undone
 
 
-def checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Convert a size given as (height, width) or as one number for a square.
-
-    Raises:
-        ConfigurationError: it is not a pair of positive whole numbers.
-    """
-    sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-    are_numbers = all(isinstance(side, Real) and not isinstance(side, bool) for side in sides)
-    if not are_numbers or len(sides) != 2 or not all(side >= 1 and float(side).is_integer() for side in sides):
-        raise ConfigurationError(f"image_size is (height, width) in whole pixels, got {image_size}")
-    return int(sides[0]), int(sides[1])
-
-
 class Resize:
     """Resize images to the network's input; the `Transform` of evaluation.
 
@@ -190,7 +177,7 @@ class Resize:
     """
 
     def __init__(self, *, image_size: int | Sequence[int], resize: Any = "stretch") -> None:
-        self.image_size = checked_size(image_size)
+        self.image_size = as_height_width(image_size, "image_size")
         self.mode = as_resize_mode(resize)
 
     def __call__(

@@ -44,19 +44,20 @@ class ImageDetections:
         """Class of each detection, `[M]`."""
         return [self.class_names[label - 1] for label in self.labels]
 
-    def select(self, score_threshold: float = 0.0, classes: Sequence[str] | None = None) -> "ImageDetections":
+    def select(self, score_threshold: float = 0.0, classes: Sequence[str] | str | None = None) -> "ImageDetections":
         """Keep the detections with a high enough score and of the given classes.
 
         Args:
             score_threshold: lowest score that is kept.
-            classes: class names; None keeps all.
+            classes: one or several class names; None keeps all.
 
         Raises:
             ConfigurationError: a class name is unknown.
         """
         keep = self.scores >= score_threshold
         if classes is not None:
-            keep &= np.isin(self.labels, labels_of(classes, self.class_names))
+            names = [classes] if isinstance(classes, str) else classes
+            keep &= np.isin(self.labels, labels_of(names, self.class_names))
         boxes_xyxy_px, scores, labels = self.boxes_xyxy_px[keep], self.scores[keep], self.labels[keep]
         return replace(self, boxes_xyxy_px=boxes_xyxy_px, scores=scores, labels=labels)
 
@@ -118,7 +119,7 @@ def labels_of(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
     for name in classes:
         if name not in class_names:
             by_lower = {known.lower(): known for known in reversed(class_names)}
-            close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+            close = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
             nearest = f"the nearest is '{by_lower[close[0]]}'" if close else f"the classes are {', '.join(class_names)}"
             raise ConfigurationError(f"classes: the detector does not know '{name}'; {nearest}")
     return [class_names.index(name) + 1 for name in classes]

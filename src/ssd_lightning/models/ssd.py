@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.config import ConfigMixin
 from ssd_lightning.models.freezing import Stages, freeze_backbone
@@ -100,7 +101,8 @@ class SSD(ConfigMixin, nn.Module):
         clip_priors: whether priors (default boxes, anchors) are clipped to the image, see `make_priors`.
 
     Raises:
-        ConfigurationError: the prior levels do not match the feature maps. The message has a table of both.
+        ConfigurationError: the prior levels do not match the feature maps; the message has a table of both. Or
+            `num_classes`, `image_size` or `clip_priors` is invalid.
     """
 
     def __init__(
@@ -118,10 +120,9 @@ class SSD(ConfigMixin, nn.Module):
     ) -> None:
         super().__init__()
         self._norms_in_evaluation: tuple[str, ...] = ()
-        if num_classes < 1:
-            raise ConfigurationError(f"num_classes is {num_classes}; a detector needs at least one class")
+        require_number("num_classes", num_classes, 1, whole=True)
         self.num_classes = num_classes
-        self.image_size = as_height_width(image_size)
+        self.image_size = as_height_width(image_size, "image_size")
         self.normalization: Normalization
         self.use_normalization(normalization or backbone.normalization)
 

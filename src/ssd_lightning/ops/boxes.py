@@ -43,7 +43,13 @@ def valid_boxes(boxes_xyxy: Tensor) -> Tensor:
 
 
 def broadcast_iou(boxes_xyxy: Tensor, others_xyxy: Tensor) -> Tensor:
-    """Compute the IoU of boxes `[..., 4]` that broadcast: `[...]`; 0 for boxes without area and for boxes with NaN."""
+    """Compute the IoU of boxes `[..., 4]` that broadcast: `[...]`; 0 for boxes without area and for boxes with NaN.
+
+    It computes in float32 or better, because the areas of boxes in pixels overflow half precision.
+    """
+    boxes_xyxy, others_xyxy = (
+        boxes.to(torch.promote_types(boxes.dtype, torch.float32)) for boxes in (boxes_xyxy, others_xyxy)
+    )
     low = torch.maximum(boxes_xyxy[..., :2], others_xyxy[..., :2])
     high = torch.minimum(boxes_xyxy[..., 2:], others_xyxy[..., 2:])
     common = (high - low).clamp(min=0).prod(dim=-1)

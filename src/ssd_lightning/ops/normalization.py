@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ class Normalization:
         bgr: the network expects BGR images.
 
     Raises:
-        ConfigurationError: not three numbers each, or a standard deviation is not above 0.
+        ConfigurationError: not three finite numbers each, or a standard deviation is not above 0.
     """
 
     mean: tuple[float, float, float]
@@ -30,7 +31,8 @@ class Normalization:
         # Checkpoints store lists. Convert them to tuples so that equal presets compare equal.
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
+        are_numbers = all(isinstance(value, Real) and math.isfinite(value) for value in (*self.mean, *self.std))
+        if len(self.mean) != 3 or len(self.std) != 3 or not are_numbers or min(self.std) <= 0:
             raise ConfigurationError(f"a normalization has three means and three std above 0, got {self}")
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class Normalization:
             torch.stack([images.new_full((1, 1), value) for value in values]) for values in (self.mean, self.std)
         )
         images = (images - mean) / std
-        return images.flip(1) if self.bgr else images
+        return images.flip(-3) if self.bgr else images
 
 
 IDENTITY = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -7,9 +7,10 @@ aspect ratio adds a wide box and a tall box.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -34,7 +35,7 @@ class PriorLevel:
         both_sizes: each ratio also adds two boxes with the area of the large square, after all other boxes.
 
     Raises:
-        ConfigurationError: a size, step or ratio is not a positive number.
+        ConfigurationError: a size, step or ratio is not a positive number, or the grid size is not whole numbers.
     """
 
     grid_size: Size | None
@@ -47,8 +48,10 @@ class PriorLevel:
     def __post_init__(self) -> None:
         optional = (value for value in (self.step, self.max_size) if value is not None)
         for value in (self.min_size, *optional, *self.aspect_ratios):
-            if not (0 < value < math.inf):
+            if not isinstance(value, Real) or not 0 < value < math.inf:
                 raise ConfigurationError(f"sizes, steps and aspect ratios of priors are above 0, got {value} in {self}")
+        if self.grid_size is not None:
+            as_height_width(self.grid_size, "grid_size of priors")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,18 +89,21 @@ class PriorLevel:
         return [self.min_size] if self.max_size is None else [self.min_size, math.sqrt(self.min_size * self.max_size)]
 
 
-def as_height_width(size: Size) -> tuple[int, int]:
+def as_height_width(size: Size, name: str = "a size") -> tuple[int, int]:
     """Convert a size, one number (a square) or (height, width), to (height, width).
 
     Raises:
-        ConfigurationError: it has another length.
+        ConfigurationError: it has another length, or a side is not a whole number of at least 1. The message begins
+            with `name`.
     """
-    if isinstance(size, int):
-        return size, size
-    if len(size) != 2:
-        raise ConfigurationError(f"a size is one number or (height, width), got {size}")
-    height, width = size
-    return int(height), int(width)
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+    if len(sides) != 2 or not all(_is_whole(side) and side >= 1 for side in sides):
+        raise ConfigurationError(f"{name} is one number or (height, width), whole and at least 1, got {size}")
+    return int(sides[0]), int(sides[1])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
 
 
 def fit_to_grids(levels: Sequence[PriorLevel], grids: Sequence[tuple[int, int]]) -> tuple[PriorLevel, ...]:
