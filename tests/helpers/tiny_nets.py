@@ -48,9 +48,12 @@ def tiny_net(
     torch.manual_seed(0)
     make: Callable[..., SSD] = SSD
     return make(
-        backbone=TinyBackbone(channels=(4, 4, 8)),
         extras=functools.partial(TinyExtras, channels=[8]),
         image_size=image_size,
         num_classes=num_classes,
-        **{"levels": [PriorLevel(None, None, side, side + 8, ratios) for side in (10, 20, 40)], **settings},
+        **{
+            "backbone": TinyBackbone(channels=(4, 4, 8)),
+            "levels": [PriorLevel(None, None, side, side + 8, ratios) for side in (10, 20, 40)],
+            **settings,
+        },
     )

@@ -1,4 +1,6 @@
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from helpers.tiny_nets import ssd300, tiny_net
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models import SSD
+from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.extras import SSDExtras
 from ssd_lightning.models.head import LiteHead
 from ssd_lightning.models.ssd import check_batch_size, measure_grids
@@ -56,6 +59,29 @@ def test_a_prediction_stands_at_its_prior(row: int, column: int) -> None:
     for changed in (output.box_offsets[0].abs().amax(-1) > 0, output.class_logits[0].abs().amax(-1) > 0):
         assert torch.equal(changed[first], distance[first] <= 8)  # a 3 x 3 convolution on cells of 8 pixels
         assert torch.equal(changed[second], distance[second] <= 4 + 16)  # its cell of 16 pixels, and those beside it
+
+
+class Claims(TinyBackbone):
+    def __init__(self, claimed: Sequence[int], maps: Callable[[list[Tensor]], object] = list) -> None:
+        super().__init__(channels=(4, 4, 8))
+        self.out_channels, self.maps = tuple(claimed), maps
+
+    def forward(self, images: Tensor) -> Any:
+        return self.maps(super().forward(images))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (Claims([8, 8]), r"Claims returns feature maps of \[8\] channels, but its out_channels are \[8, 8\]"),
+        (Claims([4]), r"Claims returns feature maps of \[8\] channels, but its out_channels are \[4\]"),
+        (Claims([8], lambda maps: maps[0]), "Claims returns a Tensor; it must be a list of feature maps"),
+        (Claims([8], lambda maps: dict(enumerate(maps))), "Claims returns a dict; it must be a list"),
+    ],
+)
+def test_a_backbone_gives_what_it_claims(backbone: Claims, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        tiny_net(num_classes=2, backbone=backbone)
 
 
 @pytest.mark.parametrize("image_size", [(100, 100), (0, 300)])

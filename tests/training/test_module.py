@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor, nn
 
 from helpers.small_network import small_net
 from helpers.small_training import loader, quiet_trainer, small_module, target
@@ -14,7 +15,13 @@ from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss, SmoothL1Loss
 from ssd_lightning.metrics.prior_errors import prior_errors
+from ssd_lightning.models.backbones import TinyBackbone
+from ssd_lightning.models.config import ConfigMixin
+from ssd_lightning.models.extras import TinyExtras
 from ssd_lightning.models.postprocess import PostProcess
+from ssd_lightning.models.ssd import SSD
+from ssd_lightning.ops.normalization import IMAGENET
+from ssd_lightning.ops.prior_levels import levels_from_scales
 from ssd_lightning.training import module as module_file
 from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.optim import parameter_groups
@@ -88,6 +95,33 @@ def test_a_diverged_loss_stops_the_run_and_names_the_images() -> None:
 def test_classes_and_network_have_to_agree() -> None:
     with pytest.raises(ConfigurationError, match="2 classes, the data have 3: a, b, c"):
         small_module(class_names=("a", "b", "c"))
+
+
+class Unconfigured(nn.Module):
+    out_channels, normalization = (8,), IMAGENET
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = TinyBackbone(channels=[4, 8])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.layers(images)
+        return maps
+
+
+class Stranger(ConfigMixin, Unconfigured):
+    """It is defined outside of the package."""
+
+
+def test_a_network_that_no_checkpoint_can_hold_is_refused_before_the_first_step(tmp_path: Path, caplog) -> None:
+    saving = {"enable_checkpointing": True, "default_root_dir": tmp_path, "max_steps": 1}
+    levels = levels_from_scales(scales=[(0.2, 0.3)] * 3, aspect_ratios=[(2,)] * 3, image_size=32)
+    parts = {"extras": partial(TinyExtras, channels=[8]), "levels": levels, "image_size": 32, "num_classes": 2}
+    with pytest.raises(ConfigurationError, match="could not rebuild this network: Unconfigured has no plain form"):
+        quiet_trainer(**saving).fit(small_module(net=SSD(backbone=Unconfigured(), **parts)), loader([target(BOX)]))
+    quiet_trainer(**saving).fit(small_module(net=SSD(backbone=Stranger(), **parts)), loader([target(BOX)]))
+    assert "Stranger is not a class of ssd_lightning.models" in caplog.text
+    assert "Detector.load cannot read the checkpoints of this run" in caplog.text
 
 
 def test_an_unknown_resize_mode_is_refused_before_the_first_checkpoint() -> None:

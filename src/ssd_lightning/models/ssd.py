@@ -52,14 +52,29 @@ def measure_grids(extractor: nn.Module, image_size: tuple[int, int]) -> list[tup
     """Measure (rows, columns) of each feature map. The forward pass runs on the meta device, without values.
 
     Raises:
-        ConfigurationError: a layer does not support images of this size.
+        ConfigurationError: a layer does not support images of this size, or a part gives other feature maps than its
+            `out_channels` say.
     """
+    parts = extractor.children() if isinstance(extractor, FeatureExtractor) else ()
+    hooks = [part.register_forward_hook(_check_maps) for part in parts]
     try:
         maps = pass_on_meta(extractor, (1, 3, *image_size), training=False)
     except (AssertionError, RuntimeError) as error:  # too small for a layer, or not a transformer's fixed size
         reason = str(error).splitlines()[0]
         raise ConfigurationError(f"image_size {image_size} does not fit this network's layers: {reason}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     return [(feature.shape[-2], feature.shape[-1]) for feature in maps]
+
+
+def _check_maps(part: Any, _: object, maps: Any) -> None:
+    name = type(part).__name__
+    if not isinstance(maps, list | tuple):
+        raise ConfigurationError(f"{name} returns a {type(maps).__name__}; it must be a list of feature maps")
+    given, claimed = [feature.shape[1] for feature in maps], list(part.out_channels)
+    if given != claimed:
+        raise ConfigurationError(f"{name} returns feature maps of {given} channels, but its out_channels are {claimed}")
 
 
 def check_batch_size(net: "SSD", batch_size: int) -> None:
@@ -144,13 +159,14 @@ class SSD(ConfigMixin, nn.Module):
         """Input sizes (height, width) that training accepts besides `image_size`."""
         return tuple(self._training_priors)
 
-    def allow_training_sizes(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Accept inputs of other sizes (height, width) in training and create their priors.
+    def allow_training_sizes(self, sizes: Sequence[Size]) -> None:
+        """Accept inputs of other sizes, (height, width) or one number, in training and create their priors.
 
         Raises:
-            ConfigurationError: a layer does not support one of the sizes.
+            ConfigurationError: a size is invalid, or a layer does not support it.
         """
-        for size in sizes:
+        for given in sizes:
+            size = as_height_width(given, "data.multiscale")
             if size == self.image_size:
                 continue
             try:

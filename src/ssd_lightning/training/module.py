@@ -1,6 +1,7 @@
 """The LightningModule: trains a network with a loss, an optimiser and a learning-rate schedule."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,13 +14,22 @@ from torch.optim import Optimizer
 
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.annotation_checks import as_class_names
-from ssd_lightning.data.resize import ResizeMode, Stretch, as_resize_mode, placements_of, undo_detections, undo_targets
+from ssd_lightning.data.resize import (
+    ResizeMode,
+    Stretch,
+    as_resize_mode,
+    placements_of,
+    plain_mode,
+    undo_detections,
+    undo_targets,
+)
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.checkpoints import detector_spec
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.models.config import check_rebuildable
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.training.batch_scaling import MakeScheduler
@@ -28,6 +38,8 @@ from ssd_lightning.training.callbacks.logged_steps import is_logged
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
 from ssd_lightning.training.optim import call_factory, parameter_groups
 from ssd_lightning.types import Target
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, list[Target]]
 
@@ -119,6 +131,24 @@ class SSDModule(pl.LightningModule):
         """List the names under which the scores of `val` or `test` are logged."""
         names = [*COCO_SCORES, "map_11point", "map_area", *(f"ap_11point/{name}" for name in self.class_names)]
         return [f"{stage}/{name}" for name in names]
+
+    def on_fit_start(self) -> None:
+        """Say before the first step whether the checkpoints of this run can be written, and read by `Detector.load`.
+
+        Raises:
+            ConfigurationError: the network or the resize mode has no plain form, so that no checkpoint can be written.
+        """
+        if not self.trainer.checkpoint_callbacks:
+            return
+        plain_mode(self.resize)
+        try:
+            check_rebuildable(self.net)
+        except ConfigurationError as error:
+            if isinstance(error.__cause__, TypeError):
+                raise
+            log.warning(
+                "%s: Detector.load cannot read the checkpoints of this run, only their weights can be used", error
+            )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Send the images without waiting. Targets stay on the host: the matcher stacks them and then sends them."""
