@@ -1,5 +1,6 @@
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ssd_lightning.losses import (
 )
 from ssd_lightning.losses.class_losses import hardest_negatives
 from ssd_lightning.ops import rows
-from ssd_lightning.ops.boxes import xyxy_to_cxcywh
+from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import encode
 from ssd_lightning.ops.matching import Assignment
 from ssd_lightning.ops.priors import SSD300_VOC, PriorLevel, make_priors
@@ -129,6 +130,25 @@ def test_ground_truth_that_would_teach_nothing_is_refused(changes: dict, message
 def test_a_part_is_an_object(part: dict) -> None:
     with pytest.raises(ConfigurationError, match=f"loss.{next(iter(part))} is .*; it must be an object"):
         MultiBoxLoss(**part)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "shape"),
+    [
+        ("class_loss", lambda logits, labels: CrossEntropy()(logits, labels).mean(), "[]"),
+        ("class_loss", lambda logits, labels: CrossEntropy()(logits, labels)[..., None], "[2, 68, 1]"),
+        ("box_loss", lambda *arguments: SmoothL1Loss()(*arguments).mean(), "[]"),
+        ("box_loss", lambda *arguments: SmoothL1Loss()(*arguments)[:, None], "[1, 1]"),
+        ("matcher", lambda targets, priors: BipartiteMatcher()(targets[:1], priors), "[1, 68]"),
+    ],
+)
+def test_a_part_of_another_shape_is_refused(name: str, part: Callable[..., object], shape: str) -> None:
+    output, targets = draw([0, 1])
+    targets[1]["boxes"] = cxcywh_to_xyxy(PRIORS[-1:])  # a single positive
+    with pytest.raises(
+        ConfigurationError, match=rf"loss.{name} gives a tensor of the shape {re.escape(shape)}; it must"
+    ):
+        MultiBoxLoss(**{name: part})(output, targets)
 
 
 def test_each_image_has_a_target() -> None:

@@ -13,7 +13,7 @@ from helpers.small_network import small_net
 from helpers.small_training import loader, quiet_trainer, small_module, target
 from ssd_lightning.data.resize import Letterbox
 from ssd_lightning.errors import ConfigurationError, UserError
-from ssd_lightning.losses import HardNegativeCrossEntropy, MultiBoxLoss, SmoothL1Loss
+from ssd_lightning.losses import CrossEntropy, HardNegativeCrossEntropy, MultiBoxLoss, SmoothL1Loss
 from ssd_lightning.metrics.prior_errors import prior_errors
 from ssd_lightning.models.backbones import TinyBackbone
 from ssd_lightning.models.config import ConfigMixin
@@ -53,6 +53,21 @@ def test_every_trainable_parameter_is_in_one_group_with_its_rate(factor: float) 
             of_backbone, is_bias = ".backbone." in name, name.endswith("bias")
             expected[id(p)] = (2.0 if is_bias else 1.0) * (factor if of_backbone else 1.0), is_bias
     assert found == expected
+
+
+class Learned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, class_logits: Tensor, labels: Tensor) -> Tensor:
+        return self.factor * CrossEntropy()(class_logits, labels)
+
+
+def test_parameters_of_the_loss_are_trained_too() -> None:
+    loss = MultiBoxLoss(class_loss=Learned())
+    quiet_trainer(max_steps=2).fit(small_module(loss=loss), loader([target(BOX)]))
+    assert loss.class_loss.factor != 1
 
 
 def test_the_schedule_counts_steps_not_epochs() -> None:

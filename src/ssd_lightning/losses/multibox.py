@@ -97,19 +97,32 @@ class MultiBoxLoss(nn.Module):
             In training on several ranks, the normaliser counts over all ranks, so that the averaged gradients equal
             those of one big batch. In evaluation, each rank counts its own images, because ranks may make different
             numbers of steps.
+
+        Raises:
+            ConfigurationError: the matcher, the class loss or the box loss gives a tensor of another shape than its
+                protocol says.
         """
+        _require_shape("loss.matcher", assignment.labels, output.class_logits.shape[:2])
         positive = assignment.labels > 0  # [B, K]
         weights = image_weights(positive.sum(dim=1), positive.shape[1], self.normalizer, over_ranks=self.training)
         class_loss = self.class_loss(output.class_logits, assignment.labels)  # [B, K]
         rows = rows_that_count(positive)
         boxes_xyxy, priors_cxcywh = assignment.matched_boxes(output.priors_cxcywh, rows)  # [R, 4] each
         box_loss = self.box_loss(take_rows(output.box_offsets, rows), boxes_xyxy, priors_cxcywh)  # [R]
+        _require_shape("loss.class_loss", class_loss, positive.shape)
+        _require_shape("loss.box_loss", box_loss, boxes_xyxy.shape[:1])
         box_loss = torch.where(take_rows(positive, rows), box_loss, 0.0)
         box_weights = take_rows(weights[:, None].expand_as(positive), rows)
         return {
             "loss_box": self.box_weight * (box_weights * box_loss).sum(),
             "loss_cls": (weights * class_loss.sum(dim=1)).sum(),
         }
+
+
+def _require_shape(name: str, value: Tensor, shape: torch.Size) -> None:
+    # Others would broadcast: a mean over the priors would count once for each of them.
+    if value.shape != shape:
+        raise ConfigurationError(f"{name} gives a tensor of the shape {list(value.shape)}; it must be {list(shape)}")
 
 
 def image_weights(

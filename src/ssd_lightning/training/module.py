@@ -36,7 +36,7 @@ from ssd_lightning.training.batch_scaling import MakeScheduler
 from ssd_lightning.training.budget import TrainingBudget
 from ssd_lightning.training.callbacks.logged_steps import is_logged
 from ssd_lightning.training.fault_tolerance.non_finite import spread_non_finite
-from ssd_lightning.training.optim import call_factory, parameter_groups
+from ssd_lightning.training.optim import ParameterGroup, call_factory, parameter_groups
 from ssd_lightning.types import Target
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class SSDModule(pl.LightningModule):
 
     Args:
         net: the network.
-        loss: compares the network's output with the targets.
+        loss: compares the network's output with the targets. If it has parameters, they are trained like weights.
         optimizer: factory of the optimiser, such as `partial(torch.optim.SGD, lr=1e-3)`. It is called with a list of
             parameter groups, and returns the optimiser.
         scheduler: factory of the learning-rate schedule, such as those of `training.schedules`. It is called with the
@@ -193,6 +193,9 @@ class SSDModule(pl.LightningModule):
         groups = parameter_groups(
             self.net, bias_lr_factor=self.bias_lr_factor, backbone_lr_factor=self.backbone_lr_factor
         )
+        of_loss = [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
+        if of_loss:
+            groups.append(ParameterGroup(of_loss, lr_factor=1.0, are_biases=False))
         optimizer = call_factory("optimizer", self._make_optimizer, [{"params": group.parameters} for group in groups])
         for settings, group in zip(optimizer.param_groups, groups, strict=True):
             settings["lr"] = settings["lr"] * group.lr_factor
