@@ -77,6 +77,16 @@ def test_images_without_boxes_and_the_smallest_join() -> None:
     assert (MOSAIC.join(np.random.default_rng(0), [dot] * 4)[0] == 9).all()
 
 
+@pytest.mark.parametrize("size", [(1, 50), (50, 1), (1, 1)])
+def test_images_of_one_pixel_in_width_or_height_join(size: tuple[int, int]) -> None:
+    samples = [with_objects(np.full((*size, 3), 9, np.uint8), [[0.1, 0.1, 0.9, 0.9]], [1], [False])] * 4
+    for seed in range(20):
+        image, target = MOSAIC.join(np.random.default_rng(seed), samples)
+        assert image.shape == (*size, 3)
+        assert (image == 9).all()
+        assert (target["boxes"][:, 2:] > target["boxes"][:, :2]).all()
+
+
 @pytest.mark.parametrize(("shown_px", "scale"), [((60, 40), 0.01), ((180, 240), 0.5), ((500, 20), 1.0)])
 def test_a_window_lies_in_the_image_and_keeps_the_aspect_ratio(shown_px: tuple[int, int], scale: float) -> None:
     window = draw_window(np.random.default_rng(0), (240, 320), shown_px, scale=scale)

@@ -32,7 +32,7 @@ def test_every_nth_frame_in_order_and_no_more_than_asked(clip: Path, frame_strid
 def test_colours_are_rgb(tmp_path: Path) -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 220
-    [(_, image)] = Video(write_video(tmp_path / "red.mp4", [red])).frames()
+    [(_, image)] = Video(str(write_video(tmp_path / "red.mp4", [red]))).frames()
     assert np.abs(image.astype(int) - red).max() < 20
 
 

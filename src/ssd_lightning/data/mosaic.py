@@ -68,6 +68,8 @@ class Mosaic:
         visible, labels, difficult = [], [], []
         for (left, top, right, bottom), (image, target) in zip(quarters_px, samples, strict=True):
             quarter_size = (bottom - top, right - left)
+            if 0 in quarter_size:  # the canvas is one pixel wide or high
+                continue
             window = draw_window(rng, image.shape[:2], quarter_size, scale=rng.uniform(self.min_scale, 1))
             canvas[top:bottom, left:right] = _show(image, window, quarter_size)
             boxes = target["boxes"].numpy()

@@ -35,7 +35,8 @@ class Video:
         DataError: it cannot be opened.
     """
 
-    def __init__(self, address: Path | int, name: str | None = None) -> None:
+    def __init__(self, address: Path | str | int, name: str | None = None) -> None:
+        address = Path(address) if isinstance(address, str) else address
         self._capture = _open(address)
         self.address = address
         self.name = name or (f"camera {address}" if isinstance(address, int) else str(address))
