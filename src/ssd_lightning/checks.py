@@ -56,7 +56,7 @@ def require_number(
         ConfigurationError: it is not; the message contains the setting's full name, its value and the range.
     """
     kind = Integral if whole else Real  # of numpy too
-    is_number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)  # type: ignore[arg-type]
+    is_number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     if is_number and (low < value if above_low else low <= value) and value <= high:  # type: ignore[operator]
         return
     noun = "a whole number" if whole else "a number"

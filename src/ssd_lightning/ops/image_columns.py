@@ -40,13 +40,14 @@ def check_columns(images: Images, *columns: str, targets: Images, what: str) -> 
                 raise DataError(
                     f"{image_name(targets[number], number)}: '{column}' of the {what} {found}, not a tensor"
                 )
-        boxes, num_boxes = image["boxes"], image["boxes"].numel() // 4
-        for column, shape in (("boxes", (num_boxes, 4)), *((column, (num_boxes,)) for column in columns)):
-            if image[column].shape != shape and (num_boxes or image[column].numel()):
-                raise DataError(
-                    f"{image_name(targets[number], number)}: '{column}' of the {what} has the shape "
-                    f"{list(image[column].shape)}; with boxes of the shape {list(boxes.shape)} it must be {list(shape)}"
-                )
+        boxes = image["boxes"]
+        num_boxes = len(boxes) if boxes.numel() else 0
+        wrong = {column: f"[{num_boxes}]" for column in columns if image[column].shape != (num_boxes,)}
+        if num_boxes and boxes.shape[1:] != (4,):
+            wrong = {"boxes": "[N, 4]"}
+        for column, wanted in wrong.items():
+            found = f"has the shape {list(image[column].shape)}; it must be {wanted}"
+            raise DataError(f"{image_name(targets[number], number)}: '{column}' of the {what} {found}")
 
 
 def check_labels(images: Images, num_classes: int, *, targets: Images, what: str) -> None:
