@@ -76,7 +76,7 @@ def gradients_of(value: torch.Tensor) -> set[str]:
 @each_loss
 def test_the_loss_never_asks_for_a_value(without_data: SSDOutput, settings: dict[str, object]) -> None:
     loss = MultiBoxLoss(**settings)  # type: ignore[arg-type]
-    assignment = loss.matcher([target(index) for index in range(4)], without_data.priors_cxcywh)
+    assignment = loss.match(without_data, [target(index) for index in range(4)])
     losses = loss.compare(without_data, assignment)
     prior_errors(without_data, assignment)
     total = losses["loss_box"] + losses["loss_cls"]
