@@ -65,6 +65,18 @@ def require_number(
     raise ConfigurationError(f"{name} is {one_line(f'{value!r:.200}')}; it must be {noun} {start}{end}")
 
 
+def require_positive_pair(name: str, values: object) -> None:
+    """Check that a setting is two numbers above 0, such as the variances of a box coder.
+
+    Raises:
+        ConfigurationError: it is not; the message contains the setting's full name and its value.
+    """
+    if not isinstance(values, list | tuple) or len(values) != 2:
+        raise ConfigurationError(f"{name} is {values!r}; it must be two numbers")
+    for value in values:
+        require_number(name, value, 0, above_low=True)
+
+
 def require_bool(name: str, value: object) -> None:
     """Check that a setting is true or false.
 

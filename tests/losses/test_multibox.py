@@ -198,6 +198,8 @@ def test_number_of_negatives(ratio: float, min_negatives: int, chosen: int) -> N
         (BipartiteMatcher, {"loss.matcher.iou_threshold": 0.0}),
         (ArgmaxMatcher, {"loss.matcher.iou_threshold": 1.5}),
         (SmoothL1Loss, {"loss.box_loss.beta": -1}),
+        (SmoothL1Loss, {"loss.box_loss.variances": 0.1}),
+        (IoULoss, {"loss.box_loss.variances": None}),
         (IoULoss, {"loss.box_loss.overlap": "iou"}),
         (HardNegativeCrossEntropy, {"loss.class_loss.negative_ratio": -1}),
         (HardNegativeCrossEntropy, {"loss.class_loss.min_negatives": 2.5}),

@@ -93,10 +93,9 @@ def check_class_names(class_names: Sequence[str]) -> None:
 
 def as_class_names(class_names: Sequence[str] | np.ndarray) -> tuple[str, ...]:
     """Check a class list, also one of numpy, and return plain texts. Raises `DataError`, see `check_class_names`."""
-    if isinstance(class_names, np.ndarray):
-        class_names = class_names.tolist()
-    check_class_names(class_names)
-    return tuple(map(str, class_names))
+    names: Any = class_names.tolist() if isinstance(class_names, np.ndarray) else class_names
+    check_class_names(names)
+    return tuple(map(str, names))
 
 
 def unknown_class_text(name: str, class_names: Sequence[str]) -> str:

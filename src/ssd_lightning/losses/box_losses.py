@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssd_lightning.checks import require_choice, require_number
+from ssd_lightning.checks import require_choice, require_number, require_positive_pair
 from ssd_lightning.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssd_lightning.ops.coder import MAX_LOG_RATIO, VARIANCES, decode, encode
 
@@ -35,7 +35,7 @@ class SmoothL1Loss:
         variances: scale of the centre and of the size offsets.
 
     Raises:
-        ConfigurationError: `beta` is negative.
+        ConfigurationError: `beta` is negative, or the variances are not two numbers above 0.
     """
 
     beta: float = 1.0
@@ -43,6 +43,7 @@ class SmoothL1Loss:
 
     def __post_init__(self) -> None:
         require_number("loss.box_loss.beta", self.beta, 0)
+        require_positive_pair("loss.box_loss.variances", self.variances)
 
     def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
         """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""
@@ -65,7 +66,7 @@ class IoULoss:
         variances: scale of the centre and of the size offsets.
 
     Raises:
-        ConfigurationError: `overlap` is unknown.
+        ConfigurationError: `overlap` is unknown, or the variances are not two numbers above 0.
     """
 
     overlap: Overlap = "giou"
@@ -73,6 +74,7 @@ class IoULoss:
 
     def __post_init__(self) -> None:
         require_choice("loss.box_loss.overlap", self.overlap, get_args(Overlap))
+        require_positive_pair("loss.box_loss.variances", self.variances)
 
     def __call__(self, box_offsets: Tensor, boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
         """Compare offsets with boxes for priors, `[R, 4]` each: float32 `[R]`."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ssd_lightning.checks import require_bool, require_number
+from ssd_lightning.checks import require_bool, require_number, require_positive_pair
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.models.config import to_config
 from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
@@ -66,10 +66,7 @@ class PostProcess:
         require_number("postprocess.soft_nms_sigma", self.soft_nms_sigma, 0, above_low=True)
         for name in ("class_agnostic", "clip_first"):
             require_bool(f"postprocess.{name}", getattr(self, name))
-        if not isinstance(self.variances, list | tuple) or len(self.variances) != 2:
-            raise ConfigurationError(f"postprocess.variances is {self.variances!r}; it must be two numbers")
-        for variance in self.variances:
-            require_number("postprocess.variances", variance, 0, above_low=True)
+        require_positive_pair("postprocess.variances", self.variances)
         object.__setattr__(self, "variances", tuple(self.variances))  # files have lists
 
     @classmethod
