@@ -167,6 +167,21 @@ def test_boxes_scores_and_labels_are_enough(draw) -> None:
         COCOMeanAveragePrecision().update(preds[:1], bare[:1])
 
 
+def test_images_without_names_give_the_same_result_again_and_none_is_lost(draw) -> None:
+    preds, targets = draw(30, NUM_CLASSES, seed=3)  # many equal scores
+    bare = [{"boxes": target["boxes"], "labels": target["labels"]} for target in targets]
+    expected = evaluate(preds, bare)
+    assert_same(evaluate(preds, bare, batch_size=7), expected)
+    metric, other = VOCMeanAveragePrecision(NUM_CLASSES), VOCMeanAveragePrecision(NUM_CLASSES)
+    metric.update(preds[:10], bare[:10])
+    other.update(preds[10:], bare[10:])
+    metric.merge_state(other)
+    assert len(metric.evaluation().sizes_px) == len(targets)
+    metric.reset()
+    metric.update(preds, bare)
+    assert_same(metric.compute(), expected)
+
+
 def test_detections_of_another_image_are_refused() -> None:
     pred, target = nothing("a")
     metric = VOCMeanAveragePrecision(NUM_CLASSES)

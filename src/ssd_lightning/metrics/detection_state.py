@@ -1,7 +1,7 @@
 """State of the detection metrics between batches, and its synchronisation across ranks."""
 
 import hashlib
-import itertools
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,11 +20,10 @@ _LAYOUT: dict[str, tuple[int, torch.dtype]] = {
     "detections": (6, torch.float32),  # x1, y1, x2, y2, score, label
     "objects": (6, torch.float32),  # x1, y1, x2, y2, label, difficult
 }
-_numbers = itertools.count()
 
 
 class Evaluation(NamedTuple):
-    """All images seen by all ranks, each once, in an order that depends only on their names."""
+    """All images seen by all ranks, each once, in an order of their names; those without names as they were added."""
 
     sizes_px: Tensor
     """int64 `[I, 2]`: (height, width) of each image."""
@@ -53,6 +52,7 @@ class DetectionMetric(Metric):
     def __init__(self) -> None:
         # A rank without an update since its last compute() would use its cache while the others wait.
         super().__init__(compute_with_cache=False)
+        self._num_unnamed = 0
         for name in _LAYOUT:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -84,12 +84,11 @@ class DetectionMetric(Metric):
         images = []
         for pred, target in zip(preds, targets, strict=True):
             image_id = target.get("image_id", pred.get("image_id"))
-            if image_id is None:
-                image_id = _new_name()
+            key = self._new_key() if image_id is None else image_key(image_id)
             if str(other := pred.get("image_id", image_id)) != str(image_id):
                 raise ValueError(f"got detections of image '{other}' for the target of '{image_id}'")
             size_px = target.get("size_px", (0, 0))
-            images.append([image_key(image_id), *size_px, len(pred["labels"]), len(target["labels"])])
+            images.append([key, *size_px, len(pred["labels"]), len(target["labels"])])
         if not images:
             return
         tables = torch.tensor(images), _columns(preds, "scores", "labels"), _columns(truth, "labels", "difficult")
@@ -125,6 +124,16 @@ class DetectionMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._table("images").cpu()[:, 0].unique(), self.evaluation()
 
+    def _new_key(self) -> int:
+        """Return a key for an image without a name, which no other image has.
+
+        These keys follow the order of the images, so that the same images give the same result again. The random last
+        digits tell them from those of metrics that are merged with this one.
+        """
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        self._num_unnamed += 1
+        return (rank << 48) + (self._num_unnamed << 24) + secrets.randbits(24)
+
     def _table(self, name: str) -> Tensor:
         """Join a state to one `[rows, width]` tensor with its own dtype, even if it is empty."""
         width, dtype = _LAYOUT[name]
@@ -138,12 +147,6 @@ class DetectionMetric(Metric):
         for name in _LAYOUT:
             setattr(self, name, [self._table(name)])
         super().sync(*arguments, **settings)
-
-
-def _new_name() -> str:
-    """Return a name that no other image has, in this process or on another rank."""
-    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    return f"unnamed image {next(_numbers)} of rank {rank}"
 
 
 def image_key(image_id: str | int) -> int:
