@@ -56,3 +56,17 @@ class SSDOutput(NamedTuple):
     """`[B, K, C + 1]`: before softmax; class 0 is the background."""
     priors_cxcywh: Tensor
     """`[K, 4]`, normalised."""
+
+    def check(self) -> "SSDOutput":
+        """Return the output if its shapes fit together.
+
+        Raises:
+            ValueError: they do not; with other priors, boxes would be wrong without a word.
+        """
+        offsets, logits, priors = (tuple(tensor.shape) for tensor in self)
+        if len(logits) != 3 or offsets != (*logits[:2], 4) or priors != (logits[1], 4):
+            raise ValueError(
+                f"the output has offsets {list(offsets)}, logits {list(logits)} and priors {list(priors)}; "
+                "they must be [B, K, 4], [B, K, C + 1] and [K, 4]"
+            )
+        return self

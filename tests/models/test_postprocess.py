@@ -221,6 +221,14 @@ def test_nothing_in_nothing_out(batch: int, num_priors: int) -> None:
         torch.testing.assert_close(found, [nothing] * batch)
 
 
+@pytest.mark.parametrize(
+    "shapes", [[(1, 5, 4), (1, 5, 3), (6, 4)], [(1, 4, 4), (1, 5, 3), (5, 4)], [(5, 4), (5, 3), (5, 4)]]
+)
+def test_an_output_whose_parts_do_not_fit_is_refused(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"logits .* and priors .*; they must be \[B, K, 4\]"):
+        PostProcess()(SSDOutput(*map(torch.zeros, shapes)))
+
+
 def test_half_precision_is_read_in_float32() -> None:
     output = draw(1, 50, 3, seed=0)
     half = output._replace(box_offsets=output.box_offsets.bfloat16(), class_logits=output.class_logits.bfloat16())

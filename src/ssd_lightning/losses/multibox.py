@@ -75,8 +75,9 @@ class MultiBoxLoss(nn.Module):
         Raises:
             DataError: there are not B targets, or the boxes or labels of one have a wrong shape. For targets on the
                 host also: a label is outside 1..C, or a box is not normalised.
+            ValueError: offsets, logits and priors do not fit together.
         """
-        batch, _, num_logits = output.class_logits.shape
+        batch, _, num_logits = output.check().class_logits.shape
         if len(targets) != batch:
             raise DataError(f"got {len(targets)} targets for the network's output of {batch} images")
         check_columns(targets, "labels", targets=targets, what="target")

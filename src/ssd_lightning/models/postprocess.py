@@ -88,8 +88,12 @@ class PostProcess:
 
     @torch.no_grad()
     def __call__(self, output: SSDOutput) -> list[Detections]:
-        """Turn the network's output for B images into detections: one entry per image, boxes clipped to the image."""
-        candidates = self.candidates(output.class_logits)
+        """Turn the network's output for B images into detections: one entry per image, boxes clipped to the image.
+
+        Raises:
+            ValueError: offsets, logits and priors do not fit together.
+        """
+        candidates = self.candidates(output.check().class_logits)
         counts = candidates.image.bincount(minlength=len(output.class_logits)).tolist()
         needs_all = self.soft_nms is not None or self.box_voting is not None
         if needs_all or max(counts, default=0) <= ENOUGH_CANDIDATES:
