@@ -26,6 +26,7 @@ from ssd_lightning.models.files import NET_PREFIX
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.boxes import boxes_to_pixels
+from ssd_lightning.run_files import written_whole
 from ssd_lightning.types import Detections, Placement, SSDOutput
 
 log = logging.getLogger(__name__)
@@ -233,9 +234,10 @@ class Detector:
         return detector_spec(self.network, self.class_names, self.postprocess, self.resize)
 
     def save(self, path: Path | str) -> None:
-        """Write a file that `load` reads: weights and plain containers only."""
+        """Write a file that `load` reads, atomically: weights and plain containers only."""
         weights = {f"{NET_PREFIX}{name}": tensor for name, tensor in self.network.state_dict().items()}
-        torch.save({"detector": self.spec(), "state_dict": weights, "data": self.data_settings}, path)
+        with written_whole(Path(path)) as partial:
+            torch.save({"detector": self.spec(), "state_dict": weights, "data": self.data_settings}, partial)
 
     def push_to_hub(
         self,
