@@ -88,6 +88,19 @@ def test_a_problem_belongs_to_the_part_of_its_image(tmp_path: Path) -> None:
         assert [problem.image_id for problem in dropped] == expected
 
 
+def test_further_sets_do_not_change_which_images_of_a_set_are_held_out(tmp_path: Path) -> None:
+    (first,) = write_csv(tmp_path / "first", [f"{name}.png,cat,1,2,30,40,0" for name in NAMES[:20]])
+    (second,) = write_csv(tmp_path / "second", ["z.png,cat,1,2,30,40,0", f"{NAMES[1]}.png,cat,9,9,9,9,0"])
+
+    def held_out(*splits: dict[str, Any]) -> list[str]:
+        dataset = open_csv(splits=splits, part="val", val_fraction=0.2, on_error="skip")
+        unusable = [problem.image_id for problem in dataset.dropped]
+        return [one.image_path.stem for one in dataset.annotations if "first" in one.image_path.parts] + unusable
+
+    assert held_out(first) == held(NAMES[:20], 0.2)
+    assert held_out(first, second) == [*held(NAMES[:20], 0.2), f"second/{NAMES[1]}"]
+
+
 def write_csv(root: Path, rows: list[str], name: str = "train.csv") -> list[dict[str, Any]]:
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / name).write_text("\n".join(["image,label,xmin,ymin,xmax,ymax,difficult", *rows]) + "\n")

@@ -51,6 +51,8 @@ class Problem:
     """What is wrong, with the value; starts with a verb if there is an item."""
     image_id: str | None = None
     """None if the problem belongs to no image."""
+    id_in_set: str | None = None
+    """The image's id before sets were joined, if they were. It decides whether the image is held out."""
     name: str = ""
     """Class name of the object."""
     position: int = 0

@@ -51,7 +51,7 @@ class Columns:
     files: TextColumn
     """Annotation file of each image, or one for all."""
     id_hashes: np.ndarray
-    """uint32 `[N]`, CRC of the image's id; decides which images are held out."""
+    """uint32 `[N]`, CRC of the image's id in its own set; decides which images are held out."""
     sizes_px: np.ndarray
     """int32 `[N, 2]`, (height, width)."""
     starts: np.ndarray

@@ -202,4 +202,4 @@ def _concerns(problem: Problem, part: Subset, held_out: HeldOut, columns: Column
         return True
     if problem.position < len(in_part) and columns.image_ids[problem.position] == problem.image_id:
         return bool(in_part[problem.position])
-    return held_out.subset_of(problem.image_id) == part  # the image itself cannot be used
+    return held_out.subset_of(problem.id_in_set or problem.image_id) == part  # the image itself cannot be used

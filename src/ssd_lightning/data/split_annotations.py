@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.annotations import AnnotationTable, Columns, TextColumn, hash_ids
+from ssd_lightning.data.annotations import AnnotationTable, Columns, TextColumn
 from ssd_lightning.errors import ConfigurationError, one_line
 
 
@@ -98,7 +98,8 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
     """Join the annotations of several splits. Classes of one name become one.
 
     With several roots, the images' ids start with the root's folder: VOC2007/000005. With several splits of a root they
-    also start with the split, unless ids are shared: then an image in several splits comes once.
+    also start with the split, unless ids are shared: then an image in several splits comes once. The hashes of the ids
+    stay those of the single splits, so that further splits do not change which images are held out.
     """
     if len(found) == 1:
         return found[0]
@@ -128,7 +129,8 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
                 seen.update([image_id] if image_id else [])
                 label = int(label_map[problem.label])
                 position = before + int(is_new[: problem.position].sum())
-                problems.append(replace(problem, image_id=image_id, label=label, position=position))
+                moved = replace(problem, image_id=image_id, label=label, position=position)
+                problems.append(replace(moved, id_in_set=problem.image_id))
         before += int(is_new.sum())
     return Annotations(
         columns=_joined_columns(tables, ids),
@@ -149,7 +151,7 @@ def _joined_columns(tables: Sequence[AnnotationTable], ids: Sequence[str]) -> Co
         image_ids=TextColumn.of(ids),
         image_paths=TextColumn.of(path for table in tables for path in table.image_paths),
         files=TextColumn.of(table.columns.file_of(row) for table in tables for row in table.rows),
-        id_hashes=hash_ids(ids),
+        id_hashes=np.concatenate([table.columns.id_hashes[table.rows] for table in tables]),
         sizes_px=np.concatenate([table.sizes_px for table in tables]),
         starts=np.concatenate([[0], np.cumsum(np.concatenate([table.counts for table in tables]))]),
         boxes_xyxy_px=np.concatenate([one.boxes_xyxy_px for _, one in objects]),
