@@ -307,6 +307,13 @@ def test_a_missing_folder_is_answered_with_those_that_have_xml_files(tmp_path: P
         ids(tmp_path, "test")
 
 
+@pytest.mark.parametrize("split", ["trainval", ".", "VOC2007", "kit"])
+def test_lists_in_folders_below_are_not_ignored(tmp_path: Path, split: str) -> None:
+    write_voc(tmp_path / ("kit/VOC2007" if split == "kit" else "VOC2007"), {"a": annotation(SOUND)})
+    with pytest.raises(DataError, match=r"lists of splits in ImageSets of .*VOC2007; set data\.root="):
+        ids(tmp_path, split)
+
+
 # Bad objects and files
 
 BAD_OBJECTS = {

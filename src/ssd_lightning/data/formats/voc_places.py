@@ -12,7 +12,7 @@ from ssd_lightning.data.formats.files import MissingSplitError, is_within, list_
 from ssd_lightning.data.formats.image_files import image_with_suffix, images_in, is_comment, path_tails, portable_path
 from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 from ssd_lightning.data.split_names import kind_of, other_splits
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import DataError, listed
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def read_split(root: Path, split: str) -> tuple[Place, list[str]]:
 def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
     place, whole = _place_in(root, split), _place_in(root, ".")
     names = place.xml_names()
+    _refuse_lists_below(root / split if names else root)
     if names:
         return place, names
     folders = (path for path in root.iterdir() if path.is_dir() and path != whole.annotations)
@@ -121,6 +122,16 @@ def _read_folder(root: Path, split: str) -> tuple[Place, list[str]]:
     if not others:
         raise DataError(f"{root}: this is not a VOC folder: it has neither ImageSets/Main nor XML files")
     raise MissingSplitError(root / split, split, others)
+
+
+def _refuse_lists_below(folder: Path) -> None:
+    """Raise `DataError` if a folder without lists has data sets with lists: it would have their test images too."""
+    patterns = ("ImageSets", "*/ImageSets", "*/*/ImageSets")  # VOCdevkit/VOC2007
+    roots = sorted(path.parent for pattern in patterns for path in folder.glob(pattern))
+    roots = [root for root in roots if list_folder(root) != root]
+    if roots:
+        advice = "set data.root= to the folder around ImageSets; data.train= uses several together"
+        raise DataError(f"{folder}: there are lists of splits in ImageSets of {listed(map(str, roots))}; {advice}")
 
 
 def has_xml(root: Path, split: str) -> bool:
