@@ -78,15 +78,18 @@ def test_the_command_line_wins(kept, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (now["exclude_classes"], now["test_fraction"]) == (None, 0.2)
 
 
-@pytest.mark.parametrize("other", [{"root": "elsewhere"}, {"data": "yolo_folder"}])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [({"root": "elsewhere"}, "data.root=photos, "), ({"data": "yolo_folder"}, "data.root=photos with another data=, ")],
+)
 def test_other_data_have_the_classes_alone(
-    kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, str]
+    kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, str], said: str
 ) -> None:
     with caplog.at_level(logging.INFO):
         now = used(composed("evaluate", **other), kept, monkeypatch)
     assert now["merge_classes"] == {"vehicle": ["car", "bus"]}
     assert (now["fold"], now["test_fraction"], now["train"], now["on_error"]) == (None, 0.0, None, "raise")
-    assert "trained on data.root=photos, " in caplog.messages[1]
+    assert f"trained on {said}" in caplog.messages[1]
     assert "data.fold=1" in caplog.messages[1]
 
 

@@ -60,7 +60,7 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         log.info("%s: settings of its training are used: %s", checkpoint, _described(used))
     unused = {name: others[name] for name in OF_IMAGES if name in others and not is_same}
     if unused:
-        root = _described({"root": kept.get("root")})
+        root = _described({"root": kept.get("root")}) + (" with another data=" if is_there else "")
         log.info("%s: trained on %s, whose settings are not used here: %s", checkpoint, root, _described(unused))
 
 

@@ -77,6 +77,9 @@ def test_a_faithful_file_passes(faithful: Path) -> None:
     assert [row[0] for row in table.rows[:6]] == [f"{a}{b}" for a in ("", "resized: ") for b in ROWS]
     assert table.rows[6] == ("time, batch of 1", "2 s", "1 s", "x 2.00", "")
     assert {len(row) for row in (table.header, *table.rows)} == {5}
+    few = Verification(Parity(images=1, detections=10, others=10, unmatched=1))
+    (first, *_) = verification_table(few, tolerance=1e-4, max_map_loss=0, seconds={}, bytes_of=(4, 1)).rows
+    assert first == ("detections", "10", "10", "1 without partner (5.0%)", "0.5%")  # shares that can be compared
 
 
 ROWS = ("detections", "boxes", "scores")

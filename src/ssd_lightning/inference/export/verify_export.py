@@ -166,8 +166,9 @@ def verification_table(
         limit = "" if tolerance is None else f"{most_unmatched:.1%}"
         largest = "" if tolerance is None or prefix else f"{tolerance:g}"
         counts = (str(parity.detections), str(parity.others))
+        unmatched = f"{parity.unmatched} without partner ({parity.unmatched_share:.1%})"
         rows += [
-            (f"{prefix}detections", *counts, f"{parity.unmatched} without partner", limit),
+            (f"{prefix}detections", *counts, unmatched, limit),
             (f"{prefix}boxes", "", "", f"{parity.boxes:.2g} ({parity.boxes_px:.2g} px)", largest),
             (f"{prefix}scores", "", "", f"{parity.scores:.2g}", largest),
         ]
