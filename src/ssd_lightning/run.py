@@ -222,7 +222,9 @@ class Run:
         if checkpoint:
             print(f"checkpoint: {os.path.relpath(checkpoint)}", file=sys.stderr)
         write_result(self.directory, digest=self.digest, scores=scores, checkpoint=checkpoint)
-        if self.config.report and (page := try_report(self.directory)):
+        if self.config.trainer.fast_dev_run:
+            print("trainer.fast_dev_run: neither checkpoints nor a report are written", file=sys.stderr)
+        elif self.config.report and (page := try_report(self.directory)):
             print(f"report:     {os.path.relpath(page)}", file=sys.stderr)
 
 
