@@ -547,6 +547,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_pa
     assert read(tmp_path / "scores.json")["map_11point"] == result["scores"]["test/map_11point"]
 
 
+@pytest.mark.filterwarnings("error:Total length of")  # of Lightning, since nothing is validated
 def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(tmp_path: Path) -> None:
     overrides = write_voc(tmp_path / "voc", {"train": ["cat_0", *(f"none_{index}" for index in range(4))]})
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1", "test=true"]

@@ -176,6 +176,7 @@ def quieten_libraries() -> None:
         "The number of training batches .* is smaller than the logging interval",  # epochs are still logged
         ".*ModelCheckpoint.monitor=.* could not find the monitored key",  # the run reports it itself
         "Found .* in eval mode at the start of training",  # frozen batch norms, which the start of the run reports
+        "Total length of .* across ranks is zero",  # without validation, which the start of the run reports
         "You have overridden `transfer_batch_to_device` in `LightningModule`",  # the override is intended
     ):
         warnings.filterwarnings("ignore", message)
