@@ -35,9 +35,9 @@ def test_runs_without_a_configuration_stand_alone(tmp_path: Path) -> None:
     assert config_differences(*groups) == []
 
 
-def test_only_the_seed_is_left_out_of_a_configuration() -> None:
-    config = {"seed": 3, "data": {"seed": 3, "shuffle": {"seed": 5}}, "list": [{"seed": 3, "a": 1}]}
-    assert without_seed(config) == {"data": {"shuffle": {"seed": 5}}, "list": [{"a": 1}]}
+def test_the_seed_of_a_run_may_equal_that_of_something_else() -> None:
+    configs = [{"seed": seed, "data": {"seed": seed, "a": 1}, "list": [{"seed": 3, "b": 2}]} for seed in (3, 4)]
+    assert [without_seed(config) for config in configs] == [{"data": {"a": 1}, "list": [{"b": 2}]}] * 2
 
 
 def test_scores_of_seeds_have_a_mean_and_a_spread_and_one_that_is_not_there_is_a_dash(tmp_path: Path) -> None:

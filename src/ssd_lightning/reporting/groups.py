@@ -62,8 +62,8 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
 
 
 def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove the seed from a configuration, including copies of it."""
-    return _pruned(config, config.get("seed"))
+    """Remove the seed from a configuration, its copies and all other seeds, which cannot be told from copies."""
+    return _pruned(config)
 
 
 def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
@@ -146,11 +146,11 @@ def _standard_error(scores: Sequence[float]) -> float:
     return stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
 
 
-def _pruned(value: Any, seed: Any) -> Any:
+def _pruned(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _pruned(item, seed) for key, item in value.items() if not (key == "seed" and item == seed)}
+        return {key: _pruned(item) for key, item in value.items() if key != "seed"}
     if isinstance(value, (list, tuple)):
-        return [_pruned(item, seed) for item in value]
+        return [_pruned(item) for item in value]
     return value
 
 
