@@ -176,6 +176,16 @@ def test_predict_lists_what_it_leaves_out(
     assert " in 1 image: json" in printed
 
 
+def test_predict_without_a_detection_tells_the_highest_score(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = "source=datasets/toy/JPEGImages/test_00000.jpg"
+    run_command(trained, "predict", "checkpoint=run", source, "save=[csv]", "output=low", "score_threshold=0")
+    with (trained / "low" / "predictions.csv").open() as file:
+        highest = max(float(row["score"]) for row in csv.DictReader(file))
+    capsys.readouterr()
+    run_command(trained, "predict", "checkpoint=run", source, "save=[]", "score_threshold=1")
+    assert f"no score reaches score_threshold=1: the highest is {highest:.2g}" in capsys.readouterr().out
+
+
 def test_predict_of_nothing_but_bad_images_fails(
     trained: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

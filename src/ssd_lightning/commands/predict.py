@@ -52,7 +52,7 @@ def predict(config: DictConfig) -> None:
     labels_of(_as_list(config.classes), detector.class_names)
     skipped: list[str] = []
     with closing(Window()) if config.show else nullcontext() as window:
-        seen, found = _run(config, detector, sources, skipped, window)
+        seen, found, highest = _run(config, detector, sources, skipped, window)
     if skipped and len(sources) > 1:
         log.warning("skipped %d of %d sources:\n  %s", len(skipped), len(sources), "\n  ".join(skipped))
     if not seen and skipped:
@@ -61,6 +61,8 @@ def predict(config: DictConfig) -> None:
     classes = ", ".join(f"{count} {one_line(name)}" for name, count in found.most_common(10))
     where = f": {', '.join(_as_list(config.save))} in {Path(config.output)}" if config.save and seen else ""
     print(f"{counted(found.total(), 'detection')}{f' ({classes})' if classes else ''} in {inputs}{where}")
+    if seen and not found:
+        log.warning("no score reaches score_threshold=%g: the highest is %.2g", config.score_threshold, highest)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -90,17 +92,18 @@ def check_settings(config: DictConfig) -> None:
 
 def _run(
     config: DictConfig, detector: Detector, sources: Sequence[Source], skipped: list[str], window: Window | None
-) -> tuple[Counter[str], Counter[str]]:
+) -> tuple[Counter[str], Counter[str], float]:
     """Read, detect, write and show. Adds unreadable inputs to `skipped`.
 
     Returns:
-        The number of inputs by kind, `image` or `frame`, and the number of detections by class.
+        The number of inputs by kind, `image` or `frame`, the number of detections by class, and the highest score.
     """
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
     classes = None if config.classes is None else _as_list(config.classes)
     has_camera = any(source.kind == "camera" for source in sources)
     seen: Counter[str] = Counter()
     counts: Counter[str] = Counter()
+    highest = 0.0
 
     def note(error: DataError) -> None:
         skipped.append(str(error))
@@ -134,6 +137,7 @@ def _run(
             source_images = reader.read(sources, on_bad=note)
             for source_image, all_found in detect_in(source_images, detector, at_once, config.batch_size):
                 found = all_found.select(config.score_threshold, classes)
+                highest = max(highest, all_found.select(0, classes).scores.max(initial=0))
                 writers.write(source_image, found)
                 seen["image" if source_image.frame is None else "frame"] += 1
                 counts.update(found.names)
@@ -149,7 +153,7 @@ def _run(
         if is_new and not seen:
             with suppress(OSError):  # fails if it is not empty
                 folder.rmdir()
-    return seen, counts
+    return seen, counts, highest
 
 
 def detect_in(
