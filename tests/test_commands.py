@@ -111,6 +111,14 @@ def test_evaluate_scores_with_other_settings_of_the_post_processing(
     assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
 
 
+def test_evaluate_says_that_it_scores_the_training_images(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["data=voc_folder", "data.root=datasets/toy"]
+    for split, is_said in (("train", True), ("test", False)):
+        run_command(trained, "evaluate", "checkpoint=run", *data, f"data.test_split={split}", "device=cpu")
+        text = "images of the test split are in the training split too: scores on them are too high"
+        assert (text in capsys.readouterr().out) == is_said
+
+
 def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path, tmp_path: Path) -> None:
     lines = ["image,label,xmin,ymin,xmax,ymax"]
     for name in ("cam1/f1.jpg", "cam2/f1.jpg", "overview.jpg"):

@@ -29,7 +29,7 @@ def data_settings(config: DictConfig) -> dict[str, Any]:
     return {"format": format_name, "folder": _path(kept), **kept}
 
 
-def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None:
+def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> bool:
     """Use the settings that a checkpoint keeps where the command line gives none.
 
     Settings of the classes belong to the detector. The others are used for the same root and format.
@@ -39,11 +39,14 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
         kept: what `data_settings` returned for the training; None if the checkpoint keeps nothing.
         checkpoint: its path, for messages.
 
+    Returns:
+        Whether root and format are those of the training.
+
     Raises:
         WeightsError: the checkpoint keeps something else.
     """
     if kept is None:
-        return
+        return False
     if not isinstance(kept, dict) or not _is_plain(kept):
         raise WeightsError(f"{checkpoint}: its settings of the data are not plain values: {kept!r:.200}")
     given = {name.removeprefix("data.") for name in CommandLine.current().names if name.startswith("data.")}
@@ -62,6 +65,7 @@ def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> None
     if unused:
         root = _described({"root": kept.get("root")}) + (" with another data=" if is_there else "")
         log.info("%s: trained on %s, whose settings are not used here: %s", checkpoint, root, _described(unused))
+    return is_same
 
 
 def _is_plain(value: Any) -> bool:

@@ -105,7 +105,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
     Raises:
         DataError: the data cannot be read, all objects were skipped, or the detector has none of their classes.
     """
-    use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
+    is_of_training = use_data_settings(config, detector.data_settings, checkpoint=config.checkpoint)
     use_image_size(config, detector)
     # In place of its Lightning subclass, whose import takes longer than all others together.
     plain = f"{DetectionData.__module__}.{DetectionData.__qualname__}"
@@ -122,6 +122,10 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
             config.split,
         )
     splits = arguments["splits"]
+    if is_of_training and config.split == "test" and "part" not in arguments:
+        of_training = frozenset().union(*map(data.opener.files, data.stages.arguments("train")["splits"]))
+        if any(data.opener.files(split) & of_training for split in splits):
+            log.warning("images of the test split are in the training split too: scores on them are too high")
     found = data.opener.read(splits)
     _require_same_numbers(detector.class_names, config.data.class_names, found)
     _require_common_class(detector.class_names, data.opener, found, split=config.split)
