@@ -92,6 +92,7 @@ def test_the_reported_command_opens_the_same_images_boxes_and_classes(
     run("convert", "data=coco_folder", f"data.root={made}", f"to={to}", f"output={tmp_path}/out", f"images={images}")
 
     said = capfd.readouterr().out
+    assert "experiment=finetune" in said  # the default settings are made for more images
     whole = ["data.val_fraction=0", *["data.train_difficult=true"] * (to != "yolo")]
     config = compose_config("train", [*reported_overrides(said), *whole])
     module = instantiate(config.data.module, _convert_="all")

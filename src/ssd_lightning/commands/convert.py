@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ssd_lightning.analysis.health import FEW_IMAGES
 from ssd_lightning.checks import require_choice
 from ssd_lightning.command_line import warn_without
 from ssd_lightning.data.annotation_checks import describe_problems
@@ -133,7 +134,9 @@ def _report(to: str, output: Path, counts: Mapping[str, int], class_names: Seque
     print(f"{', '.join(f'{split}: {count} images' for split, count in counts.items())} in {output}")
     if to == "yolo":
         print(f"for ultralytics: data={shlex.quote(str(output / 'data.yaml'))}")
-    overrides = [f"data={to}_folder", f"data.root={output}", f"data.train_split={next(iter(counts))}"]
+    training, num_images = next(iter(counts.items()))
+    overrides = ["experiment=finetune"] * (num_images < FEW_IMAGES)
+    overrides += [f"data={to}_folder", f"data.root={output}", f"data.train_split={training}"]
     overrides += ["data.val_split=val"] * ("val" in list(counts)[1:])
     overrides.append(f"data.test_split={'test' if 'test' in counts else 'null'}")
     if not FORMATS[to].keeps_class_order:
