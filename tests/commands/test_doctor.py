@@ -98,8 +98,13 @@ def test_priors_that_reach_few_objects_spoil_the_run(tmp_path: Path, capsys: pyt
     (sentence,) = of_kind(report, "coverage")
     for part in ("18 of 54 training objects, 33%, have a prior", "the fitted priors", "image_size=[256,256]"):
         assert part in sentence
-    print_report(report | {"priors": None, "coverage": None}, lines=5, directory=tmp_path)
-    assert capsys.readouterr().out.strip().splitlines()[-1] == "something would spoil the run"
+    (group,) = report["issues"]
+    for kind, advice in (("coverage", ""), ("across", ""), ("no_area", " (data.on_error=skip skips")):
+        shown = report | {"priors": None, "coverage": None, "issues": [group | {"kind": kind}]}
+        print_report(shown, lines=5, directory=tmp_path)
+        (*_, last) = capsys.readouterr().out.strip().splitlines()
+        assert last.startswith(f"something would spoil the run{advice}")
+        assert bool(advice) == ("on_error" in last)
 
 
 def test_a_list_of_images_that_names_one_twice(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.text import Text
 
+from ssd_lightning.data.annotation_checks import ProblemKind
 from ssd_lightning.visualization.tables import TextTable, print_table, share
 
 STYLES = {"error": ("bold red", "ERRORS: they would spoil the run"), "warning": ("bold yellow", "WARNINGS")}
@@ -37,7 +38,7 @@ def print_report(report: Mapping[str, Any], *, lines: int, directory: Path) -> N
     errors = {group["kind"] for group in report["issues"] if group["severity"] == "error"}
     if not report["spoils_the_run"]:
         print("nothing would spoil the run" + ("; the warnings above may lower its scores" * bool(report["issues"])))
-    elif report["on_error"] == "raise" and errors != {"coverage"}:
+    elif report["on_error"] == "raise" and errors & set(get_args(ProblemKind)):
         kept = "; clip keeps the part of a box inside of the image" * ("outside" in errors)
         print(f"something would spoil the run (data.on_error=skip skips unusable objects and images{kept})")
     else:
