@@ -72,6 +72,7 @@ def test_columns_are_known_by_their_names(tmp_path: Path, header: str, row: str)
     [
         ("img_name,label,xmin,ymin,width", "the box"),
         ("image,1,2,3,4", "the class"),
+        ("image,id,label,annotator,annotation_id", "the box .*; Label Studio's export JSON"),
         ("", "the image"),
         ("image,xmin,ymin,xmax,ymax,species", "the class .*species"),  # which may be the class
     ],

@@ -118,7 +118,8 @@ def sniff_columns(header: Sequence[str], path: Path) -> Columns:
     elif box is None:
         missing = f"the box (called {', '.join('/'.join(names) for names in BOX_COLUMNS[0][1])}, or {BOX_IN_ONE[0]})"
     if image is None or box is None or missing:
-        raise DataError(f"{path}: there is no column for {missing}; there is {', '.join(header) or 'nothing'}")
+        hint = "; Label Studio's export JSON has what is missing" if "annotation_id" in given else ""
+        raise DataError(f"{path}: there is no column for {missing}; there is {', '.join(header) or 'nothing'}{hint}")
     height, width = map(column, IMAGE_SIZE)
     return Columns(
         image=image,

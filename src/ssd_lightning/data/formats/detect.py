@@ -157,8 +157,8 @@ def _inner_root(files: Files) -> Path | None:
     if "" in roots:
         return None
     if len(roots) > 1:
-        several = f"there are several data sets: {', '.join(sorted(roots))}; set data.root= to one of them"
-        raise DataError(f"{files.root}: {several}")
+        advice = "set data.root= to one of them, or list several in data.train="
+        raise DataError(f"{files.root}: there are several data sets: {', '.join(sorted(roots))}; {advice}")
     if roots:
         return files.root / roots.pop()
     if "" in map(folder_of, files.of(*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES)):
