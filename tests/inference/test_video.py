@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.prediction_media import write_video
-from ssd_lightning.errors import DataError
+from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.inference.video import Video, VideoFile
 
 GREYS = [20 * index for index in range(12)]
@@ -27,6 +27,11 @@ def test_every_nth_frame_in_order_and_no_more_than_asked(clip: Path, frame_strid
     assert [number for number, _ in frames] == expected
     assert greys(frames) == [GREYS[number] for number in expected]
     assert all((image.shape, image.dtype) == ((48, 64, 3), np.dtype(np.uint8)) for _, image in frames)
+
+
+def test_a_stride_of_zero_is_refused(clip: Path) -> None:
+    with pytest.raises(ConfigurationError, match="frame_stride is 0"):
+        list(Video(clip).frames(frame_stride=0))
 
 
 def test_colours_are_rgb(tmp_path: Path) -> None:

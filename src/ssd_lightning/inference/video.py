@@ -14,6 +14,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
+from ssd_lightning.checks import require_number
 from ssd_lightning.data.special_files import refuse_special_file
 from ssd_lightning.errors import DataError
 
@@ -57,8 +58,10 @@ class Video:
             Index among all frames of the video, from 0, and the frame: uint8 `[H, W, 3]`, RGB, upright.
 
         Raises:
+            ConfigurationError: `frame_stride` is not a whole number of at least 1.
             DataError: no frame can be decoded.
         """
+        require_number("frame_stride", frame_stride, 1, whole=True)
         given = number = count = lost = damaged = 0
         try:
             while most is None or given < most:
