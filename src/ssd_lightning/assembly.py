@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ssd_lightning.checks import require_choice, require_number, require_object
-from ssd_lightning.data.multiscale import multiscale_sizes
+from ssd_lightning.data.sampler import multiscale_sizes
 from ssd_lightning.data_settings import data_settings
 from ssd_lightning.errors import did_you_mean, find_user_error
 from ssd_lightning.initial_weights import describe_start, load_init_from

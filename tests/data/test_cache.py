@@ -20,10 +20,9 @@ from helpers.pixels import noise
 from ssd_lightning.data import cache as cache_module
 from ssd_lightning.data import dataset as dataset_module
 from ssd_lightning.data import overlap
-from ssd_lightning.data.cache import ImageCache, ImageCaches
+from ssd_lightning.data.cache import ImageCache, ImageCaches, free_memory
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import DetectionData
-from ssd_lightning.data.free_memory import free_memory
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import ConfigurationError, DataError
 
@@ -112,7 +111,7 @@ def test_forked_processes_share_it(cache, images):
 def test_a_process_that_dies_while_it_replaces_an_image_leaves_an_empty_slot(images, monkeypatch, kind, writes):
     cache = opened(kind, images)
     fill(cache, images, 0)
-    write, left = cache._storage.write, writes
+    write, left = cache._write, writes
 
     def die_later(offset: int, values: np.ndarray) -> None:
         nonlocal left
@@ -124,7 +123,7 @@ def test_a_process_that_dies_while_it_replaces_an_image_leaves_an_empty_slot(ima
     contents = images[0].read_bytes()
     before = change(images[0])
     with monkeypatch.context() as patch:
-        patch.setattr(cache._storage, "write", die_later)
+        patch.setattr(cache, "_write", die_later)
         assert in_fork(fill, cache, images, 0) == -signal.SIGKILL
     images[0].write_bytes(contents)  # the old file again, as from a backup: its stamp must not stand for the new pixels
     os.utime(images[0], ns=(0, before.st_mtime_ns))
@@ -134,20 +133,18 @@ def test_a_process_that_dies_while_it_replaces_an_image_leaves_an_empty_slot(ima
 
 def test_a_slot_that_is_replaced_while_it_is_copied_is_not_given(cache, images):
     fill(cache, images, 0)
-    slots = cache._storage
+    values = cache._values
 
     class Replaced:
-        """The bytes of the slots; as soon as they are asked for, another process begins to fill the first."""
+        """The bytes of the slots; as soon as they are read, another process begins to fill the first."""
 
-        @property
-        def values(self) -> np.ndarray:
-            slots.write(0, np.zeros(2, dtype=np.int64))
-            slots.write(int(cache._offsets[0]), np.full(30, 9, np.uint8))
-            return slots.values
+        def __getitem__(self, part: slice) -> np.ndarray:
+            cache._values = values
+            cache._write(0, np.zeros(2, dtype=np.int64))
+            cache._write(int(cache._offsets[0]), np.full(30, 9, np.uint8))
+            return values[part]
 
-        write = slots.write
-
-    cache._storage = Replaced()
+    cache._values = Replaced()
     fill(cache, images, 0)
 
 

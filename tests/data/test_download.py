@@ -15,9 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import ssd_lightning.data.archive as archive_module
-from ssd_lightning.data.archive import Archive, install
-from ssd_lightning.data.download import ARCHIVES, prepare
+from ssd_lightning.data import download as download_module
+from ssd_lightning.data.download import ARCHIVES, Archive, install, prepare
 from ssd_lightning.errors import ConfigurationError, DataError
 
 TAR_NAME = "fake.tar"
@@ -168,7 +167,7 @@ def test_the_next_mirror_is_asked(
 def test_a_mirror_that_drops_the_connection_is_asked_for_the_rest(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_module, "CHUNK_BYTES", 1000)  # what arrived of the last chunk is lost
+    monkeypatch.setattr(download_module, "CHUNK_BYTES", 1000)  # what arrived of the last chunk is lost
     fetch(tmp_path, server.archive("drops"))
 
     assert_in_place(tmp_path)

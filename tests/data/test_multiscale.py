@@ -7,8 +7,8 @@ import pytest
 
 from helpers.pixels import noise
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.resize import Resize
+from ssd_lightning.data.sampler import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError
 
 

@@ -9,8 +9,7 @@ from torch.utils.data import DistributedSampler
 
 from helpers.datasets import annotation, sampler_of
 from ssd_lightning.data.annotations import AnnotationTable
-from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
-from ssd_lightning.data.sampler import EpochSampler, SampleKey, repeat_factors
+from ssd_lightning.data.sampler import EpochSampler, MultiScale, SampleKey, multiscale_sizes, repeat_factors
 from ssd_lightning.errors import ConfigurationError
 
 

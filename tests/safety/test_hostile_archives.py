@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.hostile_files import check_message, damaged, refused
-from ssd_lightning.data.archive import unpack
+from ssd_lightning.data.download import unpack
 from ssd_lightning.errors import DataError
 
 

@@ -14,9 +14,9 @@ from helpers.datasets import FunctionOpener, opener
 from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.choosing import HeldOut
 from ssd_lightning.data.dataset import DetectionDataset
+from ssd_lightning.data.detection_data import spare_workers
 from ssd_lightning.data.formats import COCO
-from ssd_lightning.data.loading import spare_workers
-from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
+from ssd_lightning.data.sampler import MultiScale, multiscale_sizes
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
 

@@ -16,7 +16,7 @@ from ssd_lightning.analysis.dataset_check.dry_run import first_loss_issues, firs
 from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
 from ssd_lightning.analysis.issues import Issue
 from ssd_lightning.data.dataset import DetectionDataset, collate
-from ssd_lightning.data.loading import spare_workers
+from ssd_lightning.data.detection_data import spare_workers
 from ssd_lightning.data.sampler import EpochSampler, repeat_factors
 from ssd_lightning.memory import MIB, keep_freed_memory, peak_memory_mib
 from ssd_lightning.models import SSD

@@ -5,14 +5,13 @@ import logging
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ssd_lightning.checks import require_choice
-from ssd_lightning.data.free_memory import free_memory
 from ssd_lightning.errors import ConfigurationError, DataError
 
 log = logging.getLogger(__name__)
@@ -24,52 +23,9 @@ STAMP_BYTES = 16
 """A stamp is two int64: modification time of the image file in ns, and its size in bytes."""
 LAYOUT = "stamps, pixels"
 """Part of a cache file's name: another layout uses another file."""
-
-
-class SharedBytes:
-    """Bytes, initially zero, that are read as an array and written piece by piece.
-
-    Args:
-        num_bytes: number of bytes.
-        file: backing file, created if missing; None uses anonymous memory, visible only to processes forked from this
-            one. It does not use /dev/shm.
-
-    Attributes:
-        values: uint8 `[num_bytes]`, read-only view that shows writes of any process.
-
-    Raises:
-        OSError: the file or the memory is not available.
-    """
-
-    def __init__(self, *, num_bytes: int, file: Path | None) -> None:
-        self._descriptor = -1
-        if file is None:
-            self._memory = mmap.mmap(-1, num_bytes)
-        else:
-            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-            os.ftruncate(self._descriptor, num_bytes)  # sparse: uses disk space only when filled
-            self._memory = mmap.mmap(self._descriptor, num_bytes, access=mmap.ACCESS_READ)
-        self.values = np.frombuffer(self._memory, np.uint8)
-        self.values.flags.writeable = False
-
-    def write(self, offset: int, values: np.ndarray) -> None:
-        """Write an array's bytes.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        if self._descriptor < 0:
-            np.frombuffer(self._memory, np.uint8)[offset : offset + len(rest)] = rest
-            return
-        # A system call can fail cleanly; a store into mapped memory kills the process when the disk is full.
-        while len(rest):
-            written = os.pwrite(self._descriptor, rest.data, offset)
-            offset, rest = offset + written, rest[written:]
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+VERSION_2 = ("memory.max", "memory.current", "memory.stat")
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
+"""Files of a control group: limit, usage, and statistics."""
 
 
 class ImageCache:
@@ -87,8 +43,15 @@ class ImageCache:
     Args:
         paths: files of the images.
         sizes_px: (height, width) of each image as read.
-        file: the cache file; None keeps the cache in memory.
+        file: the cache file; None keeps the cache in anonymous memory, which is visible only to processes forked from
+            this one, and does not use /dev/shm.
+
+    Raises:
+        OSError: the file or the memory is not available.
     """
+
+    _descriptor = -1
+    _is_shared = True
 
     def __init__(self, *, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], file: Path | None) -> None:
         self._paths = list(paths)
@@ -99,8 +62,30 @@ class ImageCache:
     def _open(self) -> None:
         self._is_full = False
         self._offsets = _offsets(self._sizes_px)
-        self._storage: SharedBytes | None = SharedBytes(num_bytes=int(self._offsets[-1]), file=self._file)
-        self._stamps = self._storage.values[: self._offsets[0]].view(np.int64).reshape(-1, 2)
+        num_bytes = int(self._offsets[-1])
+        if self._file is None:
+            memory = mmap.mmap(-1, num_bytes)
+        else:
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+            os.ftruncate(self._descriptor, num_bytes)  # sparse: uses disk space only when filled
+            memory = mmap.mmap(self._descriptor, num_bytes, access=mmap.ACCESS_READ)
+        self._values: np.ndarray = np.frombuffer(memory, np.uint8)
+        self._stamps = self._values[: self._offsets[0]].view(np.int64).reshape(-1, 2)
+
+    def _write(self, offset: int, values: np.ndarray) -> None:
+        """Write an array's bytes. Raises `OSError` if the disk is full."""
+        rest = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        if self._file is None:
+            self._values[offset : offset + len(rest)] = rest
+            return
+        # A system call can fail cleanly; a store into mapped memory kills the process when the disk is full.
+        while len(rest):
+            written = os.pwrite(self._descriptor, rest.data, offset)
+            offset, rest = offset + written, rest[written:]
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def get(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
         """Return an image, from its slot if the slot is up to date.
@@ -112,7 +97,7 @@ class ImageCache:
         Returns:
             The pixels; a copy if they come from a slot.
         """
-        if self._storage is None:
+        if not self._is_shared:
             return read()
         try:
             status = os.stat(self._paths[index])
@@ -121,16 +106,16 @@ class ImageCache:
         stamp = np.array([status.st_mtime_ns, status.st_size], dtype=np.int64)
         if np.array_equal(self._stamps[index], stamp):
             start, end = self._offsets[index : index + 2]
-            kept = self._storage.values[start:end].reshape(*self._sizes_px[index], 3).copy()
+            kept = self._values[start:end].reshape(*self._sizes_px[index], 3).copy()
             if np.array_equal(self._stamps[index], stamp):  # otherwise another process was filling the slot
                 return kept
         pixels = read()
         if pixels.shape[:2] == self._sizes_px[index] and not self._is_full:
             try:
                 if self._stamps[index].any():
-                    self._storage.write(index * STAMP_BYTES, np.zeros_like(stamp))
-                self._storage.write(int(self._offsets[index]), pixels)
-                self._storage.write(index * STAMP_BYTES, stamp)
+                    self._write(index * STAMP_BYTES, np.zeros_like(stamp))
+                self._write(int(self._offsets[index]), pixels)
+                self._write(index * STAMP_BYTES, stamp)
             except OSError as error:
                 log.warning("%s: no more images are kept: %s", self._file, error.strerror or error)
                 self._is_full = True
@@ -139,7 +124,7 @@ class ImageCache:
     @property
     def empty_bytes(self) -> int:
         """Bytes that the empty slots will need."""
-        if self._storage is None:
+        if not self._is_shared:
             return 0
         return int(np.diff(self._offsets)[~self._stamps.any(axis=1)].sum())
 
@@ -150,7 +135,7 @@ class ImageCache:
         self.__dict__.update(state)
         if self._file is None:
             log.warning("data.cache=ram is shared with forked processes only; this one reads the files")
-            self._storage = None
+            self._is_shared = False
         else:
             self._open()
 
@@ -238,3 +223,57 @@ def _digest(paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]]) -> str:
 
 def _as_text(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def free_memory(
+    *,
+    machine: Path = Path("/proc/meminfo"),
+    membership: Path = Path("/proc/self/cgroup"),
+    groups: Path = Path("/sys/fs/cgroup"),
+) -> int:
+    """Return the bytes that can be filled without swapping, on the machine or in a container or job with less memory.
+
+    Args:
+        machine: memory information of Linux.
+        membership: list of this process's control groups.
+        groups: where control groups are mounted; every group up to the root may have a limit.
+    """
+    limits = [_free_of_group(folder, names) for folder, names in _groups(membership, groups)]
+    return min([_free_of_machine(machine), *(limit for limit in limits if limit is not None)])
+
+
+def _free_of_machine(machine: Path) -> int:
+    try:
+        fields = dict(line.split(":") for line in machine.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux: assume half of the installed memory
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _groups(membership: Path, groups: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = groups, VERSION_2
+        elif "memory" in controllers.split(","):
+            root, names = groups / "memory", VERSION_1
+        else:
+            continue
+        # A container may see its own group as the root, although its path is given relative to the machine.
+        own = root / path.lstrip("/")
+        yield from ((folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root))
+
+
+def _free_of_group(folder: Path, names: tuple[str, str, str]) -> int | None:
+    limit, usage, parts = (folder / name for name in names)
+    try:
+        most, used = int(limit.read_text()), int(usage.read_text())
+    except (OSError, ValueError):  # no such file, or the limit is "max"
+        return None
+    counts = dict(line.split() for line in parts.read_text().splitlines()) if parts.exists() else {}
+    # Cached file pages are dropped when memory is needed. Version 1 counts those of child groups separately.
+    return max(0, most - used + int(counts.get("total_inactive_file", counts.get("inactive_file", 0))))

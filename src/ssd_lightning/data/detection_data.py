@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from ssd_lightning.checks import require_bool, require_number, require_object
 from ssd_lightning.data.annotation_checks import check_class_names
 from ssd_lightning.data.cache import CacheKind, ImageCaches
-from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, require_objects
-from ssd_lightning.data.loading import Loading
+from ssd_lightning.data.dataset import DetectionDataset, ScalableTransform, Transform, collate, require_objects
 from ssd_lightning.data.mosaic import Mosaic
-from ssd_lightning.data.multiscale import MultiScale, multiscale_sizes
 from ssd_lightning.data.overlap import warn_of_training_images
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import Resize, ResizeMode
-from ssd_lightning.data.sampler import EpochSampler, repeat_factors
+from ssd_lightning.data.sampler import EpochSampler, MultiScale, multiscale_sizes, repeat_factors
 from ssd_lightning.data.stages import STAGES, Stage, Stages
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.processes import end_with_parent
@@ -27,6 +26,7 @@ from ssd_lightning.processes import end_with_parent
 REDUCED_TO = 5
 """Reduced decoding keeps each side at least this many times the input's side, so that crops still have the input's
 resolution: the smallest crop, of scale .3 and aspect 2, has .3 * sqrt(1 / 2) = .21 of a side."""
+MOST_WORKERS = 16
 
 
 class DetectionData:
@@ -91,8 +91,10 @@ class DetectionData:
     ) -> None:
         super().__init__()
         require_number("data.batch_size", batch_size, 1, whole=True)
-        if eval_batch_size is not None:
-            require_number("data.eval_batch_size", eval_batch_size, 1, whole=True)
+        optional = {"eval_batch_size": eval_batch_size, "num_workers": num_workers, "prefetch_factor": prefetch_factor}
+        for name, number in optional.items():
+            if number is not None:
+                require_number(f"data.{name}", number, 0 if name == "num_workers" else 1, whole=True)
         for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
             require_bool(f"data.{name}", value)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
@@ -118,9 +120,8 @@ class DetectionData:
         self._prepare = prepare
         self.batch_size = batch_size
         self._eval_batch_size = eval_batch_size
-        self._loading = Loading(
-            num_workers=num_workers, prefetch_factor=prefetch_factor, seed=seed, worker_init=self.worker_init
-        )
+        self._num_workers = num_workers
+        self._prefetch_factor = prefetch_factor
         self._caches = ImageCaches(kind=cache, folder=cache_folder)
         self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
@@ -245,7 +246,7 @@ class DetectionData:
         """
         dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         sampler.resume(epoch=epoch, samples_seen=samples_seen)
-        return self._loading.loader(dataset, sampler, batch_size=self.device_batch_size, ranks=self.processes)
+        return self._loader(dataset, sampler, batch_size=self.device_batch_size)
 
     def evaluation_loader(self, stage: Stage) -> DataLoader:
         """Return a loader that yields every image of a split once over all ranks, in order.
@@ -256,8 +257,23 @@ class DetectionData:
         dataset = self._cached_dataset(stage)
         # Padding would count some images twice.
         sampler = EpochSampler(size=len(dataset), seed=self._seed, shuffle=False, pad=False)
-        batch_size = self._eval_batch_size or self.device_batch_size
-        return self._loading.loader(dataset, sampler, batch_size=batch_size, ranks=self.processes)
+        return self._loader(dataset, sampler, batch_size=self._eval_batch_size or self.device_batch_size)
+
+    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler, *, batch_size: int) -> DataLoader:
+        num_workers = spare_workers(self.processes) if self._num_workers is None else self._num_workers
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+            prefetch_factor=self._prefetch_factor if num_workers > 0 else None,
+            # A separate generator: creating an iterator must not draw from the global random state.
+            generator=torch.Generator().manual_seed(self._seed),
+            worker_init_fn=self.worker_init,
+        )
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
@@ -271,3 +287,9 @@ class DetectionData:
     def worker_init(worker: int) -> None:
         """End a data worker when its process ends. torch does not end a worker that waits to send a batch."""
         end_with_parent()
+
+
+def spare_workers(ranks: int) -> int:
+    """Divide the available CPU cores among the ranks of this machine, leaving one core for each rank."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // ranks - 1))
