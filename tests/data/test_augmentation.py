@@ -18,8 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 from helpers.no_warnings import no_warnings
 from helpers.pixels import noise
 from ssd_lightning.config import compose_config
-from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.augmentation_steps import MIN_SIDE
+from ssd_lightning.data.augmentation import MIN_SIDE, SSDAugmentation
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.detection_data import REDUCED_TO
 from ssd_lightning.errors import ConfigurationError
