@@ -260,8 +260,8 @@ def test_without_decoding_no_image_is_opened_and_copies_are_found(
     images, _ = planted.planted("csv")
     planted.write("csv", tmp_path, images)
     shutil.copy(tmp_path / "train/train0.jpg", tmp_path / "test/test0.jpg")
-    for module in ("dataset", "inspection"):
-        monkeypatch.delattr(f"ssd_lightning.data.{module}.read_image")
+    for module in ("data.dataset", "analysis.dataset_check.splits"):
+        monkeypatch.delattr(f"ssd_lightning.{module}.read_image")
     report = check_dataset("csv", tmp_path, "decode=false", "trial_steps=1")
     assert report["images_decoded"] == 0
     assert report["trial"] is None

@@ -12,11 +12,11 @@ from PIL import Image
 
 from helpers.datasets import annotation
 from helpers.pixels import noise, save_turned
+from ssd_lightning.analysis.dataset_check.splits import inspect_images
 from ssd_lightning.data import images
 from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.data.image_suffixes import FORMAT_OF_SUFFIX
 from ssd_lightning.data.images import image_format, image_size_px, read_image
-from ssd_lightning.data.inspection import inspect_images
 from ssd_lightning.data.writing import write_as_png
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.sources import find_images

@@ -9,16 +9,10 @@ from PIL import Image
 from helpers import planted
 from helpers.datasets import annotation, opener
 from helpers.pixels import noise
+from ssd_lightning.analysis.dataset_check.opening import count_edges, open_leniently
+from ssd_lightning.analysis.dataset_check.splits import ImageFacts, draw_sample, inspect_images, measured_by_image
 from ssd_lightning.data.annotation_checks import Problem
 from ssd_lightning.data.formats import CSV, VOC
-from ssd_lightning.data.inspection import (
-    ImageFacts,
-    count_edges,
-    draw_sample,
-    inspect_images,
-    measured_by_image,
-    open_leniently,
-)
 from ssd_lightning.errors import DataError
 
 
@@ -36,7 +30,7 @@ def test_a_split_of_which_nothing_is_left_can_be_opened_and_a_broken_list_cannot
         open_leniently(opener(CSV), splits=[{"root": str(tmp_path), "split": "train"}])
 
 
-def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
+def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pixels = noise(30, 40)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     Image.fromarray(pixels).save(tmp_path / "b.bmp")
@@ -46,10 +40,8 @@ def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
     Image.fromarray(other).save(tmp_path / "d.png")
     Image.fromarray(pixels.reshape(40, 30, 3)).save(tmp_path / "e.png")
     paths = sorted(tmp_path.iterdir())
-    done = []
-
-    records = [annotation(path, size_px=(30, 40)) for path in [*paths, paths[0]]]
-    facts = inspect_images(records, advance=lambda: done.append(1))
+    with caplog.at_level("INFO"):
+        facts = inspect_images([annotation(path, size_px=(30, 40)) for path in [*paths, paths[0]]])
 
     digests = [facts[path].digest for path in paths]
     assert digests[0] == digests[1] == digests[2]
@@ -57,7 +49,7 @@ def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path) -> None:
     assert facts[paths[4]].problem is not None
     assert "its annotation says 40 x 30" in str(facts[paths[4]].problem)
     assert [facts[path].problem for path in paths[:4]] == [None] * 4
-    assert len(done) == 5  # a file that is named twice is decoded once
+    assert caplog.messages == ["decoding 5 images"]  # a file that is named twice is decoded once
 
 
 def test_broken_images_have_a_problem_and_no_digest(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssd_lightning.analysis.dataset_check.splits import DatasetCheck
+from ssd_lightning.analysis.dataset_check.splits import DatasetCheck, look_at
 from ssd_lightning.analysis.health import pixel_origin_issues
 from ssd_lightning.analysis.issues import Issue
+from ssd_lightning.data.annotation_checks import RANGE_TOLERANCE_PX, Problem
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import DetectionData
@@ -17,7 +19,6 @@ from ssd_lightning.data.formats import VOC
 from ssd_lightning.data.formats.files import MissingLabelsError, MissingSplitError, check_root, read_lines
 from ssd_lightning.data.formats.voc_places import lists_in
 from ssd_lightning.data.image_suffixes import is_image_name
-from ssd_lightning.data.inspection import count_edges, open_leniently
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.split_annotations import Annotations, absolute_roots, shared_files
 from ssd_lightning.data.stages import STAGES
@@ -63,24 +64,53 @@ def open_splits(
     return check
 
 
+def open_leniently(
+    opener: DatasetOpener, *, splits: Sequence[Mapping[str, Any]], decode: bool = True, **choice: Any
+) -> DetectionDataset:
+    """Open a split with all problems of its annotations in `dropped`; it may be empty.
+
+    With `decode`, images with boxes beyond the annotated size are decoded. If one has another size and contains the
+    boxes, `dropped` lists the size instead of the boxes. For `splits` and `choice` see `DatasetOpener`.
+
+    Raises:
+        DataError: the list of images, or another file that all images share, cannot be read.
+    """
+    found = opener.read(splits)
+    opener.log_notes(found)
+    dataset = opener.choose(found, **choice)
+    if decode:
+        dataset.dropped = _measured(dataset.dropped, dataset.annotations)
+    return dataset
+
+
+def _measured(problems: Sequence[Problem], table: AnnotationTable) -> list[Problem]:
+    """Replace boxes beyond the annotated size by the size, where the image has another that contains them."""
+    outside = {problem.image_id for problem in problems if problem.kind == "outside"}
+    facts = {image_id: look_at(table[row]) for row, image_id in enumerate(table.image_ids) if image_id in outside}
+    measured: dict[Problem, None] = {}
+    for problem in problems:
+        known = facts.get(problem.image_id or "") if problem.kind == "outside" else None
+        if known and known.problem and known.size_px and problem.reach_px:
+            measured[known.problem] = None
+            sides = zip(problem.reach_px, known.size_px[::-1], strict=True)
+            if all(reach <= side + RANGE_TOLERANCE_PX for reach, side in sides):
+                continue
+        measured[problem] = None
+    return list(measured)
+
+
 def _issues_of(
     split: str, dataset: DetectionDataset, opener: DatasetOpener, places: Sequence[Mapping[str, Any]]
 ) -> list[Issue]:
     objects = dataset.annotations.objects()
     num_clipped = int(dataset.annotations.columns.overhangs[objects.row].sum())
     issues = repeated_issues(split, dataset.annotations, places if isinstance(opener.format, VOC) else ())
+    num_objects = len(objects.row)
     if num_clipped:
-        text = (
-            f"{split}: {num_clipped} of {len(objects.row)} boxes reach out of their images, and the part inside is kept"
-        )
+        text = f"{split}: {num_clipped} of {num_objects} boxes reach out of their images, and the part inside is kept"
         issues.append(Issue("warning", "clipped", split, text))
-    log.info(
-        "%s: %d images, %d usable objects; faults of the annotation: %d",
-        split,
-        len(dataset),
-        len(objects.row),
-        len(dataset.dropped),
-    )
+    counts = f"{len(dataset)} images, {num_objects} usable objects; faults of the annotation: {len(dataset.dropped)}"
+    log.info("%s: %s", split, counts)
     if isinstance(opener.format, VOC) and split == "train":
         at_zero, at_one = count_edges(opener, places)
         issues += pixel_origin_issues(at_zero=at_zero, at_one=at_one, offset=opener.format.xml_offset)
@@ -130,3 +160,11 @@ def unlisted_issues(found: Iterable[Annotations]) -> Iterator[Issue]:
         if others:
             sentence = one_line(f"{folder}: {len(others)} images are not read: {listed(others, 5)}")
             yield Issue("warning", "unlisted", "train", sentence)
+
+
+def count_edges(opener: DatasetOpener, splits: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Count the left and upper edges at pixel 0 and at pixel 1 in VOC files."""
+    assert isinstance(opener.format, VOC)
+    found = replace(opener, format=replace(opener.format, xml_offset=0)).read(splits)
+    starts = found.columns.boxes_xyxy_px[~found.columns.overhangs, :2]
+    return int((starts == 0).sum()), int((starts == 1).sum())

@@ -1,23 +1,41 @@
 """The splits of a data set: their properties and issues."""
 
+import hashlib
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from ssd_lightning.analysis import health
 from ssd_lightning.analysis.issues import Issue, Severity
 from ssd_lightning.analysis.objects import boxes_in_input, object_namer, split_summary
-from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.annotation_checks import RANGE_TOLERANCE_PX, Problem
+from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
 from ssd_lightning.data.choosing import OnError
-from ssd_lightning.data.dataset import DetectionDataset
-from ssd_lightning.data.inspection import ImageFacts, draw_sample, inspect_images, measured_by_image
+from ssd_lightning.data.dataset import DetectionDataset, image_problem
+from ssd_lightning.data.images import read_image
 from ssd_lightning.data.resize import ResizeMode, Stretch
+from ssd_lightning.errors import DataError
 
 log = logging.getLogger(__name__)
+
+
+class ImageFacts(NamedTuple):
+    """Properties of a decoded image."""
+
+    path: Path
+    digest: str | None
+    """Digest of size and RGB pixels, without metadata; None if the image cannot be decoded."""
+    size_px: tuple[int, int] | None
+    """(height, width), upright if it matches the annotation in neither orientation; None if it cannot be decoded."""
+    problem: Problem | None
+    """The image cannot be decoded, or differs from the annotated size."""
 
 
 @dataclass
@@ -38,6 +56,71 @@ class DatasetCheck:
         return self.datasets["train"].class_names if "train" in self.datasets else ()
 
 
+def draw_sample(
+    records: Mapping[str, Sequence[ImageAnnotation]], count: int | None, seed: int
+) -> dict[str, list[ImageAnnotation]]:
+    """Draw at most `count` records of all splits, in their order; None keeps all."""
+    places = [(split, index) for split, of_split in records.items() for index in range(len(of_split))]
+    if count is not None and count < len(places):
+        chosen = np.random.default_rng(seed).choice(len(places), size=count, replace=False)
+        places = [places[index] for index in sorted(chosen.tolist())]
+    return {name: [of_split[index] for split, index in places if split == name] for name, of_split in records.items()}
+
+
+def inspect_images(records: Sequence[ImageAnnotation]) -> dict[Path, ImageFacts]:
+    """Decode every image once, also a file in several splits, in threads: the decoders release the interpreter lock."""
+    first = {record.image_path: record for record in reversed(records)}
+    log.info("decoding %d images", len(first))
+    console = Console()
+    with ThreadPoolExecutor() as pool:
+        found = track(
+            pool.map(look_at, reversed(first.values())),
+            "decoding",
+            len(first),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        return {facts.path: facts for facts in found}
+
+
+def look_at(record: ImageAnnotation) -> ImageFacts:
+    """Decode an image."""
+    path, problem = record.image_path, None
+    try:
+        pixels = read_image(path, record.size_px)
+    except DataError as error:
+        problem = image_problem(record, error)
+        try:  # an image of another size can still be a duplicate
+            pixels = read_image(path)
+        except DataError:
+            return ImageFacts(path, None, None, problem)
+    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16)
+    return ImageFacts(path, digest.hexdigest(), pixels.shape[:2], problem)
+
+
+def measured_by_image(record: ImageAnnotation, facts: ImageFacts | None) -> ImageAnnotation:
+    """Set the size of a record to that of its image. Boxes beyond it are skipped; up to a pixel is clipped.
+
+    Args:
+        record: annotation with its own size.
+        facts: properties of the image; None if unknown.
+    """
+    if facts is None or facts.size_px in (None, record.size_px):
+        return record
+    height, width = facts.size_px
+    sides = np.array([width, height, width, height], dtype=np.float32)
+    boxes = np.minimum(record.boxes_xyxy_px, sides)
+    kept = (record.boxes_xyxy_px <= sides + RANGE_TOLERANCE_PX).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return replace(
+        record,
+        size_px=(height, width),
+        boxes_xyxy_px=boxes[kept],
+        labels=record.labels[kept],
+        difficult=record.difficult[kept],
+    )
+
+
 def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
     """Decode `count` images of all splits together, or all; find damaged and duplicate images.
 
@@ -45,13 +128,7 @@ def decode_images(check: DatasetCheck, count: int | None, seed: int) -> None:
     """
     records = {split: dataset.annotations for split, dataset in check.datasets.items()}
     sample = draw_sample(records, count, seed)
-    chosen = [record for of_split in sample.values() for record in of_split]
-    total = len({record.image_path for record in chosen})
-    log.info("decoding %d images", total)
-    console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("decoding", total=total)
-        check.facts = inspect_images(chosen, advance=lambda: progress.advance(task))
+    check.facts = inspect_images([record for of_split in sample.values() for record in of_split])
     digests: dict[str, dict[str, str]] = {}
     for split, of_split in sample.items():
         facts = [check.facts[record.image_path] for record in of_split]
