@@ -3,7 +3,6 @@
 The cache of a split is a folder. Its name is a hash of format, root and split; it is used while no source has changed.
 """
 
-import gc
 import hashlib
 import json
 import logging
@@ -45,34 +44,24 @@ def read_cached(
     caches; None reads always.
     """
     if folder is None:
-        return _read(annotation_format, root, split)
+        return annotation_format.read(root, split)
     key = hashlib.sha256(f"{LAYOUT} {annotation_format!r} {root} {split}".encode(errors="surrogateescape"))
     place = Path(os.path.abspath(Path(folder).expanduser())) / "annotations" / key.hexdigest()[:16]
     with _lock(place.name):
-        found = _load(place) if place.exists() else None
-        if found is not None:
-            return found
+        if place.exists() and (kept := _load(place)):
+            return kept
         start = time.time()
-        found = _read(annotation_format, root, split)
-        if time.time() - start < SLOWEST_UNCACHED_S:
+        found = annotation_format.read(root, split)
+        stamps = _stamps(found.sources)
+        may_be_written = (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any()
+        if time.time() - start < SLOWEST_UNCACHED_S or may_be_written:
             return found
         try:
-            is_kept = _save(found, place, start)
+            _save(found, place, stamps)
         except OSError as error:
             log.warning("%s: the annotations are not kept: %s", place, error.strerror or error)
             return found
-        return (_load(place) if is_kept else None) or found
-
-
-def _read(annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
-    """Read without the search for cycles, which takes a quarter of the time where a file has a million objects."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return annotation_format.read(root, split)
-    finally:
-        if was_enabled:
-            gc.enable()
+        return _load(place) or found
 
 
 def _lock(name: str) -> AbstractContextManager[Any]:
@@ -86,11 +75,7 @@ def _lock(name: str) -> AbstractContextManager[Any]:
     return FileLock(folder / f"{name}.lock")
 
 
-def _save(found: Annotations, place: Path, start: float) -> bool:
-    """Write a cache, unless a source has just changed."""
-    stamps = _stamps(found.sources)
-    if (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any():
-        return False  # files that are being written
+def _save(found: Annotations, place: Path, stamps: np.ndarray) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
     try:
@@ -102,7 +87,6 @@ def _save(found: Annotations, place: Path, start: float) -> bool:
         (unfinished / "checksums.json").write_text(json.dumps(_checksums(unfinished)))
         shutil.rmtree(place, ignore_errors=True)
         unfinished.rename(place)
-        return True
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

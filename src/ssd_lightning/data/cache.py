@@ -172,41 +172,35 @@ class ImageCaches:
         Raises:
             DataError: the folder or the file cannot be written.
         """
+        if self.kind == "none" or not paths:
+            return None
+        copies = processes if self.kind == "ram" else 1
         try:
-            return self._open(paths, sizes_px, processes)
+            file, needed = None, int(_offsets(sizes_px)[-1]) * copies
+            if self.kind == "ram":
+                free, where = free_memory(), "memory"
+            else:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
+                needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
+                free, where = shutil.disk_usage(self.folder).free, str(self.folder)
+            # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
+            promised = sum(cache.empty_bytes * of_cache for cache, of_cache in self._opened)
+            usable = max(0, int(free * USABLE_SHARE) - promised)
+            if needed > usable:
+                need = f"{needed / 2**30:.2f} GiB" + (f" in {copies} processes" if copies > 1 else "")
+                log.warning(
+                    f"data.cache={self.kind}: {len(paths)} decoded images need {need}, and {usable / 2**30:.2f} GiB of "
+                    f"{where} may be used; every epoch decodes them again"
+                )
+                return None
+            cache = ImageCache(paths=paths, sizes_px=sizes_px, file=file)
         except OSError as error:
             reason = f"data.cache={self.kind} cannot be created: {error.strerror or error}"
             if self.kind == "disk":
                 reason = f"{self.folder}: {reason}; data.cache_folder= names another folder"
             raise DataError(reason) from error
-
-    def _open(self, paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]], processes: int) -> ImageCache | None:
-        if self.kind == "none" or not paths:
-            return None
-        file, needed = None, int(_offsets(sizes_px)[-1])
-        if self.kind == "ram":
-            needed, free, where = needed * processes, free_memory(), "memory"
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.folder / f"{_digest(paths, sizes_px)}.pixels"
-            needed -= min(needed, file.stat().st_blocks * 512) if file.exists() else 0
-            free, where = shutil.disk_usage(self.folder).free, str(self.folder)
-        # The space that earlier caches have filled is no longer free; the space they have not filled is reserved.
-        promised = sum(cache.empty_bytes * copies for cache, copies in self._opened)
-        usable = max(0, int(free * USABLE_SHARE) - promised)
-        if needed > usable:
-            log.warning(
-                "data.cache=%s: %d decoded images need %s%s, and %s of %s may be used; every epoch decodes them again",
-                self.kind,
-                len(paths),
-                _as_text(needed),
-                f" in {processes} processes" if self.kind == "ram" and processes > 1 else "",
-                _as_text(usable),
-                where,
-            )
-            return None
-        cache = ImageCache(paths=paths, sizes_px=sizes_px, file=file)
-        self._opened.append((cache, processes if self.kind == "ram" else 1))
+        self._opened.append((cache, copies))
         return cache
 
 
@@ -219,10 +213,6 @@ def _offsets(sizes_px: Sequence[tuple[int, int]]) -> np.ndarray:
 def _digest(paths: Sequence[Path], sizes_px: Sequence[tuple[int, int]]) -> str:
     lines = [f"{os.path.abspath(path)} {height} {width}" for path, (height, width) in zip(paths, sizes_px, strict=True)]
     return hashlib.sha256("\n".join([LAYOUT, *lines]).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def _as_text(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB"
 
 
 def free_memory(

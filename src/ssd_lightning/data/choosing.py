@@ -97,12 +97,6 @@ class HeldOut:
     ) -> np.ndarray:
         num_objects, classes = np.diff(columns.starts), label_map.clip(0)
         num_labels = int(label_map.max(initial=0)) + 1
-        in_validation, in_all = (
-            np.bincount(classes, np.bincount(of, minlength=len(classes)), minlength=num_labels)
-            for of in (columns.labels[np.repeat(is_validated, num_objects)], columns.labels)
-        )
-        if (in_validation[in_all > 0] > 0).all():
-            return is_validated
         labels, image = classes[columns.labels], np.repeat(np.arange(len(is_validated)), num_objects)
         pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
         is_held = is_validated[pairs[:, 1]]

@@ -95,8 +95,8 @@ class DetectionData:
         for name, number in optional.items():
             if number is not None:
                 require_number(f"data.{name}", number, 0 if name == "num_workers" else 1, whole=True)
-        for name, value in (("reduced_decoding", reduced_decoding), ("repeat_rare", repeat_rare)):
-            require_bool(f"data.{name}", value)
+        require_bool("data.reduced_decoding", reduced_decoding)
+        require_bool("data.repeat_rare", repeat_rare)
         require_number("data.repeat_threshold", repeat_threshold, 0, 1, above_low=True)
         require_number("seed", seed, 0, whole=True)
         require_object("data.module.dataset", dataset, DatasetOpener)
@@ -168,7 +168,7 @@ class DetectionData:
 
     @property
     def resize(self) -> ResizeMode:
-        """How validation and test resize images to the network's input."""
+        """Resize mode of validation and test."""
         return self._resize.mode
 
     def use_resize(self, resize: ResizeMode) -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from ssd_lightning.checks import require_choice, require_number
 from ssd_lightning.data.annotation_cache import read_cached
-from ssd_lightning.data.annotation_checks import Problem, describe_problems
+from ssd_lightning.data.annotation_checks import describe_problems
 from ssd_lightning.data.choosing import OnError, Subset, choose
 from ssd_lightning.data.class_rules import ClassRules
 from ssd_lightning.data.dataset import DetectionDataset, Transform
@@ -88,7 +88,10 @@ class DatasetOpener:
         if self.on_error != "raise":
             dataset.drop_unreadable()
         elif dataset.dropped:
-            raise DataError(describe_problems(dataset.dropped, advice=_advice(dataset.dropped[0])))
+            first = dataset.dropped[0]
+            clip = ", clip keeps the part inside of the image" if first.is_clipped else ""
+            advice = f" (on_error=skip drops such objects{clip})" if first.item else ""
+            raise DataError(describe_problems(dataset.dropped, advice=advice))
         if dataset.dropped:
             lines = listed(map(str, dataset.dropped), separator="\n  ")
             log.warning("skipped %d objects or images:\n  %s", len(dataset.dropped), lines)
@@ -144,7 +147,12 @@ class DatasetOpener:
         formats = [self._format_of(split) for split in splits]
         key = tuple(zip(map(repr, formats), roots, names, strict=True))
         if key not in self._found:
-            found = [self._read_split(*one) for one in zip(formats, roots, names, strict=True)]
+            found = []
+            for place in zip(formats, roots, names, strict=True):
+                # The cache belongs to what the folder is taken for, since another file may change that.
+                annotation_format, root, name, notes = _resolved(*place)
+                one = read_cached(annotation_format, root, name, folder=self.cache_folder)
+                found.append(replace(one, notes=[*notes, *one.notes]))
             self._found[key] = join(found, roots, names)
         return self._found[key]
 
@@ -155,11 +163,9 @@ class DatasetOpener:
 
         Raises `ConfigurationError` if there is no such class, or if a rule takes away a class of `class_names`.
         """
-        if not self.classes.unknown(()):
-            return
         names: list[str] = []
         for splits in [arguments["splits"] for arguments in stages if arguments and "splits" in arguments]:
-            if names and not self.classes.unknown(names):
+            if not self.classes.unknown(names):
                 break
             try:
                 found = self.read(splits)
@@ -177,12 +183,6 @@ class DatasetOpener:
                 "away; give the names after these rules, or data.class_names=null for those of the files"
             )
 
-    def _read_split(self, annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
-        # The cache belongs to what the folder is taken for, since another file may change that.
-        annotation_format, root, split, notes = _resolved(annotation_format, root, split)
-        found = read_cached(annotation_format, root, split, folder=self.cache_folder)
-        return replace(found, notes=[*notes, *found.notes])
-
     def choose(self, found: Annotations, **choice: Any) -> DetectionDataset:
         """Choose images, objects and classes; for the arguments see `__call__`."""
         return choose(found, classes=self.classes, on_error=self.on_error, max_images=self.max_images, **choice)
@@ -195,10 +195,3 @@ def _resolved(
         return annotation_format, root, split, ()
     detected, split = annotation_format.detect(root, split)
     return detected.format, detected.root, split, detected.notes
-
-
-def _advice(problem: Problem) -> str:
-    if not problem.item:
-        return ""
-    clip = ", clip keeps the part inside of the image" if problem.is_clipped else ""
-    return f" (on_error=skip drops such objects{clip})"
