@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as tv
 
 from helpers.no_warnings import no_warnings
 from helpers.pixels import noise
@@ -64,22 +62,6 @@ def test_boxes_follow_the_pixels(resize):
             np.testing.assert_allclose(box * [150, 120, 150, 120], in_pixels, atol=2)
             found += 1
     assert found > 25
-
-
-def test_flip_is_torchvisions():
-    boxes, size = np.array([[0.1, 0.2, 0.4, 0.9], [0.5, 0.0, 1.0, 0.3]], dtype=np.float32), [80, 60, 80, 60]
-    augment = SSDAugmentation(image_size=(60, 80), **{**NOTHING, "flip": True})
-    boxes_px = tv_tensors.BoundingBoxes(torch.from_numpy(boxes * size), format="XYXY", canvas_size=(60, 80))
-    mirrored = tv.horizontal_flip(torch.from_numpy(NOISE).permute(2, 0, 1)).permute(1, 2, 0).numpy()
-    expected = {False: (NOISE, boxes), True: (mirrored, tv.horizontal_flip(boxes_px).numpy() / size)}
-    flips = []
-    for seed in range(200):
-        result, new_boxes, kept = augment(NOISE, boxes, seed)
-        flips.append(np.array_equal(result, mirrored))
-        np.testing.assert_array_equal(result, expected[flips[-1]][0])
-        np.testing.assert_allclose(new_boxes, expected[flips[-1]][1], atol=1e-6)
-        assert kept.tolist() == [0, 1]
-    assert 0.4 < np.mean(flips) < 0.6
 
 
 def test_expansion_happens_half_the_time_with_a_uniform_ratio_and_place():
@@ -288,13 +270,9 @@ def test_extra_transforms_that_change_type_or_size_are_refused(transform, given)
         augment(*scene(), 0)
 
 
-@pytest.mark.parametrize(
-    "change", [lambda image: image / 255, lambda image: image[..., 0], lambda image: image[..., [0, 1, 2, 0]]]
-)
-def test_an_image_of_another_type_or_shape_is_refused(change):
-    image, boxes = scene()
+def test_an_image_of_another_type_is_refused():
     with pytest.raises(ValueError, match=r"an image is uint8 \[H, W, 3\], not "):
-        SSDAugmentation(image_size=32)(change(image), boxes, 0)
+        SSDAugmentation(image_size=32)(NOISE / 255, NO_BOXES, 0)
 
 
 @pytest.mark.parametrize(("given", "named"), [("abc", "'abc'"), ([A.ToGray(), 3], "3"), ([A.ToGray], "ToGray")])

@@ -1,18 +1,11 @@
 import numpy as np
 import pytest
-import torch
-from torchvision.ops import box_iou
 
 from helpers.slow_augmentation import meets
 from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop, sample_windows
-from ssd_lightning.data.windows import boxes_in_window, centres_inside, normalise_windows, window_iou
+from ssd_lightning.data.windows import centres_inside, normalise_windows
 
 NO_BOXES = np.zeros((0, 4))
-
-
-def random_boxes(seed: int, *shape: int) -> np.ndarray:
-    corners = np.random.default_rng(seed).uniform(0, 1, (*shape, 2, 2))
-    return np.concatenate([corners.min(-2), corners.max(-2)], axis=-1)
 
 
 def draw(seed: int, count: int, size_px: tuple[int, int] = (3000, 4000)) -> np.ndarray:
@@ -27,19 +20,6 @@ def satisfying_windows(
     ours = RandomIoUCrop(min_ious, rule, scale=(0.3, 1.0), aspect_ratio=(0.5, 2.0), trials=1, allow_empty=allow_empty)
     rows = zip(windows, (*min_ious, None), strict=True)
     return np.stack([ours.fits(row, boxes, min_iou=min_iou) for row, min_iou in rows])
-
-
-def test_a_window_gives_boxes_its_own_coordinates():
-    window = np.array([0.25, 0.5, 0.75, 1.0])
-    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [0.5, 0.75, 0.625, 0.8], [0.0, 0.0, 1.0, 1.0]])
-    expected = [[0, 0, 1, 1], [0.5, 0.5, 0.75, 0.6], [-0.5, -1, 1.5, 1]]
-    np.testing.assert_allclose(boxes_in_window(boxes, window), expected)
-
-
-def test_iou_is_torchvisions():
-    boxes, windows = random_boxes(1, 9), random_boxes(2, 5, 7)
-    expected = box_iou(torch.from_numpy(windows.reshape(-1, 4)), torch.from_numpy(boxes)).reshape(5, 7, 9)
-    np.testing.assert_allclose(window_iou(boxes, windows), expected.numpy(), atol=1e-12)
 
 
 def test_centres_on_the_edge_are_inside():

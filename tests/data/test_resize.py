@@ -1,6 +1,5 @@
 """Images reach the network's input, and boxes come back to the images."""
 
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,6 @@ from ssd_lightning.commands.evaluate import score
 from ssd_lightning.data.augmentation import SSDAugmentation
 from ssd_lightning.data.dataset import DetectionDataset, collate
 from ssd_lightning.data.resize import (
-    WHOLE,
     Letterbox,
     Resize,
     Stretch,
@@ -80,17 +78,6 @@ def test_letterboxing_keeps_the_aspect_ratio_and_fills_the_rest(size_px, image_s
     assert (image[:, width:] == (10, 20, 30)).all()
 
 
-@pytest.mark.parametrize("make", [Resize, partial(SSDAugmentation, crop=False)])
-def test_square_images_are_stretched_and_letterboxed_to_the_same(make):
-    image = noise(90, 90)
-    boxes = np.array([[0.1, 0.2, 0.5, 0.9]], dtype=np.float32)
-    assert Letterbox().placement((90, 90), (64, 64)) == WHOLE
-    stretch, letterbox = (make(image_size=64, resize=kind) for kind in ("stretch", "letterbox"))
-    for seed in range(5):
-        for one, other in zip(stretch(image, boxes, seed), letterbox(image, boxes, seed), strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
 def test_training_samples_lie_where_those_of_evaluation_do():
     """In the same corner, flipped or not, and with the same colour beside them."""
     image = np.full((50, 100, 3), 200, np.uint8)
@@ -103,6 +90,18 @@ def test_training_samples_lie_where_those_of_evaluation_do():
         assert (result[:32] == 200).all()
         seen.add(tuple(new_boxes[0].tolist()))
     assert seen == {(0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 0.5)}
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize("make", [Resize, SSDAugmentation])
+def test_a_sample_of_another_size_is_that_of_a_transform_made_for_it(make, resize):
+    image, boxes = noise(90, 130), np.array([[0.1, 0.2, 0.5, 0.9], [0.4, 0.4, 0.8, 0.7]], dtype=np.float32)
+    transform = make(image_size=64, resize=resize)
+    scaled, wanted = transform.at_size((96, 128)), make(image_size=(96, 128), resize=resize)
+    for seed in range(3):
+        for one, other in zip(scaled(image, boxes, seed), wanted(image, boxes, seed), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert transform(image, boxes, seed)[0].shape == (64, 64, 3)
 
 
 class Perfect(Detector):

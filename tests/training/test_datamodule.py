@@ -4,15 +4,15 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers.datasets import FunctionOpener, opener
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
-from ssd_lightning.data.choosing import HeldOut
+from helpers.datasets import FunctionOpener, annotation, opener
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.detection_data import spare_workers
 from ssd_lightning.data.formats import COCO
@@ -21,56 +21,23 @@ from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.training import DetectionDataModule
 
 
-def dataset(tmp_path: Path, count: int = 10, **settings: object) -> DetectionDataset:
-    records = []
-    for index in range(count):
-        path = tmp_path / f"{index}.png"
-        if not path.exists():
-            Image.fromarray(np.full((20, 30, 3), index, np.uint8)).save(path)
-        boxes = np.array([[2, 2, 12, 12]], dtype=np.float32)
-        records.append(ImageAnnotation(str(index), path, (20, 30), boxes, np.array([1]), np.array([False])))
-    part, fraction = settings.pop("part", "all"), settings.pop("val_fraction", 0.0)
-    table = AnnotationTable.of(records)
-    table = table.select(HeldOut(val_fraction=fraction).in_subset(part, table.columns, np.arange(2)))  # type: ignore[arg-type]
-    class_names = settings.pop("class_names", None) or ("thing",)
-    return DetectionDataset(annotations=table, class_names=class_names, **settings)  # type: ignore[arg-type]
+def dataset(tmp_path: Path, class_names: tuple[str, ...] | None = None, **settings: Any) -> DetectionDataset:
+    paths = [tmp_path / f"{index}.png" for index in range(10)]
+    for index, path in enumerate(paths):
+        Image.new("RGB", (30, 20), (index, 0, 0)).save(path)
+    records = [annotation(path, size_px=(20, 30), boxes=[[2, 2, 12, 12]]) for path in paths]
+    return DetectionDataset(annotations=records, class_names=class_names or ("thing",), **settings)
 
 
-def data_module(tmp_path: Path, **settings: object) -> DetectionDataModule:
-    arguments = {
-        "dataset": FunctionOpener(make=partial(dataset, tmp_path)),
-        "train": {"part": "train", "val_fraction": 0.4},
-        "val": {"part": "val", "val_fraction": 0.4},
-        "test": {},
-        "image_size": (16, 16),
-        "batch_size": 2,
-        "num_workers": 0,
-        **settings,
-    }
-    return DetectionDataModule(**arguments)  # type: ignore[arg-type]
+def data_module(tmp_path: Path, **settings: Any) -> DetectionDataModule:
+    stages = {"train": {}, "val": {}, "test": {}}
+    sizes = {"image_size": (16, 16), "batch_size": 2, "num_workers": 0}
+    opener_of_all = FunctionOpener(make=partial(dataset, tmp_path))
+    return DetectionDataModule(**{"dataset": opener_of_all, **stages, **sizes, **settings})
 
 
 def names(loader: torch.utils.data.DataLoader) -> list[str]:
     return [target["image_id"] for _, targets in loader for target in targets]
-
-
-def test_training_and_validation_share_no_image_and_lose_none(tmp_path: Path) -> None:
-    module = data_module(tmp_path, batch_size=1)
-    train, val = set(names(module.train_dataloader())), set(names(module.val_dataloader()))
-    everything = {str(index) for index in range(10)}
-    assert train
-    assert val == everything - train != set()
-    assert set(names(module.test_dataloader())) == everything
-
-
-def test_a_split_of_training_images_is_reported_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    module = data_module(tmp_path)
-    seen = len(module.dataset("train"))
-    module.dataset("val")
-    assert not caplog.messages
-    module.dataset("test")
-    assert f"{seen} of 10 test images are training images too" in caplog.text
-    assert str(tmp_path / module.dataset("train")[0][1]["image_id"]) in caplog.text
 
 
 def test_evaluation_keeps_the_order_and_the_last_small_batch(tmp_path: Path) -> None:
@@ -80,7 +47,7 @@ def test_evaluation_keeps_the_order_and_the_last_small_batch(tmp_path: Path) -> 
 
 def test_training_drops_a_last_small_batch_but_never_the_only_one(tmp_path: Path) -> None:
     for batch_size, seen in ((4, 8), (64, 10)):
-        assert len(names(data_module(tmp_path, batch_size=batch_size, train={}).train_dataloader())) == seen
+        assert len(names(data_module(tmp_path, batch_size=batch_size).train_dataloader())) == seen
 
 
 @pytest.mark.parametrize("repeat_rare", [False, True])
@@ -93,7 +60,7 @@ def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
         seeds.append(seed)
         return image, boxes, np.arange(len(boxes))
 
-    settings = {"train": {}, "class_names": ("thing", "rare"), "augmentation": augmentation, "batch_size": 1}
+    settings = {"class_names": ("thing", "rare"), "augmentation": augmentation, "batch_size": 1}
     module = data_module(tmp_path, repeat_rare=repeat_rare, repeat_threshold=0.9, **settings)
     opened = module.dataset("train")
     records = list(opened.annotations)
@@ -106,21 +73,6 @@ def test_images_of_a_rare_class_come_again_in_an_epoch_and_are_augmented_anew(
     assert len(set(seeds)) == counts.total()
 
 
-def test_images_have_the_networks_size(tmp_path: Path) -> None:
-    for size, shape in ((24, (24, 24)), ((16, 32), (16, 32))):
-        images, _ = next(iter(data_module(tmp_path, image_size=size).train_dataloader()))
-        assert images.shape == (2, 3, *shape)
-        assert images.dtype == torch.uint8
-
-
-def test_training_without_a_single_object_is_refused(tmp_path: Path) -> None:
-    opened = data_module(tmp_path).dataset("train")
-    opened.annotations = AnnotationTable(opened.annotations.columns, keeps=np.zeros(10, bool))
-    empty = data_module(tmp_path, dataset=FunctionOpener(make=lambda **settings: opened))
-    with pytest.raises(DataError, match=r"training images have no objects"):
-        empty.train_dataloader()
-
-
 def test_training_on_crowds_alone_names_their_number_and_what_keeps_them(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     Image.new("RGB", (30, 20)).save(tmp_path / "train/a.png")
@@ -129,11 +81,12 @@ def test_training_on_crowds_alone_names_their_number_and_what_keeps_them(tmp_pat
     content = {"images": images, "annotations": crowds, "categories": categories}
     (tmp_path / "train.json").write_text(json.dumps(content))
     splits = {"splits": [{"root": str(tmp_path), "split": "train"}]}
+    settings: dict[str, Any] = {"dataset": opener(COCO), "val": None, "test": None}
 
-    without = data_module(tmp_path, dataset=opener(COCO), train={**splits, "keep_difficult": False})
+    without = data_module(tmp_path, train={**splits, "keep_difficult": False}, **settings)
     with pytest.raises(DataError, match=r"1 training images have no objects; 3 crowds .* data\.train_difficult=true"):
         without.dataset("train")
-    assert len(data_module(tmp_path, dataset=opener(COCO), train=splits).dataset("train").annotations[0].labels) == 3
+    assert len(data_module(tmp_path, train=splits, **settings).dataset("train").annotations[0].labels) == 3
 
 
 def test_without_validation(tmp_path: Path) -> None:
@@ -183,7 +136,7 @@ def test_spare_workers_leaves_a_core_for_each_rank(
 
 
 def test_multi_scale_batches_have_the_size_of_their_step(tmp_path: Path) -> None:
-    module = data_module(tmp_path, train={}, image_size=(64, 64), multiscale=[32, 96])
+    module = data_module(tmp_path, image_size=(64, 64), multiscale=[32, 96])
     multiscale = MultiScale(multiscale_sizes([32, 96], (64, 64)), seed=0)
     loader = module.train_dataloader()
     for epoch in range(3):

@@ -9,25 +9,10 @@ from PIL import Image
 from helpers import planted
 from helpers.datasets import annotation, opener
 from helpers.pixels import noise
-from ssd_lightning.analysis.dataset_check.opening import count_edges, open_leniently
+from ssd_lightning.analysis.dataset_check.opening import count_edges
 from ssd_lightning.analysis.dataset_check.splits import ImageFacts, draw_sample, inspect_images, measured_by_image
 from ssd_lightning.data.annotation_checks import Problem
-from ssd_lightning.data.formats import CSV, VOC
-from ssd_lightning.errors import DataError
-
-
-def test_a_split_of_which_nothing_is_left_can_be_opened_and_a_broken_list_cannot(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    planted.write("csv", tmp_path, [planted.ImageSpec("gone", file="missing")])
-    opened = open_leniently(opener(CSV), splits=[{"root": str(tmp_path), "split": "train"}])
-    assert len(opened) == 0
-    assert len(opened.dropped) == 1
-    assert opened.class_names == ("bird", "cat", "dog")
-    assert not caplog.messages  # it is in the report
-    (tmp_path / "train.csv").write_text("nothing,of,this\n")
-    with pytest.raises(DataError, match="no column for the image"):
-        open_leniently(opener(CSV), splits=[{"root": str(tmp_path), "split": "train"}])
+from ssd_lightning.data.formats import VOC
 
 
 def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -50,19 +35,6 @@ def test_pixels_make_the_digest_and_nothing_else(tmp_path: Path, caplog: pytest.
     assert "its annotation says 40 x 30" in str(facts[paths[4]].problem)
     assert [facts[path].problem for path in paths[:4]] == [None] * 4
     assert caplog.messages == ["decoding 5 images"]  # a file that is named twice is decoded once
-
-
-def test_broken_images_have_a_problem_and_no_digest(tmp_path: Path) -> None:
-    paths = [tmp_path / "torn.jpg", tmp_path / "prose.jpg"]
-    Image.fromarray(noise(120, 160)).save(paths[0])
-    paths[0].write_bytes(paths[0].read_bytes()[:2000])
-    paths[1].write_text("this was an image once")
-    facts = inspect_images([annotation(path, size_px=(120, 160)) for path in paths])
-    assert set(facts) == set(paths)
-    for path, fact in facts.items():
-        assert fact.digest is None
-        assert str(path) in str(fact.problem)
-    assert inspect_images([]) == {}
 
 
 def test_a_record_is_measured_by_its_image() -> None:
