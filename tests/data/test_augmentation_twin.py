@@ -9,9 +9,8 @@ from helpers.pixels import soft_noise
 from helpers.slow_augmentation import choose_window, step_by_step
 from ssd_lightning.data.augmentation import DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
-from ssd_lightning.data.random_iou_crop import RandomIoUCrop, sample_windows
 from ssd_lightning.data.resize import Stretch
-from ssd_lightning.data.windows import boxes_in_view, view_through, window_iou
+from ssd_lightning.data.windows import RandomIoUCrop, boxes_in_view, sample_windows, view_through, window_iou
 
 MEAN = (123, 117, 104)
 PAPER = PhotometricDistortion(brightness_delta=32, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue_delta=18)

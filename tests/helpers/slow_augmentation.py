@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ssd_lightning.data.colour import distort_colours
-from ssd_lightning.data.random_iou_crop import CropRule, sample_windows
+from ssd_lightning.data.windows import CropRule, sample_windows
 
 
 def step_by_step(

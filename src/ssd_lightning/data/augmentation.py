@@ -17,10 +17,11 @@ import numpy as np
 
 from ssd_lightning.checks import require_bool, require_choice, require_number
 from ssd_lightning.data.colour import PhotometricDistortion, distort_colours, require_rgb
-from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop
 from ssd_lightning.data.resize import ResizeMode, as_resize_mode, boxes_into_input
 from ssd_lightning.data.windows import (
+    CropRule,
     CropWindow,
+    RandomIoUCrop,
     Window,
     boxes_in_view,
     centres_inside,

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from helpers.slow_augmentation import meets
-from ssd_lightning.data.random_iou_crop import CropRule, RandomIoUCrop, sample_windows
-from ssd_lightning.data.windows import centres_inside, normalise_windows
+from ssd_lightning.data.windows import CropRule, RandomIoUCrop, centres_inside, normalise_windows, sample_windows
 
 NO_BOXES = np.zeros((0, 4))
 
