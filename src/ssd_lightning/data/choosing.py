@@ -83,21 +83,17 @@ class HeldOut:
         """
         require_choice("part", subset, get_args(Subset))
         is_validated, is_tested = self.by_hash(columns.id_hashes)
-        if 0 < self.val_fraction < 1 and self.fold is None and len(is_validated):
+        if 0 < self.val_fraction < 1 and self.fold is None:
             is_validated = self._with_all_classes(is_validated, is_tested, columns, label_map)
-        return {
-            "all": np.ones(len(is_validated), bool),
-            "train": ~is_validated & ~is_tested,
-            "val": is_validated,
-            "test": is_tested,
-        }[subset]
+        everything = np.ones(len(is_validated), bool)
+        subsets = {"all": everything, "train": ~is_validated & ~is_tested, "val": is_validated, "test": is_tested}
+        return subsets[subset]
 
     def _with_all_classes(
         self, is_validated: np.ndarray, is_tested: np.ndarray, columns: Columns, label_map: np.ndarray
     ) -> np.ndarray:
-        num_objects, classes = np.diff(columns.starts), label_map.clip(0)
         num_labels = int(label_map.max(initial=0)) + 1
-        labels, image = classes[columns.labels], np.repeat(np.arange(len(is_validated)), num_objects)
+        labels, image = label_map[columns.labels], np.repeat(np.arange(len(is_validated)), np.diff(columns.starts))
         pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
         is_held = is_validated[pairs[:, 1]]
         in_training = np.bincount(pairs[~is_held, 0], minlength=num_labels)

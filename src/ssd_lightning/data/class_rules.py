@@ -57,15 +57,11 @@ class ClassRules:
 
     def _new_names(self) -> list[tuple[str, str | None]]:
         """List the classes with a rule. Keys on the command line cannot be quoted: the class "7" is a number there."""
-        merged = (
-            (str(new), names if isinstance(names, list | tuple) else [names])
-            for new, names in (self.merge or {}).items()
-        )
-        return [
-            *((name, None) for name in self.exclude or ()),
-            *((str(name), new) for name, new in (self.rename or {}).items()),
-            *((str(name), new) for new, names in merged for name in names),
-        ]
+        new_names: list[tuple[str, str | None]] = [(name, None) for name in self.exclude or ()]
+        new_names += [(str(name), new) for name, new in (self.rename or {}).items()]
+        for new, names in (self.merge or {}).items():
+            new_names += [(str(name), str(new)) for name in (names if isinstance(names, list | tuple) else [names])]
+        return new_names
 
     def unknown(self, names: Sequence[str]) -> list[str]:
         """Describe each rule for a class that is none of `names`."""
@@ -120,18 +116,19 @@ def unknown_class_problems(found: Annotations, rows: np.ndarray, class_names: Se
         label = int(columns.labels[row])
         name, image_name = found.names[label - 1], Path(columns.image_paths[image]).name
         item_format = found.item_formats[image] if found.item_formats else found.item_format
-        problem = Problem(
-            file=columns.file_of(image),
-            item=item_format.format(item=int(columns.items[row]), name=name, image=image_name),
-            kind="unknown_class",
-            text=unknown_class_text(name, class_names),
-            image_id=columns.image_ids[image],
-            name=name,
-            position=image,
-            label=label,
-            difficult=bool(columns.difficult[row]),
+        problems.append(
+            Problem(
+                file=columns.file_of(image),
+                item=item_format.format(item=int(columns.items[row]), name=name, image=image_name),
+                kind="unknown_class",
+                text=unknown_class_text(name, class_names),
+                image_id=columns.image_ids[image],
+                name=name,
+                position=image,
+                label=label,
+                difficult=bool(columns.difficult[row]),
+            )
         )
-        problems.append(problem)
     return problems
 
 

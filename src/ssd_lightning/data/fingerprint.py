@@ -42,18 +42,11 @@ def table_fingerprint(annotations: AnnotationTable, class_names: Sequence[str]) 
 
 
 def fingerprint(annotations: AnnotationTable, class_names: Sequence[str], *, contents: bool = False) -> dict[str, Any]:
-    """Describe a split in plain values.
+    """Describe a split in plain values: numbers and hashes of 16 hexadecimal digits, see `WHAT_DIFFERS`.
 
     The order of the images matters, since samplers draw by index. By default only file sizes are checked, which takes
-    microseconds per image. Changed bytes in a file of the same size show only in `contents`.
-
-    Args:
-        annotations: annotations of the split.
-        class_names: names of the classes 1..C.
-        contents: also read and hash every image file.
-
-    Returns:
-        Numbers and hashes of 16 hexadecimal digits; see `WHAT_DIFFERS`. A missing file has size -1.
+    microseconds per image; a missing file has -1. Changed bytes in a file of the same size show only with `contents`,
+    for which every image file is read.
     """
     paths = [Path(path) for path in annotations.image_paths]
     with ThreadPoolExecutor() as pool:  # mostly waits for the disk

@@ -52,7 +52,7 @@ def plan_stages(
         test: the same for the test; a split None means no test.
 
     Returns:
-        The arguments of `train`, `val` and `test`; None for a stage without images.
+        The arguments of each stage; None for a stage without images.
 
     Raises:
         ConfigurationError: an entry of `sets` has another key than those of `KEYS_OF_SET` or no text as its root, or a
@@ -97,17 +97,12 @@ def _with_sets(stage: str, arguments: Arguments) -> Arguments:
         return rest
     sets = sets if isinstance(sets, list | tuple) else [sets]
     for number, place in enumerate(sets, start=1):
+        has = f"data.{stage}: entry {number}, {place}, has"
         unknown = [key for key in place if key not in KEYS_OF_SET] if isinstance(place, Mapping) else [place]
         if unknown:
-            keys = ", ".join(KEYS_OF_SET)
-            raise ConfigurationError(
-                f"data.{stage}: entry {number}, {place}, has '{unknown[0]}', which is none of the keys {keys}"
-            )
+            raise ConfigurationError(f"{has} '{unknown[0]}', which is none of the keys {', '.join(KEYS_OF_SET)}")
         if not isinstance(place.get("root", "."), str):
-            raise ConfigurationError(
-                f"data.{stage}: entry {number}, {place}, has the root {place['root']!r}; it must be text, a name of "
-                "digits in quotes"
-            )
+            raise ConfigurationError(f"{has} the root {place['root']!r}; it must be text, a name of digits in quotes")
     root = Path(rest["splits"][0]["root"])
     return {**rest, "splits": [{"split": AUTO, **place, "root": str(root / place.get("root", "."))} for place in sets]}
 
@@ -126,23 +121,19 @@ def _named(
     apart_from: Sequence[Mapping[str, Any]] = (),
 ) -> list[Mapping[str, Any]]:
     """Replace `auto` by the first usual name of a split that shares no file with others; empty if there is none."""
-    taken = frozenset().union(*map(sources, apart_from))
+    taken, names = frozenset().union(*map(sources, apart_from)), {split["split"] for split in apart_from}
     chosen: list[Mapping[str, Any]] = []
     for split in splits:
         if split["split"] != AUTO:
             chosen.append(split)
             continue
         candidates = [{**split, "split": name} for name in usual]
-        there = [(candidate, files) for candidate in candidates if (files := sources(candidate))]
-        chosen += [candidate for candidate, files in there if not files & taken][:1]
-        for candidate, files in there:
-            if files & taken and candidate["split"] not in {split["split"] for split in apart_from}:
-                log.warning(
-                    "%s: %d files of the split '%s' are in another split too, so it is not used by itself",
-                    candidate["root"],
-                    len(files & taken),
-                    candidate["split"],
-                )
+        shared = [(candidate, files & taken) for candidate in candidates if (files := sources(candidate))]
+        chosen += [candidate for candidate, files in shared if not files][:1]
+        for candidate, files in shared:
+            if files and candidate["split"] not in names:
+                text = f"{len(files)} files of the split '{candidate['split']}' are in another split too, so it is"
+                log.warning("%s: %s not used by itself", candidate["root"], text)
     return chosen
 
 

@@ -23,11 +23,7 @@ JPEG_QUALITY = 95
 
 
 def check_tiles(tiles: object, overlap: object) -> None:
-    """Check the settings of `tile_windows`.
-
-    Raises:
-        ConfigurationError: the side of a tile or the overlap cannot be used.
-    """
+    """Check the settings of `tile_windows`. Raises `ConfigurationError` if one cannot be used."""
     require_number("tiles", tiles, MIN_TILE_PX, whole=True)
     require_number("overlap", overlap, 0, MAX_OVERLAP)
 
@@ -56,13 +52,7 @@ def _spans(length: int, tiles: int, overlap: float) -> list[tuple[int, int]]:
 
 
 def cut_annotation(annotation: ImageAnnotation, window_px: Window, path: Path) -> ImageAnnotation:
-    """Return the annotation of a tile. Boxes are clipped to it.
-
-    Args:
-        annotation: annotation of the whole image.
-        window_px: the tile.
-        path: file of the tile.
-    """
+    """Return the annotation of a tile of an image, with boxes clipped to it; `path` is the file of the tile."""
     left, top, right, bottom = window_px
     edges = np.array(window_px, np.float32)
     boxes = annotation.boxes_xyxy_px.clip(np.tile(edges[:2], 2), np.tile(edges[2:], 2))
@@ -82,13 +72,7 @@ def cut_annotation(annotation: ImageAnnotation, window_px: Window, path: Path) -
 def write_tiles(
     annotations: Iterable[ImageAnnotation], folder: Path, *, tiles: int, overlap: float
 ) -> list[ImageAnnotation]:
-    """Cut images into files of a folder: JPEG where the image is, otherwise PNG.
-
-    Args:
-        annotations: annotations of the images.
-        folder: an empty folder.
-        tiles: side of a tile in pixels.
-        overlap: smallest overlap of neighbours, as a part of the side.
+    """Cut images into files of an empty folder: JPEG where the image is, otherwise PNG. See `tile_windows`.
 
     Returns:
         The annotations of all tiles, also of those without objects.
