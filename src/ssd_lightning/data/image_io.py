@@ -41,11 +41,24 @@ def as_rgb(image: ImageInput) -> np.ndarray:
         return read_image(os.fspath(image))
     if isinstance(image, Image.Image):
         return _from_pil(image)
+    if not isinstance(image, np.ndarray | Tensor):
+        raise DataError(f"an image is a path, a PIL image, an array or a tensor, not a {type(image).__name__}")
+    kind, shape = ("a tensor", "[3, H, W]") if isinstance(image, Tensor) else ("an array", "[H, W, 3]")
+    dtype = str(image.dtype).removeprefix("torch.")
+    if dtype != "uint8":
+        raise DataError(
+            f"an image as {kind} is uint8, 0..255, got {dtype}: convert values of 0..1 by (255 * x).round() and a cast "
+            "to uint8"
+        )
     if isinstance(image, Tensor):
-        return _from_tensor(image)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    raise DataError(f"an image is a path, a PIL image, an array or a tensor, not a {type(image).__name__}")
+        pixels = image.detach().cpu().movedim(0, -1).numpy() if image.ndim == 3 else np.empty(0)
+    else:
+        pixels = image if image.ndim != 2 else image[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or 0 in pixels.shape:
+        raise DataError(f"an image as {kind} is {shape}, got {list(image.shape)}")
+    if pixels.shape[2] == 4:
+        return _from_pil(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"))
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
@@ -54,28 +67,3 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     except Exception as error:  # decoders raise nearly any type for broken files
         name = getattr(image, "filename", "") or f"PIL image of mode {image.mode}"
         raise DataError(f"{name}: cannot read the image: {error or type(error).__name__}") from error
-
-
-def _from_tensor(image: Tensor) -> np.ndarray:
-    _check_values(str(image.dtype).removeprefix("torch."), "tensor")
-    if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or 0 in image.shape:
-        raise DataError(f"an image as a tensor is [3, H, W], got {list(image.shape)}")
-    return _from_array(image.detach().cpu().permute(1, 2, 0).numpy())
-
-
-def _from_array(image: np.ndarray) -> np.ndarray:
-    _check_values(str(image.dtype), "array")
-    planes = image if image.ndim != 2 else image[..., None]
-    if planes.ndim != 3 or planes.shape[2] not in (1, 3, 4) or 0 in image.shape:
-        raise DataError(f"an image as an array is [H, W, 3], got {list(image.shape)}")
-    if planes.shape[2] == 4:
-        return _from_pil(Image.fromarray(np.ascontiguousarray(image), "RGBA"))
-    return np.ascontiguousarray(np.broadcast_to(planes, (*image.shape[:2], 3)))
-
-
-def _check_values(dtype: str, kind: str) -> None:
-    if dtype != "uint8":
-        raise DataError(
-            f"an image as {'an' if kind == 'array' else 'a'} {kind} is uint8, 0..255, got {dtype}: "
-            "convert values of 0..1 by (255 * x).round() and a cast to uint8"
-        )

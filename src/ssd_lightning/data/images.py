@@ -133,19 +133,14 @@ def _read_by_pillow(path: Path, size_px: tuple[int, int] | None) -> np.ndarray:
             image = ImageOps.exif_transpose(image)
         pixels = to_rgb(image)
     if size_px is not None and pixels.shape[:2] != size_px:
-        stored, stated = _as_text(stored_size_px), _as_text(size_px)
+        stored, stated = (f"{width} x {height} px (width x height)" for height, width in (stored_size_px, size_px))
         turned = " and its EXIF tag turns it," if orientation != 1 else ""
         raise ImageSizeError(f"{path}: the image is {stored},{turned} but its annotation says {stated}")
     return pixels
 
 
 def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
-    """Read (height, width) from the header alone.
-
-    Args:
-        path: file of the image.
-        upright: return the size after the rotation of the EXIF tag, as in `read_image`; False returns the size of
-            the stored pixels.
+    """Read (height, width) from the header alone: `upright`, after the rotation of the EXIF tag, or as stored.
 
     Raises:
         DataError: the file is missing or not an image.
@@ -157,11 +152,7 @@ def image_size_px(path: Path, *, upright: bool = True) -> tuple[int, int]:
 
 
 def image_format(path: Path) -> str:
-    """Return the format of the content, as in `FORMAT_OF_SUFFIX`, whatever the suffix.
-
-    Raises:
-        DataError: the file is missing or not an image.
-    """
+    """Return the format of the content, as in `FORMAT_OF_SUFFIX`. Raises `DataError` if it is missing or no image."""
     with _opened(path) as image:
         return "JPEG" if image.format == "MPO" else str(image.format)
 
@@ -236,8 +227,3 @@ def _what_it_is_instead(path: Path) -> str:
         if start.startswith(magic):
             return f"this is {kind} whose pixels are {FLOATS}"
     return f"this is not an image in a known format ({', '.join(FORMATS)})"
-
-
-def _as_text(size_px: tuple[int, int]) -> str:
-    height, width = size_px
-    return f"{width} x {height} px (width x height)"

@@ -27,15 +27,11 @@ class Frame(NamedTuple):
 
 
 def decode_plain_jpeg(path: Path, size_px: tuple[int, int] | None, *, reduction: int = 1) -> np.ndarray | None:
-    """Decode a JPEG if OpenCV returns the same pixels as Pillow.
+    """Decode a JPEG, with its sides divided by 1, 2, 4 or 8, if OpenCV returns the same pixels as Pillow.
 
-    This needs a complete file with one or three 8-bit components, whose pixels are used as stored.
-
-    Args:
-        path: file of the image.
-        size_px: (height, width) of the stored pixels. It must not match the upright image too if EXIF data rotate
-            it. None accepts any size if no EXIF data rotate the image.
-        reduction: 1, 2, 4 or 8: divide the sides by this number.
+    This needs a complete file with one or three 8-bit components, whose pixels are used as stored. `size_px` is
+    (height, width) of the stored pixels. It must not match the upright image too if EXIF data rotate it. None accepts
+    any size if no EXIF data rotate the image.
 
     Returns:
         uint8 `[H, W, 3]` RGB; None if another reader must decode the file or report its errors.

@@ -48,17 +48,11 @@ class Mosaic:
         return rng.integers(size, size=3).tolist() if rng.random() < self.probability else None
 
     def join(self, rng: np.random.Generator, samples: Sequence[tuple[np.ndarray, Target]]) -> tuple[np.ndarray, Target]:
-        """Join four samples around a random centre on a canvas of the size of the first.
+        """Join four samples, uint8 `[H, W, 3]` RGB, around a random centre on a canvas of the size of the first.
 
         Each quarter, in reading order, is filled with a random window of its image at the original aspect ratio. Boxes
-        with their centre in the window are kept and clipped to it, as in the paper's crop.
-
-        Args:
-            rng: random number generator.
-            samples: four images, uint8 `[H, W, 3]` RGB, with any number of objects.
-
-        Returns:
-            The joined image and its objects. Name and size are those of the first image.
+        with their centre in the window are kept and clipped to it, as in the paper's crop. Name and size are those of
+        the first image.
         """
         height, width = samples[0][0].shape[:2]
         x, y = (round(side * rng.uniform(*CENTRE)) for side in (width, height))

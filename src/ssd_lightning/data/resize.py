@@ -36,15 +36,7 @@ class ResizeMode:
         return Placement(width / image_size[1], height / image_size[0])
 
     def apply(self, image: np.ndarray, image_size: tuple[int, int]) -> tuple[np.ndarray, Placement]:
-        """Resize an image bilinearly.
-
-        Args:
-            image: `[H, W, 3]`.
-            image_size: (height, width) of the result.
-
-        Returns:
-            The image `[*image_size, 3]`, and the part of it that the original takes.
-        """
+        """Resize an image `[H, W, 3]` bilinearly to `[*image_size, 3]`, and return the part that the original takes."""
         size_px = (image.shape[0], image.shape[1])
         height, width = self.fitted_size(size_px, image_size)
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -93,10 +85,7 @@ MODES: dict[str, type[ResizeMode]] = {"stretch": Stretch, "letterbox": Letterbox
 
 
 def as_resize_mode(value: Any) -> ResizeMode:
-    """Convert a resize mode from a configuration or file.
-
-    Args:
-        value: a mode, its name (`stretch` or `letterbox`), or the result of `plain_mode`; None means `stretch`.
+    """Convert a mode, its name, or the result of `plain_mode` to a mode; None means `stretch`.
 
     Raises:
         ConfigurationError: it is neither.
@@ -137,12 +126,7 @@ def undo(boxes_xyxy: Tensor, placement: Placement) -> Tensor:
 
 
 def undo_detections(detections: Sequence[Detections], placements: Sequence[Placement]) -> list[Detections]:
-    """Convert boxes back to the original images, and clip them.
-
-    Args:
-        detections: boxes normalised to the input, one entry per image.
-        placements: placements of the images in the input.
-    """
+    """Convert boxes normalised to the input back to the original images, by their placements, and clip them."""
     if all(placement == WHOLE for placement in placements):
         return list(detections)
     undone = [clip_boxes(undo(found["boxes"], place)) for found, place in zip(detections, placements, strict=True)]

@@ -66,7 +66,7 @@ def write_toy_dataset(
     root = Path(root).resolve()
     size_px = (image_size_px[0], image_size_px[1])
     counts = {"train": num_train, "val": num_val, "test": num_test}
-    for name, value in {**{f"num_{split}": count for split, count in counts.items()}, "seed": seed}.items():
+    for name, value in {"num_train": num_train, "num_val": num_val, "num_test": num_test, "seed": seed}.items():
         require_number(f"toy data set: {name}", value, 0, whole=True)
     for side in size_px:
         require_number("toy data set: a side in pixels", side, MIN_SIDE_PX, whole=True)
@@ -147,11 +147,10 @@ def _move_into_place(unfinished: Path, root: Path) -> None:
 def _voc_xml(filename: str, size_px: tuple[int, int], objects: list[ToyObject]) -> str:
     height, width = size_px
     return (
-        "<annotation>\n"
-        f"  <folder>toy</folder>\n  <filename>{filename}</filename>\n"
+        f"<annotation>\n  <folder>toy</folder>\n  <filename>{filename}</filename>\n"
         "  <source><database>ssd_lightning toy shapes</database></source>\n"
         f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
-        "  <segmented>0</segmented>\n" + "".join(_voc_object(item) for item in objects) + "</annotation>\n"
+        f"  <segmented>0</segmented>\n{''.join(map(_voc_object, objects))}</annotation>\n"
     )
 
 

@@ -43,15 +43,13 @@ def write_dataset(
             split: list(pool.map(lambda record: kept_suffix(record.image_path, target.image_suffixes), records))
             for split, records in splits.items()
         }
-    placed = {
-        split: [
-            replace(
-                record, image_path=unfinished / target.image_folder.format(split=split) / f"{name}{suffix or '.png'}"
-            )
-            for record, name, suffix in zip(records, names[split], suffixes[split], strict=True)
+    placed: dict[str, list[ImageAnnotation]] = {}
+    for split, records in splits.items():
+        folder = unfinished / target.image_folder.format(split=split)
+        paths = [
+            folder / f"{name}{suffix or '.png'}" for name, suffix in zip(names[split], suffixes[split], strict=True)
         ]
-        for split, records in splits.items()
-    }
+        placed[split] = [replace(record, image_path=path) for record, path in zip(records, paths, strict=True)]
     if not target.states_size:
         _refuse_turned(splits)
     if not target.keeps_difficult:
