@@ -82,10 +82,8 @@ def check_class_names(class_names: Sequence[str]) -> None:
         raise DataError(f"class_names is {class_names!r}; it has to be a list of at least one name")
     for name in class_names:
         if not isinstance(name, str):
-            raise DataError(
-                f"class_names has {name!r}, which is not text; write such a name in quotes, on the command line as in "
-                """'data.class_names=["no","010"]'"""
-            )
+            advice = """write such a name in quotes, on the command line as in 'data.class_names=["no","010"]'"""
+            raise DataError(f"class_names has {name!r}, which is not text; {advice}")
         if not name.strip():
             raise DataError(f"class_names has {name!r}, which is an empty name")
     repeated = [name for name, count in Counter(class_names).items() if count > 1]
@@ -241,14 +239,13 @@ class BoxNotation:
         """Say what is wrong with one box, `[4]`; `kind` is its entry of `BOX_PROBLEMS`."""
         as_written = f"({', '.join(f'{number:g}' for number in numbers)})"
         if kind == "fractions":
+            size = f"the image is {size_px[1]} x {size_px[0]} px"
             return (
-                f"has the box {as_written}, which looks like fractions of the image, but pixels are expected (the "
-                f"image is {size_px[1]} x {size_px[0]} px)"
+                f"has the box {as_written}, which looks like fractions of the image, but pixels are expected ({size})"
             )
         if kind == "pixels":
-            return (
-                f"has the box {as_written}, which looks like pixels, but fractions of the image (0 to 1) are expected"
-            )
+            wanted = "fractions of the image (0 to 1) are expected"
+            return f"has the box {as_written}, which looks like pixels, but {wanted}"
         sizes_px = np.array([size_px])
         low_px, high_px = self.corners_px(numbers[None], sizes_px)
         axis = 0 if self._clip(low_px, high_px, sizes_px)[2][0, 0] else 1

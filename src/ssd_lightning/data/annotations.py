@@ -172,8 +172,8 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         for one in annotations:
             if np.shape(one.boxes_xyxy_px) != (len(one.labels), 4) or len(one.difficult) != len(one.labels):
                 shapes = [list(np.shape(column)) for column in (one.boxes_xyxy_px, one.labels, one.difficult)]
-                name, wanted = f"image '{one.image_id}'", "[N, 4], [N] and [N]"
-                raise DataError(f"{name}: boxes, labels and flags have the shapes {shapes}; they must be {wanted}")
+                text = f"boxes, labels and flags have the shapes {shapes}; they must be [N, 4], [N] and [N]"
+                raise DataError(f"image '{one.image_id}': {text}")
         counts = [len(one.labels) for one in annotations]
         starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         boxes = [one.boxes_xyxy_px for one in annotations]
@@ -240,12 +240,12 @@ class AnnotationTable(Sequence[ImageAnnotation]):
         """Gather all objects."""
         columns, rows = self.columns, self.rows
         counts = np.diff(columns.starts)[rows]
-        firsts = np.repeat(columns.starts[rows] - np.cumsum(counts) + counts, counts)
-        row = firsts + np.arange(len(firsts))
+        image = np.repeat(np.arange(len(rows)), counts)
+        row = (columns.starts[rows] - np.cumsum(counts) + counts)[image] + np.arange(len(image))
         kept = self._keeps[row]
         row = row[kept]
         return Objects(
-            image=np.repeat(np.arange(len(rows)), counts)[kept],
+            image=image[kept],
             boxes_xyxy_px=columns.boxes_xyxy_px[row],
             labels=self._label_map[columns.labels[row]],
             difficult=columns.difficult[row],

@@ -2,10 +2,11 @@
 
 import hashlib
 import logging
+import math
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -228,24 +229,12 @@ def free_memory(
         membership: list of this process's control groups.
         groups: where control groups are mounted; every group up to the root may have a limit.
     """
-    limits = [_free_of_group(folder, names) for folder, names in _groups(membership, groups)]
-    return min([_free_of_machine(machine), *(limit for limit in limits if limit is not None)])
-
-
-def _free_of_machine(machine: Path) -> int:
     try:
         fields = dict(line.split(":") for line in machine.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        free: list[float] = [int(fields["MemAvailable"].split()[0]) * 1024]
     except (OSError, KeyError, ValueError):  # not Linux: assume half of the installed memory
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-
-
-def _groups(membership: Path, groups: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+        free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
+    for line in membership.read_text().splitlines() if membership.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, names = groups, VERSION_2
@@ -255,15 +244,16 @@ def _groups(membership: Path, groups: Path) -> Iterator[tuple[Path, tuple[str, s
             continue
         # A container may see its own group as the root, although its path is given relative to the machine.
         own = root / path.lstrip("/")
-        yield from ((folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root))
+        free += [_free_of_group(folder, names) for folder in (own, *own.parents) if folder.is_relative_to(root)]
+    return int(min(free))
 
 
-def _free_of_group(folder: Path, names: tuple[str, str, str]) -> int | None:
+def _free_of_group(folder: Path, names: tuple[str, str, str]) -> float:
     limit, usage, parts = (folder / name for name in names)
     try:
         most, used = int(limit.read_text()), int(usage.read_text())
     except (OSError, ValueError):  # no such file, or the limit is "max"
-        return None
+        return math.inf
     counts = dict(line.split() for line in parts.read_text().splitlines()) if parts.exists() else {}
     # Cached file pages are dropped when memory is needed. Version 1 counts those of child groups separately.
     return max(0, most - used + int(counts.get("total_inactive_file", counts.get("inactive_file", 0))))

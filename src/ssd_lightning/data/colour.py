@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+LEVELS = np.arange(256)
 OPENCV_HUE_TURN = 180
 """A full turn of the hue in OpenCV's 8-bit HSV."""
 
@@ -63,15 +64,11 @@ def distort_colours(
         uint8 `[H, W, 3]`.
     """
     in_hsv = saturation != 1.0 or hue != 0.0
-    before, after = np.arange(256), np.arange(256)
-    if brightness != 0.0:
-        before = _to_uint8(before + brightness)
-    if contrast != 1.0:
-        # The two tables are merged if no step is between them.
-        if contrast_first or not in_hsv:
-            before = _to_uint8(before * contrast)
-        else:
-            after = _to_uint8(after * contrast)
+    before, by_contrast, after = (_to_uint8(table) for table in (LEVELS + brightness, LEVELS * contrast, LEVELS))
+    if contrast_first or not in_hsv:  # one table, for no step is between them
+        before = by_contrast[before]
+    else:
+        after = by_contrast
     image = _look_up(image, before)
     if in_hsv:
         image = _distort_hsv(image, saturation=saturation, hue=hue)
@@ -79,17 +76,16 @@ def distort_colours(
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    return cv2.LUT(image, table) if table.dtype == np.uint8 else image  # int64: unchanged since np.arange
+    return image if (table == LEVELS).all() else cv2.LUT(image, table)
 
 
 def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndarray:
     planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
-    levels = np.arange(256)
     # Plane by plane is faster than one table with three channels.
     if hue != 0.0:
-        planes[0] = cv2.LUT(planes[0], (np.rint(levels + hue) % OPENCV_HUE_TURN).astype(np.uint8))
+        planes[0] = cv2.LUT(planes[0], (np.rint(LEVELS + hue) % OPENCV_HUE_TURN).astype(np.uint8))
     if saturation != 1.0:
-        planes[1] = cv2.LUT(planes[1], _to_uint8(levels * saturation))
+        planes[1] = cv2.LUT(planes[1], _to_uint8(LEVELS * saturation))
     return cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_HSV2RGB)
 
 

@@ -142,12 +142,7 @@ def prepare(root: str | Path, *, archives: Sequence[str], download: bool, timeou
 
 
 def install(archive: Archive, root: Path, *, timeout_s: float) -> None:
-    """Download and unpack an archive unless its files are in place. An archive in `root` needs no network.
-
-    Args:
-        archive: the archive.
-        root: folder for the archive and its files; created if missing.
-        timeout_s: timeout of a server, in seconds.
+    """Download and unpack an archive into `root` unless its files are there. See `prepare`.
 
     Raises:
         DataError: no mirror has the archive, it is not usable, or it does not fit on the disk.
@@ -158,7 +153,7 @@ def install(archive: Archive, root: Path, *, timeout_s: float) -> None:
         with FileLock(root / ".download.lock"):
             if archive.is_in_place(root):
                 return
-            path = obtain(archive, root, timeout_s=timeout_s)
+            path = _obtain(archive, root, timeout_s=timeout_s)
             unpack(path, root, top_folder=archive.top_folder)
             if not archive.is_in_place(root):
                 raise DataError(f"{path}: the archive lacks files of the data set")
@@ -167,7 +162,7 @@ def install(archive: Archive, root: Path, *, timeout_s: float) -> None:
         raise DataError(f"{root}: cannot write {archive.filename} or its contents there: {error}") from error
 
 
-def obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
+def _obtain(archive: Archive, folder: Path, *, timeout_s: float) -> Path:
     """Return the path of the archive in `folder`; download it if it is missing or damaged.
 
     VOC's server often drops the connection: what arrived is kept in `*.part`, and the next attempt, of any mirror,

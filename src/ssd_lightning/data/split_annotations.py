@@ -69,11 +69,10 @@ def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
 
     Raises `ConfigurationError` if a root is no path, or the name of a split is no text.
     """
-    for root in (split.get("root") for split in splits):
+    for root, name in ((split.get("root"), split.get("split")) for split in splits):
         if not isinstance(root, str | Path):
             advice = f"./{root}" if isinstance(root, int) else ""  # a folder that is called 2024
             raise ConfigurationError(f"root={root!r}: it is the folder of a data set; set data.root={advice}")
-    for name in (split.get("split") for split in splits):
         if not isinstance(name, str):
             several = "several splits are data.train=[{split: NAME}, {split: NAME}]"
             advice = f"write a name of digits in quotes: '\"{name}\"'" if isinstance(name, int) else several
@@ -81,16 +80,14 @@ def absolute_roots(splits: Sequence[Mapping[str, Any]]) -> list[Path]:
     return [Path(os.path.abspath(Path(split["root"]).expanduser())) for split in splits]
 
 
-def root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
+def _root_prefixes(roots: Sequence[Path]) -> dict[Path, str]:
     """Return the prefix of the image ids of every root: empty for one root, else its folder's name."""
-    distinct = set(roots)
-    if len(distinct) <= 1:
-        return dict.fromkeys(distinct, "")
+    distinct, depth = set(roots), 1
+    prefixes = dict.fromkeys(distinct, "")
     # VOC2007 and VOC2012 need one folder name; a/VOC2007 and b/VOC2007 need two.
-    for depth in range(1, max(len(root.parts) for root in distinct) + 1):
+    while len(set(prefixes.values())) < len(distinct):
         prefixes = {root: "/".join(root.parts[-depth:]) + "/" for root in distinct}
-        if len(set(prefixes.values())) == len(distinct):
-            break
+        depth += 1
     return prefixes
 
 
@@ -105,7 +102,7 @@ def join(found: Sequence[Annotations], roots: Sequence[Path], splits: Sequence[s
         return found[0]
     if not found:
         raise ConfigurationError("there is no split to open; give splits")
-    prefixes = root_prefixes(roots)
+    prefixes = _root_prefixes(roots)
     declared = [name for one in found if one.is_listed for name in one.names[: one.num_declared]]
     declared += sorted({name for one in found if not one.is_listed for name in one.names} - set(declared))
     names = list(dict.fromkeys([*declared, *(name for one in found for name in one.names)]))
