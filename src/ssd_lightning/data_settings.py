@@ -32,12 +32,8 @@ def data_settings(config: DictConfig) -> dict[str, Any]:
 def use_data_settings(config: DictConfig, kept: Any, *, checkpoint: str) -> bool:
     """Use the settings that a checkpoint keeps where the command line gives none.
 
-    Settings of the classes belong to the detector. The others are used for the same root and format.
-
-    Args:
-        config: configuration of a command; its `data` changes.
-        kept: what `data_settings` returned for the training; None if the checkpoint keeps nothing.
-        checkpoint: its path, for messages.
+    Settings of the classes belong to the detector. The others are used for the same root and format. `kept` is what
+    `data_settings` returned for the training, None if the checkpoint keeps nothing. `config.data` changes.
 
     Returns:
         Whether root and format are those of the training.

@@ -89,14 +89,9 @@ class ImageCache:
             os.close(self._descriptor)
 
     def get(self, index: int, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return an image, from its slot if the slot is up to date.
+        """Return an image, uint8 `[H, W, 3]`: a copy of its slot if that is up to date, else what `read` returns.
 
-        Args:
-            index: index of the image.
-            read: reads the original, uint8 `[H, W, 3]`. Its exceptions are passed on, and nothing is stored.
-
-        Returns:
-            The pixels; a copy if they come from a slot.
+        Exceptions of `read` are passed on, and nothing is stored.
         """
         if not self._is_shared:
             return read()
@@ -165,10 +160,7 @@ class ImageCaches:
     ) -> ImageCache | None:
         """Open the cache of a data set; None if caching is off, or if it does not fit, with a warning.
 
-        Args:
-            paths: files of the images.
-            sizes_px: (height, width) of each image as read.
-            processes: number of processes on this machine (its ranks): each uses its own memory, all share one file.
+        Of `processes` on this machine (its ranks), each uses its own memory, while all share one file.
 
         Raises:
             DataError: the folder or the file cannot be written.
@@ -224,10 +216,8 @@ def free_memory(
 ) -> int:
     """Return the bytes that can be filled without swapping, on the machine or in a container or job with less memory.
 
-    Args:
-        machine: memory information of Linux.
-        membership: list of this process's control groups.
-        groups: where control groups are mounted; every group up to the root may have a limit.
+    `membership` lists this process's control groups, which are mounted in `groups`. Each up to the root may have a
+    limit.
     """
     try:
         fields = dict(line.split(":") for line in machine.read_text().splitlines())

@@ -240,9 +240,7 @@ class DetectionData:
     def train_loader(self, *, epoch: int = 0, samples_seen: int = 0) -> DataLoader:
         """Return the shuffled, augmented loader. All ranks have the same number of steps.
 
-        Args:
-            epoch: index of the first epoch.
-            samples_seen: number of samples of this epoch that all ranks together have seen. They are skipped.
+        Of the first epoch, `samples_seen` samples that all ranks together have seen are skipped.
         """
         dataset, sampler = self._cached_dataset("train"), self.train_sampler()
         sampler.resume(epoch=epoch, samples_seen=samples_seen)

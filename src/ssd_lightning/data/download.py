@@ -110,15 +110,10 @@ ARCHIVES: Mapping[str, Archive] = {
 
 
 def prepare(root: str | Path, *, archives: Sequence[str], download: bool, timeout_s: float = 30.0) -> None:
-    """Check that the files of all archives are in `root`, and download them if requested.
+    """Check that the files of all archives, names in `ARCHIVES`, are in `root`; with `download`, fetch missing ones.
 
-    An archive in `root` is used without network access.
-
-    Args:
-        root: folder of the data; created if missing.
-        archives: names in `ARCHIVES`.
-        download: download missing files; otherwise they are an error.
-        timeout_s: timeout of a server, in seconds.
+    The root is created if it is missing. An archive in it is used without network access. A server has `timeout_s` to
+    answer.
 
     Raises:
         ConfigurationError: `download` is neither true nor false.

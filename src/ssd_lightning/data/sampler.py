@@ -66,11 +66,7 @@ class MultiScale:
 
 
 def multiscale_sizes(sides: Sequence[int], image_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """List the sizes of a range, with about the aspect ratio of the network's input.
-
-    Args:
-        sides: smallest and largest shorter side, in pixels.
-        image_size: (height, width) of the network's input.
+    """List the sizes of a range of the shorter side, with about the aspect ratio of the network's input.
 
     Returns:
         (height, width) of each, multiples of `MULTIPLE`, ascending.

@@ -100,11 +100,9 @@ def look_at(record: ImageAnnotation) -> ImageFacts:
 
 
 def measured_by_image(record: ImageAnnotation, facts: ImageFacts | None) -> ImageAnnotation:
-    """Set the size of a record to that of its image. Boxes beyond it are skipped; up to a pixel is clipped.
+    """Set the size of a record to that of its image, if it is known.
 
-    Args:
-        record: annotation with its own size.
-        facts: properties of the image; None if unknown.
+    Boxes that reach beyond it are skipped; up to a pixel, they are clipped.
     """
     if facts is None or facts.size_px in (None, record.size_px):
         return record
