@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.datasets import annotation
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.augmentation import SSDAugmentation
-from ssd_lightning.data.dataset import DetectionDataset, collate, sample_seed
+from ssd_lightning.data.dataset import DetectionDataset, sample_seed
 from ssd_lightning.data.sampler import SampleKey
 from ssd_lightning.errors import DataError
 
@@ -141,14 +141,6 @@ def test_records_of_python_are_a_data_set(tmp_path: Path) -> None:
     dataset = DetectionDataset.from_records([record], root=tmp_path, on_error="clip", class_names=["dog", "cat"])
     assert dataset.annotations[0].labels.tolist() == [2, 1]
     assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[10, 20, 50, 60], [0, 0, 100, 9]]
-
-
-def test_a_batch_stacks_images_and_lists_targets(tmp_path: Path) -> None:
-    records = [make_record(tmp_path, str(count), [(1, 1, 2, 2)] * count) for count in range(3)]
-    dataset = DetectionDataset(annotations=records, class_names=["x", "y"])
-    images, targets = collate([dataset[i] for i in range(3)])
-    assert images.shape == (3, 3, 80, 100)
-    assert [len(target["boxes"]) for target in targets] == [0, 1, 2]
 
 
 def test_workers_give_the_same_samples(tmp_path: Path) -> None:

@@ -249,15 +249,15 @@ class SSDAugmentation:
             sample = self._extra_transforms(image=image, bboxes=np.column_stack([boxes, kept]))
             image, rows = sample["image"], sample["bboxes"].reshape(-1, 5)
             boxes, kept = rows[:, :4], rows[:, 4].astype(np.int64)
-            self._require_image(image)
+            self._require_image(image, self._extra_transforms)
         is_thick = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
         return image, boxes[is_thick].astype(np.float32), kept[is_thick]
 
-    def _require_image(self, image: Any) -> None:
+    def _require_image(self, image: Any, extra_transforms: A.Compose) -> None:
         shape = (*self._steps.image_size, 3)
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape == shape:
             return
-        names = ", ".join(type(step).__name__ for step in self._extra_transforms.transforms[1:])
+        names = ", ".join(type(step).__name__ for step in extra_transforms.transforms[1:])
         raise ConfigurationError(
             f"augmentation.extra_transforms ({names}) gives an image of {image.dtype} {list(image.shape)}; "
             f"it must leave uint8 {list(shape)}, which the network's preprocessing expects"
