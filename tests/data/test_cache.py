@@ -101,12 +101,6 @@ def test_what_cannot_be_read_or_has_another_size_is_not_kept(cache, images):
         fill(cache, images, 0)
 
 
-def test_forked_processes_share_it(cache, images):
-    assert in_fork(fill, cache, images, 3) == 0
-    assert_kept(cache, images, 3)
-    fill(cache, images, 0)
-
-
 @pytest.mark.parametrize(("kind", "writes"), [("ram", 1), ("disk", 2)])
 def test_a_process_that_dies_while_it_replaces_an_image_leaves_an_empty_slot(images, monkeypatch, kind, writes):
     cache = opened(kind, images)

@@ -115,18 +115,12 @@ def test_without_shuffling_the_order_is_that_of_the_data_set():
 
 @pytest.mark.parametrize("samples_seen", [0, 8, 20])
 def test_resuming_skips_what_all_ranks_have_seen_of_that_epoch_only(samples_seen):
-    uninterrupted, resumed = (sampler_of(1, 2, size=20, seed=1, pad=True) for _ in range(2))
-    uninterrupted.set_epoch(3)
-    expected = list(uninterrupted)[samples_seen // 2 :]
+    resumed = sampler_of(1, 2, size=20, seed=1, pad=True)
     resumed.resume(epoch=3, samples_seen=samples_seen)
-    assert list(resumed) == expected
-    resumed.set_epoch(3)  # Lightning says it again before the epoch goes on
-    assert list(resumed) == expected
-    assert len(resumed) == 10
-    for sampler in (resumed, uninterrupted):
-        sampler.set_epoch(4)
-    assert list(resumed) == list(uninterrupted)
-    assert len(list(resumed)) == 10
+    for epoch, skipped in ((3, samples_seen // 2), (3, samples_seen // 2), (4, 0)):  # Lightning says it twice
+        resumed.set_epoch(epoch)
+        assert list(resumed) == all_ranks(2, epoch, size=20, seed=1, pad=True)[1][skipped:]
+        assert len(resumed) == 10
 
 
 def test_place_among_the_ranks_is_asked_for_when_it_is_needed(monkeypatch):

@@ -86,9 +86,3 @@ def test_shares_of_empty_difficult_and_overlapped(images, objects):
     assert max(counts) == 6
     assert 0.02 < np.mean([item.difficult for item in objects]) < 0.10
     assert 0.15 < np.mean([item.visible_share < 0.95 for item in objects]) < 0.40
-
-
-def test_images_of_other_shapes():
-    image, items = draw_toy_image(seed=0, split="val", index=1, size_px=(100, 240))
-    assert image.shape == (100, 240, 3)
-    assert all(item.visible_mask.shape == (100, 240) for item in items)

@@ -71,22 +71,16 @@ def distort_colours(
         after = by_contrast
     image = _look_up(image, before)
     if in_hsv:
-        image = _distort_hsv(image, saturation=saturation, hue=hue)
+        # Plane by plane is faster than one table with three channels.
+        planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
+        planes[0] = cv2.LUT(planes[0], (np.rint(LEVELS + hue) % OPENCV_HUE_TURN).astype(np.uint8))
+        planes[1] = _look_up(planes[1], _to_uint8(LEVELS * saturation))
+        image = cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_HSV2RGB)
     return _look_up(image, after)
 
 
 def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     return image if (table == LEVELS).all() else cv2.LUT(image, table)
-
-
-def _distort_hsv(image: np.ndarray, *, saturation: float, hue: float) -> np.ndarray:
-    planes = to_planes(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
-    # Plane by plane is faster than one table with three channels.
-    if hue != 0.0:
-        planes[0] = cv2.LUT(planes[0], (np.rint(LEVELS + hue) % OPENCV_HUE_TURN).astype(np.uint8))
-    if saturation != 1.0:
-        planes[1] = cv2.LUT(planes[1], _to_uint8(LEVELS * saturation))
-    return cv2.cvtColor(cv2.merge(list(planes)), cv2.COLOR_HSV2RGB)
 
 
 def to_planes(image: np.ndarray) -> np.ndarray:

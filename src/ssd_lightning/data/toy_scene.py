@@ -149,20 +149,15 @@ def _choose_colour(rng: np.random.Generator, around: np.ndarray) -> tuple[np.nda
     """Pick a random colour that differs from the pixels `[P, 3]` around it, sometimes only slightly."""
     if rng.random() < FAINT_PROBABILITY:
         colours = np.median(around, 0) + rng.choice([-1, 1], (8, 3)) * rng.uniform(8, 20, (8, 3))
-    else:
-        colours = _vivid_colours(rng, 16)
+    else:  # of any hue
+        hsv = np.stack([rng.uniform(0, 360, 16), rng.uniform(0.6, 1, 16), rng.uniform(0.5, 1, 16)], axis=1)
+        colours = cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
     colours = colours.clip(0, 255).astype(np.float32)
     distances = np.linalg.norm(_lab(colours)[:, None] - _lab(around)[None], axis=-1)
     low, middle = np.quantile(distances, [0.1, 0.5], axis=1)
     clear = np.flatnonzero(low > CLEAR_CONTRAST)
     best = int(clear[0]) if len(clear) else int(low.argmax())
     return colours[best], float(middle[best])
-
-
-def _vivid_colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Draw colours of any hue: float32 `[count, 3]`, RGB 0..255."""
-    hsv = np.stack([rng.uniform(0, 360, count), rng.uniform(0.6, 1, count), rng.uniform(0.5, 1, count)], axis=1)
-    return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
 
 
 def _lab(colours: np.ndarray) -> np.ndarray:

@@ -189,8 +189,7 @@ def _pixels(number: float) -> str:
 
 
 def _yolo_line(number: int, box_xyxy_px: Sequence[float], size_px: tuple[int, int]) -> str:
-    x1, y1, x2, y2 = box_xyxy_px
-    height, width = size_px
+    (x1, y1, x2, y2), (height, width) = box_xyxy_px, size_px
     fractions = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
     return f"{number} {' '.join(f'{fraction:.{FRACTION_DECIMALS}f}' for fraction in fractions)}\n"
 
