@@ -32,18 +32,14 @@ FILES = {
 def tar_of(files: dict[str, bytes], top: str = "VOCdevkit/") -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
-        tar.addfile(directory(top + "VOC2007"))
+        folder = tarfile.TarInfo(top + "VOC2007")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
         for name, content in files.items():
             member = tarfile.TarInfo(top + name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return stream.getvalue()
-
-
-def directory(name: str) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.type = tarfile.DIRTYPE
-    return member
 
 
 CONTENT = tar_of(FILES)
@@ -71,14 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        end = len(content)
-        if behaviour == "drops":  # a third of the file a connection
-            end = min(end, start + len(content) // 3 + 1)
-        if behaviour == "stalls" and start:
-            end = start
-        elif behaviour == "stalls":
-            end = len(content) // 2
-        self.wfile.write(content[start:end])
+        ends = {"drops": start + len(content) // 3 + 1, "stalls": start or len(content) // 2}
+        self.wfile.write(content[start : ends.get(behaviour)])
 
     def log_message(self, *_: object) -> None:
         pass
