@@ -123,7 +123,6 @@ class DetectionData:
         self._num_workers = num_workers
         self._prefetch_factor = prefetch_factor
         self._caches = ImageCaches(kind=cache, folder=cache_folder)
-        self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
         self._repeat_threshold = repeat_threshold if repeat_rare else None
         self._seed = seed
@@ -159,9 +158,9 @@ class DetectionData:
         """
         unknown = [name for name in self._class_names or () if name not in class_names]
         if unknown:
+            known = ", ".join(class_names)
             raise DataError(
-                f"the data have the class '{unknown[0]}', which the detector does not know; "
-                f"it knows {', '.join(class_names)}"
+                f"the data have the class '{unknown[0]}', which the detector does not know; it knows {known}"
             )
         self._class_names = tuple(class_names)
         self._is_for_detector = True
@@ -200,10 +199,8 @@ class DetectionData:
         )
         dataset.mosaic = self._mosaic if is_training else None
         if self._reduced_decoding:
-            sizes = [self._resize.image_size]
-            if self._multiscale is not None and is_training:
-                sizes += self._multiscale.sizes
-            height, width = map(max, zip(*sizes, strict=True))
+            of_steps = self._multiscale.sizes if self._multiscale is not None and is_training else ()
+            height, width = map(max, zip(self._resize.image_size, *of_steps, strict=True))
             dataset.least_size_px = (REDUCED_TO * height, REDUCED_TO * width)
         if is_training:
             require_objects(dataset, stage)
@@ -275,10 +272,9 @@ class DetectionData:
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
-        if stage not in self._with_cache and stage != "test":  # the test split is read only once
+        if dataset.cache is None and stage != "test":  # the test split is read only once
             paths = [Path(path) for path in dataset.annotations.image_paths]
             dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self.processes)
-            self._with_cache.add(stage)
         return dataset
 
     @staticmethod
