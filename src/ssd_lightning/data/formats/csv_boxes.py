@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,12 +15,12 @@ from ssd_lightning.data.formats.csv_columns import (
     SUFFIXES,
     class_code,
     column_splits,
+    column_values,
     files_with_splits,
     open_rows,
-    read_columns,
     split_word,
 )
-from ssd_lightning.data.formats.csv_rows import read_rows
+from ssd_lightning.data.formats.csv_rows import Rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.found import ONLY_CLASS
 from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
@@ -29,8 +30,6 @@ from ssd_lightning.data.split_names import kind_of
 from ssd_lightning.errors import ConfigurationError, DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
-MOST_COMPARED = 50_000
-"""Images of a folder whose names are compared; of more, the difference of the numbers is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class CSV(SingleFileFormat):
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
             descriptions = os.path.relpath(names, root) if os.path.isfile(names) else None
-        rows = read_rows(path, _read_descriptions(root, descriptions), split=word)
+        rows = Rows(path, _read_descriptions(root, descriptions), split=word)
         columns = rows.columns
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
@@ -147,16 +146,11 @@ def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence
     notes = []
     for folder, count in Counter(path.rpartition("/")[0] for path in found).items():
         images = images_in(folder) if is_within(root, Path(folder)) else {}
-        total = sum(map(len, images.values()))
-        may_be_elsewhere = kind_of(os.path.relpath(folder, root)) is None  # other files may name them
-        if count >= total:
+        left = set(chain.from_iterable(images.values()))
+        if count >= len(left):
             continue  # all have a row, without a look at each
-        if total > MOST_COMPARED:
-            text = f"{total - count} of {total} images have no row in {table} and are skipped"
-            notes += [] if may_be_elsewhere else [f"{folder}: {text}"]
-            continue
-        left = {name for of_stem in images.values() for name in of_stem}
         named = named or set(map(_file_name, chain(found, names)))
+        may_be_elsewhere = kind_of(os.path.relpath(folder, root)) is None  # other files may name them
         for stated in chain([named], _stated_elsewhere(root, table) if may_be_elsewhere else ()):
             left = {name for name in left if stated.isdisjoint((_file_name(name), os.path.splitext(name)[0]))}
         notes += note_skipped(folder, sorted(left), f"row in {table}")
@@ -166,12 +160,8 @@ def _note_unnamed(root: Path, table: Path, names: Iterable[str], found: Sequence
 def _stated_elsewhere(root: Path, table: Path) -> Iterator[set[str]]:
     for path in files_near(root, SUFFIXES):
         if path != table:
-            try:
-                with open_rows(path) as reader:
-                    columns, rows = read_columns(reader, path)
-                    yield {_file_name(row[columns.image]) for row in rows if len(row) > columns.image}
-            except DataError:
-                continue  # it has no boxes
+            with suppress(DataError):  # it has no boxes
+                yield set(map(_file_name, column_values(path, "image")))
 
 
 def _file_name(stated: str) -> str:

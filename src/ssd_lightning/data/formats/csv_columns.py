@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import chain
 from math import isfinite
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Literal
 
 from ssd_lightning.data.annotation_checks import BoxFormat, Unit, id_of
 from ssd_lightning.data.formats.files import encoding_of, files_near
@@ -211,6 +211,15 @@ def split_word(name: str) -> str:
     return "train" if word in UNASSIGNED else SPLIT_WORDS.get(word, word)
 
 
+def column_values(path: Path, name: Literal["image", "split"]) -> Iterator[str]:
+    """Yield the values of a column, if there is one. Raises `DataError` if the file is not one of boxes."""
+    with open_rows(path) as reader:
+        columns, rows = read_columns(reader, path)
+        index = columns.image if name == "image" else columns.split
+        if index is not None:
+            yield from (row[index] for row in rows if len(row) > index)
+
+
 def column_splits(path: Path) -> frozenset[str]:
     """Return the splits that a column of a file names, as `split_word`s; none if no column does."""
     try:
@@ -222,10 +231,7 @@ def column_splits(path: Path) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def _column_splits(path: Path, *_: int) -> frozenset[str]:
-    with open_rows(path) as reader:
-        columns, rows = read_columns(reader, path)
-        index = columns.split
-        names = set() if index is None else {row[index] for row in rows if len(row) > index}
+    names = set(column_values(path, "split"))
     is_known = any(name.strip().lower() in SPLIT_WORDS for name in names)
     return frozenset(map(split_word, names)) if is_known else frozenset()
 

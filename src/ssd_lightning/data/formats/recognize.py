@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.coco import COCO
 from ssd_lightning.data.formats.csv_boxes import CSV
-from ssd_lightning.data.formats.csv_columns import SUFFIXES, files_with_splits, open_rows, read_columns
+from ssd_lightning.data.formats.csv_columns import SUFFIXES, column_values, files_with_splits
 from ssd_lightning.data.formats.cvat import CVAT
 from ssd_lightning.data.formats.files import visible_below
 from ssd_lightning.data.formats.label_studio import LabelStudio, read_tasks
@@ -216,6 +216,4 @@ def _count_of(count: Callable[[Path], int], path: Path) -> int:
 
 def images_of_csv(path: Path) -> int:
     """Count the images of a CSV file. Raises `DataError` if it cannot be read."""
-    with open_rows(path) as reader:
-        columns, rows = read_columns(reader, path)
-        return len({row[columns.image] for row in islice(rows, MAX_ROWS) if len(row) > columns.image})
+    return len(set(islice(column_values(path, "image"), MAX_ROWS)))
