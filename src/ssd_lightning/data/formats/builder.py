@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ssd_lightning.data.annotation_checks import (
     Problem,
 )
 from ssd_lightning.data.annotations import Columns, TextColumn, hash_ids
-from ssd_lightning.data.formats.files import is_within
+from ssd_lightning.data.formats.files import FileError, in_threads, is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable
 from ssd_lightning.data.images import image_size_px
 from ssd_lightning.data.split_annotations import Annotations, shared_files
@@ -36,18 +35,17 @@ class TableBuilder(FoundTable):
     def finish(self, root: Path, *, ids_are_shared: bool = False) -> Annotations:
         """Check all boxes and return what can be used."""
         sizes_px, is_usable = self._measure()
-        *columns, numbers = self.objects.arrays()
+        columns = self.objects.arrays()
         order = np.argsort(columns[0], kind="stable")
-        image, label, item, difficult = (column[order] for column in columns)
-        boxes, kinds, overhangs = self._check(numbers, order, image, sizes_px)
-        beyond = np.flatnonzero(kinds == OUTSIDE)
-        is_usable[self._find_turned(image[beyond], numbers[order[beyond]], sizes_px)] = False
+        image, label, item, difficult, numbers = (column[order] for column in columns)
+        boxes, kinds, overhangs = self._check(numbers, image, sizes_px)
+        is_usable[self._find_turned(image[kinds == OUTSIDE], numbers[kinds == OUTSIDE], sizes_px)] = False
         names = list(self._labels)
         for row in np.flatnonzero((kinds > 0) & is_usable[image]).tolist():
-            found = FoundObject(names[label[row] - 1], numbers[order[row]], int(item[row]), bool(difficult[row]))
+            found = FoundObject(names[label[row] - 1], numbers[row], int(item[row]), bool(difficult[row]))
             self._fail_box(image[row], found, kinds[row], sizes_px[image[row]], is_clipped=bool(overhangs[row]))
         if self.corners_advice and (kinds[is_usable[image]] == OUTSIDE).any():
-            self._refuse_corners(numbers[order], image, sizes_px, is_usable)
+            self._refuse_corners(numbers, image, sizes_px, is_usable)
         kept = is_usable[image] & ((kinds == 0) | overhangs)
         counts = np.bincount(image[kept], minlength=len(self._ids))[is_usable]
         names, label_map = self._sorted_labels()
@@ -87,52 +85,43 @@ class TableBuilder(FoundTable):
         if self.num_outlines:
             text = "outlines or rotated boxes are read as their bounding boxes; the first:"
             notes.append(f"{self.num_outlines} {text} {self._first_outline}")
-        folders = {path.rpartition("/")[0] for path in self.paths}
-        far = {folder for folder in folders if not is_within(root, Path(folder))}
-        paths = (self.paths[index] for index in usable if far)
-        outside = [path for path in paths if path.rpartition("/")[0] in far]
+        far = {folder for folder in set(map(os.path.dirname, self.paths)) if not is_within(root, Path(folder))}
+        outside = [self.paths[index] for index in usable if os.path.dirname(self.paths[index]) in far]
         if outside:
             first = os.path.abspath(outside[0])
             notes.append(f"{len(outside)} of the {len(usable)} images lie outside of {root}; the first: {first}")
-        if len(set(self.paths)) < len(self.paths):
-            shared = list(shared_files((self.paths[index], self._ids[index]) for index in usable))
-            if shared:
-                lines = listed(shared, separator="\n  ")
-                notes.append(f"{len(shared)} image files have more than one entry:\n  {lines}")
+        if shared := list(shared_files((self.paths[index], self._ids[index]) for index in usable)):
+            lines = listed(shared, separator="\n  ")
+            notes.append(f"{len(shared)} image files have more than one entry:\n  {lines}")
         return notes
 
     def _measure(self) -> tuple[np.ndarray, np.ndarray]:
         sizes_px = np.array(self._sizes_px, np.int32).reshape(-1, 2)
         is_usable = np.ones(len(sizes_px), bool)
-        unknown = np.flatnonzero((sizes_px <= 0).any(1)).tolist()
-        with ThreadPoolExecutor() as pool:
-            for index, size_px in zip(unknown, pool.map(self._size_of, unknown), strict=True):
-                if isinstance(size_px, DataError):
-                    is_usable[index] = False
-                    self._fail_added_image(index, "image", str(size_px).removeprefix(f"{self.paths[index]}: "))
-                else:
-                    sizes_px[index] = size_px
-        self.sources += [self.paths[index] for index in unknown]
+        for index, size_px in in_threads(self._size_of, np.flatnonzero((sizes_px <= 0).any(1)).tolist()):
+            self.sources.append(self.paths[index])
+            if isinstance(size_px, FileError):
+                is_usable[index] = False
+                self._fail_added_image(index, "image", size_px.text)
+            else:
+                sizes_px[index] = size_px
         return sizes_px, is_usable
 
-    def _size_of(self, index: int) -> tuple[int, int] | DataError:
+    def _size_of(self, index: int) -> tuple[int, int]:
+        path = self.paths[index]
         try:
-            return image_size_px(Path(self.paths[index]))
+            return image_size_px(Path(path))
         except DataError as error:
-            return error
+            raise FileError(path, str(error).removeprefix(f"{path}: ")) from error
 
     def _check(
-        self, numbers: np.ndarray, order: np.ndarray, image: np.ndarray, sizes_px: np.ndarray
+        self, numbers: np.ndarray, image: np.ndarray, sizes_px: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        boxes = np.empty((len(order), 4), np.float32)
-        kinds = np.empty(len(order), np.int8)
-        overhangs = np.empty(len(order), bool)
-        for start in range(0, len(order), CHECKED_AT_ONCE):
-            part = np.s_[start : start + CHECKED_AT_ONCE]
-            checked = self.notation.check(numbers[order[part]], sizes_px[image[part]])
-            boxes[part], kinds[part], overhangs[part] = checked
+        parts = [np.s_[start : start + CHECKED_AT_ONCE] for start in range(0, len(image) or 1, CHECKED_AT_ONCE)]
+        checked = [self.notation.check(numbers[part], sizes_px[image[part]]) for part in parts]
+        boxes, kinds, overhangs = map(np.concatenate, zip(*checked, strict=True))
         if (kinds == FRACTIONS).any():  # 0 and 1 alone might be pixels; next to other fractions they are edges
-            kinds[np.isin(numbers[order], (0, 1)).all(1) & (kinds == NO_AREA)] = FRACTIONS
+            kinds[np.isin(numbers, (0, 1)).all(1) & (kinds == NO_AREA)] = FRACTIONS
         return boxes, kinds, overhangs
 
     def _fail_box(self, image: int, found: FoundObject, kind: int, size_px: np.ndarray, *, is_clipped: bool) -> None:

@@ -117,7 +117,7 @@ def _add_image(builder: TableBuilder, image: Element, finder: ImageFinder, path:
 
 def _read_object(item: int, element: Element) -> FoundObject:
     attributes = element.iterfind("attribute")
-    flags = (one.text for one in attributes if one.get("name", "").strip().lower() == "difficult")
+    flags = (("difficult", one.text) for one in attributes if one.get("name", "").strip().lower() == "difficult")
     return read_object(element.get("label", "").strip(), item, partial(_read_box, element), flags=flags)
 
 

@@ -156,14 +156,12 @@ def read_lines(path: Path, what: str = "list") -> list[str]:
     return read_text(path, what).removesuffix("\n").split("\n")
 
 
-def read_json(path: Path, *, edit: Callable[[bytes], bytes] | None = None) -> Any:
-    """Read a JSON file, with its text changed by `edit`. Raises `FileError` if it cannot be read, or is not JSON."""
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises `FileError` if it cannot be read, or is not JSON."""
     content = read_bytes(path)
     try:
-        return json.loads(content if edit is None else edit(content))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        if edit is not None:
-            return read_json(path)  # its error has the right place
         raise FileError(path, f"this is not readable JSON: {error}") from error
 
 

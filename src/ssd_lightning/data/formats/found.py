@@ -45,16 +45,20 @@ class FoundImage(NamedTuple):
 
 
 def read_object(
-    name: str, item: int, read_box: Callable[[], tuple[Sequence[float], bool]], *, flags: Iterable[object] = ()
+    name: str,
+    item: int | str,
+    read_box: Callable[[], tuple[Sequence[float], bool]],
+    *,
+    flags: Iterable[tuple[str, object]] = (),
 ) -> FoundObject:
     """Read an object; what is wrong with it takes the place of its box.
 
-    `read_box` returns the numbers of the box, and whether it is that of another shape. One of the `flags` may say that
-    the object is difficult.
+    `read_box` returns the numbers of the box, and whether it is that of another shape. One of the `flags`, each a
+    key and its value, may say that the object is difficult.
     """
     difficult = False
     try:
-        difficult = any(flag_of(flag, "difficult") for flag in flags)
+        difficult = any(flag_of(flag, key) for key, flag in flags)
         numbers, is_outline = read_box()
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
@@ -69,11 +73,9 @@ class ObjectColumns:
 
     def append(self, image: int, label: int, item: int, difficult: bool, box: Sequence[float]) -> None:
         """Add an object."""
-        images, labels, items, flags, boxes = self._columns
-        images.append(image)
-        labels.append(label)
-        items.append(item)
-        flags.append(difficult)
+        *columns, boxes = self._columns
+        for column, number in zip(columns, (image, label, item, difficult), strict=True):
+            column.append(number)
         boxes.extend(box)
 
     def extend(self, *arrays: np.ndarray) -> None:
@@ -176,13 +178,8 @@ class FoundTable:
             return
         self.objects.append(image, self.label(found.name), int(found.item), found.difficult, found.numbers)
         if found.is_outline:
-            self.count_outline(image, found)
-
-    def count_outline(self, image: int, found: FoundObject) -> None:
-        """Count a shape that is read as its bounding box; a note says so once."""
-        self.num_outlines += 1
-        if self.num_outlines == 1:
-            self._first_outline = f"{self._files[image]}: {self._describe(image, found)}"
+            self.num_outlines += 1
+            self._first_outline = self._first_outline or f"{self._files[image]}: {self._describe(image, found)}"
 
     def fail_file(self, file: str | Path, text: str, *, kind: ProblemKind = "annotation") -> None:
         """Report a part of a file that belongs to no image."""

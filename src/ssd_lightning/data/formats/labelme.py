@@ -119,7 +119,7 @@ def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
 
 def _read_shape(item: int, shape: Mapping[str, Any]) -> FoundObject:
     name, more = shape.get("label"), shape.get("flags")
-    flags = [one.get("difficult") for one in (shape, more) if isinstance(one, dict)]
+    flags = [("difficult", one.get("difficult")) for one in (shape, more) if isinstance(one, dict)]
     return read_object("" if name is None else str(name).strip(), item, partial(_read_box, shape), flags=flags)
 
 

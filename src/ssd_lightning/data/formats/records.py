@@ -122,4 +122,4 @@ def _read_object(item: int, box: Any, label: Any, flag: Any) -> FoundObject:
     if not isinstance(label, str):
         return FoundObject(str(label), f"has the label {label!r}, which is not a class name", item)
     corners = [*box] if isinstance(box, Iterable) else box
-    return read_object(label, item, lambda: (box_numbers(corners), False), flags=[flag])
+    return read_object(label, item, lambda: (box_numbers(corners), False), flags=[("difficult", flag)])

@@ -116,7 +116,7 @@ def _read_region(item: int, region: _Region, attribute: str | None) -> FoundObje
     if len(chosen) > 1:
         return FoundObject(chosen[0].strip(), f"has the classes {', '.join(chosen)}, not one", item)
     name = chosen[0].strip() if chosen else ""
-    return read_object(name, item, partial(_read_box, shape), flags=[attributes.get("difficult")])
+    return read_object(name, item, partial(_read_box, shape), flags=[("difficult", attributes.get("difficult"))])
 
 
 def _read_box(shape: Mapping[str, Any]) -> tuple[list[float], bool]:

@@ -109,8 +109,7 @@ def _texts(element: Element) -> dict[str, str]:
 
 def _read_object(item: int, element: Element) -> FoundObject:
     texts = _texts(element)
-    flags = _difficult_texts(element, texts)
-    return read_object(texts.get("name", "").strip(), item, partial(_read_box, element), flags=flags)
+    return read_object(texts.get("name", "").strip(), item, partial(_read_box, element), flags=_flags(element, texts))
 
 
 def _read_box(element: Element) -> tuple[list[float], bool]:
@@ -124,12 +123,13 @@ def _read_box(element: Element) -> tuple[list[float], bool]:
     return numbers_of(edges, *BOX_KEYS["xyxy"]), False
 
 
-def _difficult_texts(element: Element, texts: Mapping[str, str]) -> list[str]:
+def _flags(element: Element, texts: Mapping[str, str]) -> list[tuple[str, str]]:
     """Collect the flags for a difficult object. CVAT writes them among user-defined attributes."""
-    flags = [texts[tag] for tag in ("difficult", "isdifficult") if texts.get(tag, "0") != "0"]
+    flags = [(tag, texts[tag]) for tag in ("difficult", "isdifficult") if texts.get(tag, "0") != "0"]
     if "attributes" in texts:
         attributes = map(_texts, element.iterfind("attributes/attribute"))
-        flags += [one.get("value", "") for one in attributes if one.get("name", "").strip().lower() == "difficult"]
+        named = ((one.get("name", "").strip().lower(), one.get("value", "")) for one in attributes)
+        flags += [flag for flag in named if flag[0] == "difficult"]
     return flags
 
 
