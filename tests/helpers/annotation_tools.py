@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pytest
 from PIL import Image
 
-from ssd_lightning.data.annotation_checks import Problem
+from ssd_lightning.data.annotation_checks import BOX_KEYS, Problem
 from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.data.formats import COCO, CSV, CVAT, VIA, VOC, YOLO, LabelMe, LabelStudio
 from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
@@ -78,12 +78,12 @@ def put_each(folder: Path, images: Sequence[Spec], suffix: str, text_of: Callabl
     return paths[0]
 
 
-def voc_xml(image: Spec) -> str:
-    objects = "".join(
-        f"<object><name>{name}</name><difficult>{int(difficult)}</difficult><bndbox><xmin>{x1 + 1}</xmin>"
-        f"<ymin>{y1 + 1}</ymin><xmax>{x2 + 1}</xmax><ymax>{y2 + 1}</ymax></bndbox></object>"
-        for name, (x1, y1, x2, y2), difficult in image.things
-    )
+def voc_xml(image: Spec, offset: int = 1) -> str:
+    objects = ""
+    for name, box, difficult in image.things:
+        corners = "".join(f"<{tag}>{edge + offset}</{tag}>" for tag, edge in zip(BOX_KEYS["xyxy"], box, strict=True))
+        flag = "<difficult>1</difficult>" * difficult
+        objects += f"<object><name>{name}</name>{flag}<bndbox>{corners}</bndbox></object>"
     height, width = image.size_px
     size = f"<size><width>{width}</width><height>{height}</height></size>"
     return f"<annotation><filename>{escape(image.name)}</filename>{size}{objects}</annotation>"
@@ -153,12 +153,11 @@ def write_coco(
 write_roboflow = partial(write_coco, place="{}/_annotations.coco.json")
 
 
-def yolo_text(image: Spec) -> str:
+def yolo_text(image: Spec, names: Sequence[str] = ("cat", "dog")) -> str:
     height, width = image.size_px
-    numbers = {"cat": 0, "dog": 1}
     return "".join(
-        f"{numbers.get(name, 7)} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} {(x2 - x1) / width} "
-        f"{(y2 - y1) / height}\n"
+        f"{names.index(name) if name in names else 7} {(x1 + x2) / 2 / width} {(y1 + y2) / 2 / height} "
+        f"{(x2 - x1) / width} {(y2 - y1) / height}\n"
         for name, (x1, y1, x2, y2), _ in image.things
     )
 

@@ -1,4 +1,4 @@
-"""Small data sets in every annotation format, whole or with one fault of each kind planted, and where each fault is."""
+"""Small data sets in four formats, whole or with one fault of each kind planted, and where each fault is."""
 
 import json
 from collections.abc import Sequence
@@ -8,23 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from helpers.annotation_tools import Spec, Thing, coco_json, put, rows_of, voc_xml, write_rows, yolo_text
+
 CLASSES = ("cat", "dog", "bird")
 SIZE_PX = (120, 160)
 CORNERS = tuple((x, y) for x in (10.0, 50.0, 90.0) for y in (7.5, 37.5, 67.5))
 SIDES = (40.0, 30.0)
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Thing:
-    name: str
-    box: Box
-    """xyxy in pixels that count from 0."""
-    written: Box | None = None
-    """The numbers as they are written, where the box is not in the format's unit."""
-
-
 SOUND = tuple(Thing(CLASSES[i % 3], (x, y, x + SIDES[0], y + SIDES[1])) for i, (x, y) in enumerate(CORNERS))
 
 
@@ -42,6 +31,10 @@ class ImageSpec:
     times_listed: int = 1
     """How often the list of its split names it; YOLO's folders cannot."""
 
+    @property
+    def spec(self) -> Spec:
+        return Spec(f"{self.name}.jpg", self.stated_size_px, self.things)
+
 
 CLEAN = tuple(ImageSpec(f"{split}{i}", split) for split, count in (("train", 6), ("test", 3)) for i in range(count))
 
@@ -53,13 +46,18 @@ def with_thing(name: str, thing: Thing) -> ImageSpec:
 def planted(form: str) -> tuple[tuple[ImageSpec, ...], set[tuple[str, str, str]]]:
     """A data set with every fault that a format can have, and (kind, split, part of the sentence) of each."""
     in_fractions = form == "yolo"
-    wrong_unit = (40.0, 30.0, 30.0, 20.0) if in_fractions else (0.25, 0.25, 0.5, 0.75)
+    wrong_unit = {  # such boxes in pixels as are written as numbers of the other unit
+        "voc": (-0.75, -0.75, -0.5, -0.25),
+        "coco": (0.25, 0.25, 0.75, 1.0),
+        "csv": (0.25, 0.25, 0.5, 0.75),
+        "yolo": (25.0 * SIZE_PX[1], 20.0 * SIZE_PX[0], 55.0 * SIZE_PX[1], 40.0 * SIZE_PX[0]),
+    }
     boxes: dict[str, Thing] = {
         "inverted": Thing("dog", (60, 20, 30, 50)),
         "outside": Thing("dog", (100, 20, 300, 60)),
         "no_area": Thing("dog", (50, 20, 50, 60)),
         "tiny": Thing("dog", (20, 20, 23, 60)),
-        "pixels" if in_fractions else "fractions": Thing("dog", (0, 0, 1, 1), written=wrong_unit),
+        "pixels" if in_fractions else "fractions": Thing("dog", wrong_unit[form]),
         "unknown_class": Thing("dgo", (20, 20, 60, 60)),
     }
     images = [with_thing(f"bad_{kind}", thing) for kind, thing in boxes.items()]
@@ -121,73 +119,37 @@ def _paint(path: Path, image: ImageSpec) -> None:
 def _write_voc(
     root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str], offset: int = 1
 ) -> None:
-    for folder in ("Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / f"ImageSets/Main/{split}.txt").write_text(
-        "".join(f"{image.name}\n" * image.times_listed for image in images)
-    )
+    put(root / f"ImageSets/Main/{split}.txt", "".join(f"{image.name}\n" * image.times_listed for image in images))
     for image in images:
-        height, width = image.stated_size_px
-        objects = ""
-        for thing in image.things:
-            numbers = thing.written or tuple(edge + offset for edge in thing.box)
-            tags = zip(("xmin", "ymin", "xmax", "ymax"), numbers, strict=True)
-            corners = "".join(f"<{tag}>{number}</{tag}>" for tag, number in tags)
-            objects += f"<object><name>{thing.name}</name><bndbox>{corners}</bndbox></object>"
-        size = f"<size><width>{width}</width><height>{height}</height></size>"
-        text = f"<annotation>{size}{objects}</annotation>"
-        if image.has_broken_annotation:
-            text = text[:-30]
-        (root / f"Annotations/{image.name}.xml").write_text(text)
+        xml = voc_xml(image.spec, offset)
+        put(root / f"Annotations/{image.name}.xml", xml[:-30] if image.has_broken_annotation else xml)
 
 
 def _write_coco(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
-    numbers = {name: number for number, name in enumerate(class_names, start=1)}
-    entries, annotations = [], []
-    listed = [image for image in images for _ in range(image.times_listed)]
-    for image_id, image in enumerate(listed):
-        height, width = image.stated_size_px
-        entries.append({"id": image_id, "file_name": f"{image.name}.jpg", "width": width, "height": height})
-        for thing in image.things:
-            x1, y1, x2, y2 = thing.box
-            bbox = thing.written or (x1, y1, x2 - x1, y2 - y1)
-            entry = {"id": len(annotations), "image_id": image_id, "bbox": list(bbox)}
-            annotations.append(entry | {"category_id": numbers.get(thing.name, 99)})
-        if image.has_broken_annotation:
-            annotations.append({"id": len(annotations), "image_id": "nowhere", "category_id": 1, "bbox": [1, 2, 3, 4]})
-    categories = [{"id": number, "name": name} for name, number in numbers.items()]
-    (root / "annotations").mkdir(exist_ok=True)
-    content = {"images": entries, "annotations": annotations, "categories": categories}
-    (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+    listed = [image.spec for image in images for _ in range(image.times_listed)]
+    content = json.loads(coco_json(listed, {name: number for number, name in enumerate(class_names, start=1)}))
+    broken = {"image_id": "nowhere", "category_id": 1, "bbox": [1, 2, 3, 4]}
+    content["annotations"] += [broken for image in images if image.has_broken_annotation]
+    put(root / f"annotations/instances_{split}.json", json.dumps(content))
 
 
 def _write_yolo(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
-    (root / "labels" / split).mkdir(parents=True, exist_ok=True)
-    height, width = SIZE_PX
     for image in images:
-        lines = []
-        for thing in image.things:
-            number = class_names.index(thing.name) if thing.name in class_names else 17
-            x1, y1, x2, y2 = thing.box
-            box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-            lines.append(f"{number} {' '.join(map(str, thing.written or box))}\n")
-        if image.has_broken_annotation:
-            lines.append("0 .1 .1 .2\n")
-        (root / "labels" / split / f"{image.name}.txt").write_text("".join(lines))
+        broken = "0 .1 .1 .2\n" * image.has_broken_annotation
+        put(root / f"labels/{split}/{image.name}.txt", yolo_text(image.spec, class_names) + broken)
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(class_names))
-    (root / "data.yaml").write_text(f"train: images/train\ntest: images/test\nnames:\n{names}")
+    put(root / "data.yaml", f"train: images/train\ntest: images/test\nnames:\n{names}")
 
 
 def _write_csv(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
-    rows = ["image,width,height,label,xmin,ymin,xmax,ymax"]
+    rows = []
     for image in images:
-        height, width = image.stated_size_px
         for suffix in (".jpg", "")[: image.times_listed]:
-            start = f"{image.name}{suffix},{width},{height}"
-            rows += [f"{start},{thing.name},{','.join(map(str, thing.written or thing.box))}" for thing in image.things]
+            start = [f"{image.name}{suffix}", *image.stated_size_px[::-1]]
+            rows += rows_of([image.spec], 5, lambda _, thing: [thing.name, *thing.box], lambda _, of=start: of)
         if image.has_broken_annotation:
-            rows.append(f"{start},broken,1,2,three,4")
-    (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+            rows.append([*start, "broken", 1, 2, "three", 4])
+    write_rows(root / f"{split}.csv", ["image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax"], *rows)
 
 
 IMAGE_FOLDERS = {"voc": "JPEGImages", "coco": "{split}", "yolo": "images/{split}", "csv": "{split}"}
