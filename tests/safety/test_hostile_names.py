@@ -1,14 +1,12 @@
 """Names made to harm: found and read as they are, and never more than one line of a log."""
 
-import csv
-import json
 import logging
 import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
+from helpers.annotation_tools import Spec, Thing, coco_json, paint, put, put_each, write_rows, yolo_text
 from helpers.datasets import open_coco, open_csv, open_splits, open_voc, open_yolo
 from ssd_lightning.data.formats import Auto
 from ssd_lightning.errors import DataError, one_line
@@ -18,22 +16,14 @@ from ssd_lightning.metrics.detection_state import image_key
 from ssd_lightning.visualization.tables import print_scores
 
 BOX = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>20</xmax><ymax>20</ymax></bndbox>"
-XML = (
-    f"<annotation><size><width>32</width><height>24</height></size><object><name>cat</name>{BOX}</object></annotation>"
-)
+XML = f"<annotation><object><name>cat</name>{BOX}</object></annotation>"
 NAMES = ["a b", "-rf", "--help", "größe", "鳥", "🐦", "tab\tinside", "[1]*?", "$(touch x)", "a=b,c", "%s%n", "..a",
          "next\x85line", "para\u2029graph", "right\u202eleft", "x" * 240, "form\x0cfeed", "'\"`", "{0}"]  # fmt: skip
 LINE_FEEDS = ["line\nfeed", "forged\n2026-01-01 00:00:00,000 INFO train: all is well", "return\rhere"]
 
 
-def image_at(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (32, 24)).save(path, "JPEG")
-
-
-def text_at(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode())
+def specs(names: list[str]) -> list[Spec]:
+    return [Spec(name, (24, 32), (Thing("cat", (1, 1, 10, 10)),)) for name in names]
 
 
 def splits_of(root: Path) -> list[dict[str, str]]:
@@ -41,30 +31,23 @@ def splits_of(root: Path) -> list[dict[str, str]]:
 
 
 def voc(root: Path, names: list[str], *, newline: str = "\n", mark: str = "") -> list[dict[str, str]]:
-    for name in names:
-        image_at(root / "JPEGImages" / f"{name}.jpg")
-        text_at(root / "Annotations" / f"{name}.xml", XML)
-    text_at(root / "ImageSets/Main/train.txt", mark + "".join(f"{name}{newline}" for name in names))
+    images = specs([f"{name}.jpg" for name in names])
+    paint(root / "JPEGImages", images)
+    put_each(root / "Annotations", images, ".xml", lambda _: XML)
+    put(root / "ImageSets/Main/train.txt", mark + "".join(f"{name}{newline}" for name in names))
     return splits_of(root)
 
 
-def coco(root: Path, names: list[str], *, images: bool = True) -> list[dict[str, str]]:
-    for name in names if images else []:
-        image_at(root / "train" / name)
-    content = {
-        "images": [{"id": i, "file_name": name, "width": 32, "height": 24} for i, name in enumerate(names)],
-        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in range(len(names))],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    text_at(root / "train.json", json.dumps(content))
+def coco(root: Path, files: list[str]) -> list[dict[str, str]]:
+    put(root / "train.json", coco_json(specs(files), {"cat": 1}))
     return splits_of(root)
 
 
 def yolo(root: Path, names: list[str]) -> list[dict[str, str]]:
-    text_at(root / "classes.txt", "cat\n")
-    for name in names:
-        image_at(root / "images/train" / f"{name}.jpg")
-        text_at(root / "labels/train" / f"{name}.txt", "0 .5 .5 .2 .2\n")
+    images = specs([f"{name}.jpg" for name in names])
+    put(root / "classes.txt", "cat\n")
+    paint(root / "images/train", images)
+    put_each(root / "labels/train", images, ".txt", yolo_text)
     return splits_of(root)
 
 
@@ -82,14 +65,13 @@ def test_voc_lists_of_any_system(tmp_path: Path, newline: str, mark: str) -> Non
 def test_names_with_line_feeds_in_formats_that_can_have_them(tmp_path: Path) -> None:
     names = NAMES + LINE_FEEDS
     files = [f"{name}.jpg" for name in names]
+    paint(tmp_path / "coco/train", specs(files))
     assert [record.image_id for record in open_coco(splits=coco(tmp_path / "coco", files)).annotations] == names
     found = open_yolo(splits=yolo(tmp_path / "yolo", names)).annotations
     visible = [name for name in names if not name.startswith(".")]  # hidden files of a folder are ignored
     assert sorted(record.image_id for record in found) == sorted(visible)
-    with (tmp_path / "train.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "label", "xmin", "ymin", "xmax", "ymax"])
-        writer.writerows([name, "cat", 1, 1, 9, 9] for name in files)
+    rows = [[name, "cat", 1, 1, 9, 9] for name in files]
+    write_rows(tmp_path / "train.csv", ["image", "label", "xmin", "ymin", "xmax", "ymax"], *rows)
     records = open_csv(splits=splits_of(tmp_path), images=str(tmp_path / "coco/train")).annotations
     assert [record.image_id for record in records] == names
 
@@ -105,7 +87,7 @@ def test_bytes_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert dataset[0][0].shape == (3, 24, 32)
     one_line(dataset.annotations[0].image_id).encode()
     assert isinstance(image_key(dataset.annotations[0].image_id), int)  # by which metrics know the image
-    image_at(tmp_path / "images/train" / os.fsdecode(b"without labels\xff.jpg"))
+    paint(tmp_path / "images/train", specs([os.fsdecode(b"without labels\xff.jpg")]))
     open_splits(Auto, splits=splits)
     assert "1 of 2 images" in caplog.text
     caplog.text.encode()
@@ -114,7 +96,8 @@ def test_bytes_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize("name", LINE_FEEDS)
 def test_a_name_forges_no_line_of_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
     splits = coco(tmp_path, [f"{name}.jpg", "good.jpg"])
-    (tmp_path / "train" / f"{name}.jpg").write_bytes(b"no image")
+    paint(tmp_path / "train", specs(["good.jpg"]))
+    put(tmp_path / "train" / f"{name}.jpg", "no image")
     with pytest.raises(DataError) as caught:
         open_coco(splits=splits)[0]
     with caplog.at_level(logging.WARNING):
@@ -132,7 +115,7 @@ def test_a_class_name_forges_no_line_of_a_log(tmp_path: Path, caplog: pytest.Log
     splits = voc(tmp_path, ["a", "b"])
     odd = f"<{tag}>x\n2026-01-01 INFO: all is well\x85</{tag}>"
     text = XML.replace("<object>", f"<object>{odd}").replace("<bndbox>", f"<bndbox>{odd}")
-    text_at(tmp_path / "Annotations/a.xml", text)
+    put(tmp_path / "Annotations/a.xml", text)
     with caplog.at_level(logging.WARNING):
         (problem,) = open_voc(splits=splits, class_names=["cat"], on_error="skip").dropped
     assert "\n" not in str(problem)
@@ -142,7 +125,7 @@ def test_a_class_name_forges_no_line_of_a_log(tmp_path: Path, caplog: pytest.Log
 @pytest.mark.parametrize("name", [("x" * 100 + "/") * 50, "x\0y", ""])
 def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):
-        open_coco(splits=coco(tmp_path / "coco", [name or " "], images=False))
+        open_coco(splits=coco(tmp_path / "coco", [name or " "]))
     splits, names = voc(tmp_path / "voc", ["a"]), tmp_path / "voc/ImageSets/Main/train.txt"
     names.write_text(f"{name or 'absent'}\n")
     with pytest.raises(DataError):
@@ -150,7 +133,7 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     names.write_text("a\n")
     os.remove(tmp_path / "voc/JPEGImages/a.jpg")
     stated = name.replace("\0", "") or "absent"
-    text_at(tmp_path / "voc/Annotations/a.xml", XML.replace("<size>", f"<filename>{stated}</filename><size>"))
+    put(tmp_path / "voc/Annotations/a.xml", XML.replace("<object>", f"<filename>{stated}</filename><object>"))
     with pytest.raises(DataError, match="the image is missing"):
         open_voc(splits=splits, class_names=["cat"])
 
@@ -176,8 +159,7 @@ def test_loops_and_pipes_in_a_data_folder(tmp_path: Path) -> None:
 @pytest.mark.timeout(20)
 def test_what_predict_finds_in_a_folder_of_loops(tmp_path: Path) -> None:
     images = {tmp_path / f"{name}.jpg" for name in [*NAMES, *LINE_FEEDS]}
-    for path in images:
-        image_at(path)
+    paint(tmp_path, specs([path.name for path in images]))
     for link in ("self", "again", "more"):
         (tmp_path / link).symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
