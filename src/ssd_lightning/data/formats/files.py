@@ -21,8 +21,6 @@ Result = TypeVar("Result")
 NUM_THREADS = 4
 READ_AT_ONCE = 1024
 """Files that threads read before the results are used: bounds the memory."""
-FILES_OF_A_TASK = 64
-"""With a task for each file, the threads wait for each other twice as long as they read."""
 WIDER_ENCODINGS = {
     "gb2312": "gb18030",
     "gbk": "gb18030",
@@ -112,6 +110,11 @@ def visible_below(folder: Path) -> list[Path]:
         folders[:] = inner
         found += (os.path.join(parent, name) for name in (*inner, *names) if not is_hidden(name))
     return sorted(map(Path, found))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """List a folder and all folders that `visible_below` finds in it; nothing if it is not a folder."""
+    return [folder, *(path for path in visible_below(folder) if path.is_dir())] if folder.is_dir() else []
 
 
 def is_hidden(name: str) -> bool:
@@ -214,6 +217,4 @@ def in_threads(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
     waiting = iter(items)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while chunk := list(islice(waiting, READ_AT_ONCE)):
-            tasks = (chunk[start : start + FILES_OF_A_TASK] for start in range(0, len(chunk), FILES_OF_A_TASK))
-            for results in pool.map(lambda task: [attempt(item) for item in task], tasks):
-                yield from results
+            yield from pool.map(attempt, chunk)

@@ -112,12 +112,13 @@ def note_skipped(folder: str | Path, images: Sequence[object], what: str) -> lis
 
 
 def note_unlabelled(
-    folder: Path, used: Collection[Path], names: Iterable[str], what: str, *, skipped: Sequence[str]
+    folder: Path, used: Collection[str], names: Iterable[str], what: str, *, skipped: Sequence[str]
 ) -> list[str]:
     """Say how many images of a folder are not `used`, apart from those called like annotation files, by `names`."""
     known = set(names)  # those of damaged files are reported already
     images = list_files(folder, KNOWN_SUFFIXES, skipped=skipped)
-    left = [path for path in images if folder / path not in used and path.with_suffix("").as_posix() not in known]
+    left = [path for path in images if str(folder / path) not in used]
+    left = [path for path in left if path.with_suffix("").as_posix() not in known]
     return note_skipped(folder, left, what)
 
 
@@ -138,7 +139,6 @@ class ImageFinder:
     def __init__(self, image_dir: ImageDir, names: Collection[str], *, root: Path, stated_by: Path) -> None:
         self.folders: dict[str, Mapping[str, Sequence[str]]] = {}
         self._folder, self._hint = image_dir
-        self._folder_text = str(self._folder)
         self._root = root
         self._stated_by = stated_by
         self._keep = parts_to_keep(names)
@@ -146,7 +146,7 @@ class ImageFinder:
     def __call__(self, name: str) -> str:
         """Return the path of an image. Raises `FileError` if there is none, or only one in an unsupported format."""
         parent, _, file = portable_path(name).rpartition("/")
-        folder = f"{self._folder_text}/{parent}" if parent else self._folder_text
+        folder = f"{self._folder}/{parent}" if parent else str(self._folder)
         if folder not in self.folders:
             self.folders[folder] = images_in(folder) if is_within(self._root, Path(folder)) else {}
         same_stem = self.folders[folder].get(os.path.splitext(file)[0], ())

@@ -45,7 +45,7 @@ class LabelMe:
                 continue
             builder.add_image(name.removesuffix(".json"), found)
             if not isinstance(found, FileError):
-                used.add(Path(os.path.normpath(found.path)))  # without the .. of imagePath
+                used.add(os.path.normpath(found.path))  # without the .. of imagePath
         if len(others) == len(names):
             raise DataError(f"{folder}: none of the {len(names)} JSON files has labelme's 'shapes', as {others[0]}")
         builder.notes += note_merged(folder, names, split=split)
@@ -53,8 +53,8 @@ class LabelMe:
         builder.notes += note_unlabelled(folder, used, stems, "JSON file", skipped=other_splits(split))
         if others:
             builder.notes.append(f"{folder}: {len(others)} JSON files without 'shapes' are skipped, as {others[0]}")
-        folders = {path.parent for path in used} | {folder} | {(folder / name).parent for name in names}
-        builder.sources += [str(folder / name) for name in names] + sorted(map(str, folders))
+        paths = [str(folder / name) for name in names]
+        builder.sources += paths + sorted({str(folder), *map(os.path.dirname, (*used, *paths))})
         return builder.finish(root)
 
     def files(self, root: Path, split: str) -> Iterable[str]:
@@ -102,16 +102,10 @@ def _read_shapes(shapes: Sequence[Mapping[str, Any]]) -> list[FoundObject]:
 
 def _joined(first: FoundObject, second: FoundObject) -> FoundObject:
     """Join two parts of an object; one with a fault leaves the fault alone."""
-    numbers: Sequence[float] | str
-    if isinstance(first.numbers, str):
-        numbers = first.numbers
-    elif isinstance(second.numbers, str):
-        numbers = second.numbers
-    else:
-        edges = (*first.numbers, *second.numbers)
-        numbers = bounds(edges[0::2], edges[1::2])
+    faults = [one.numbers for one in (first, second) if isinstance(one.numbers, str)]
+    edges = (*first.numbers, *second.numbers)
     return first._replace(
-        numbers=numbers,
+        numbers=faults[0] if faults else bounds(edges[0::2], edges[1::2]),
         difficult=first.difficult or second.difficult,
         is_outline=first.is_outline or second.is_outline,
     )

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from ssd_lightning.checks import require_number
 from ssd_lightning.data.annotation_checks import BOX_KEYS, BoxNotation, numbers_of, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, in_threads, inside_first, read_xml, visible_below
+from ssd_lightning.data.formats.files import FileError, folders_in, in_threads, inside_first, read_xml
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import (
     find_image,
@@ -55,16 +55,14 @@ class VOC:
         builder = TableBuilder(notation=BoxNotation(first_pixel=self.xml_offset))
         listed, used = images_in(str(place.images)), set()
         for name, found in in_threads(lambda name: _read_image(place, listed, name), names):
-            used.add(Path(os.path.normpath(found.file if isinstance(found, FileError) else found.path)))
+            used.add(os.path.normpath(found.file if isinstance(found, FileError) else found.path))
             builder.add_image(name, found)
         builder.sources += map(place.xml_path, names)
         if place.listed_in is None:
             builder.notes += note_merged(place.annotations, names, split=split)
             if not place.shares_images:
                 builder.notes += note_unlabelled(place.images, used, names, "XML file", skipped=place.skipped_folders)
-            folders = {folder for folder in (place.annotations, place.images) if folder.is_dir()}
-            folders |= {path for folder in folders for path in visible_below(folder) if path.is_dir()}
-            builder.sources += sorted(map(str, folders))
+            builder.sources += sorted(map(str, {*folders_in(place.annotations), *folders_in(place.images)}))
         else:
             builder.sources += [str(place.listed_in), str(place.images)]
         return builder.finish(root, ids_are_shared=place.listed_in is not None)

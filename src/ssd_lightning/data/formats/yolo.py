@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotation_checks import whole_number
-from ssd_lightning.data.formats.files import MissingLabelsError, is_within, read_lines, visible_below
+from ssd_lightning.data.formats.files import MissingLabelsError, folders_in, is_within, read_lines, visible_below
 from ssd_lightning.data.formats.image_files import (
     find_image,
     folder_with,
@@ -133,8 +133,8 @@ def _images_in_folder(place: Path, notes: list[str]) -> list[ListedImage]:
 
 
 def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedImage]:
-    texts = {number: line.strip() for number, line in enumerate(read_lines(place), start=1) if line.strip()}
-    texts = {number: text for number, text in texts.items() if not is_comment(text, (root, place.parent))}
+    lines = [(number, line.strip()) for number, line in enumerate(read_lines(place), start=1)]
+    texts = {number: text for number, text in lines if text and not is_comment(text, (root, place.parent))}
     names = list(map(portable_path, texts.values()))
     # Tools disagree on the base folder of the lines. The first images decide.
     base = folder_with((root, place.parent, root / "images"), names[:10], root=root) or place.parent
@@ -150,15 +150,12 @@ def _images_of_list(place: Path, root: Path, notes: list[str]) -> list[ListedIma
         name, path = elsewhere[0]
         notes.append(f"{place}: {text} parts of their paths, the first, '{name}', as {path}")
     parts = [PurePosixPath(name).parts for name in names]
-    shared = 0
-    while len({of_name[: shared + 1] for of_name in parts}) == 1 < min(map(len, parts)) - shared:
-        shared += 1  # folders that all names share
+    shared = len(os.path.commonprefix([of_name[:-1] for of_name in parts]))  # noqa: RUF071 - of tuples, by folder
     paths = [path or base / name for name, path in zip(names, found, strict=True)]
-    images = []
-    for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True):
-        stated = f"{place}: line {number} '{text}'"
-        images.append(ListedImage("/".join(of_name[shared:]), path, label_path(path), stated))
-    return images
+    return [
+        ListedImage("/".join(of_name[shared:]), path, label_path(path), stated=f"{place}: line {number} '{text}'")
+        for of_name, path, (number, text) in zip(parts, paths, texts.items(), strict=True)
+    ]
 
 
 def _unlabelled(images: Sequence[ListedImage]) -> Path | None:
@@ -172,6 +169,6 @@ def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels
     """List the files and folders whose change changes the split."""
     sources = {path, *([names_file] if names_file else []), *places, *labels}
     for place in places:
-        folders = [place, *(folder for folder in visible_below(place) if folder.is_dir())] if place.is_dir() else []
+        folders = folders_in(place)
         sources.update(folders, map(label_folder, folders))
     return sorted(map(str, sources))

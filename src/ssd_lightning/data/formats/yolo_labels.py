@@ -37,17 +37,14 @@ def label_folder(image_folder: Path) -> Path:
 
     Instead of `Images`, with another case, it is `Labels` or `labels` if there is one.
     """
-    folders = list(image_folder.parts)
-    if "images" in folders:
-        last = len(folders) - 1 - folders[::-1].index("images")
-        return Path(*folders[:last], "labels", *folders[last + 1 :])
-    last = next((number for number in reversed(range(len(folders))) if folders[number].lower() == "images"), -1)
+    parts = image_folder.parts
+    last = max((number for number, part in enumerate(parts) if part == "images"), default=-1)
     if last >= 0:
-        places = (Path(*folders[:last], labels) for labels in ("Labels", "labels", "LABELS"))
-        place = next(filter(Path.is_dir, places), None)
-        if place is not None:
-            return Path(place, *folders[last + 1 :])
-    return image_folder
+        return Path(*parts[:last], "labels", *parts[last + 1 :])
+    last = max((number for number, part in enumerate(parts) if part.lower() == "images"), default=-1)
+    places = (Path(*parts[:last], labels) for labels in ("Labels", "labels", "LABELS") if last >= 0)
+    place = next(filter(Path.is_dir, places), None)
+    return image_folder if place is None else Path(place, *parts[last + 1 :])
 
 
 def label_path(image_path: Path) -> Path:
