@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from helpers.annotation_tools import check_messages
+from helpers.annotation_tools import Spec, check_messages, paint, put
 from helpers.datasets import open_coco
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, Auto
@@ -21,15 +20,13 @@ CATEGORIES = [{"id": 90, "name": "toothbrush"}, {"id": 1, "name": "person"}, {"i
 def write(
     root: Path, annotations: list[dict[str, Any]], place: str = "annotations/instances_train.json", **changes: Any
 ) -> None:
-    (root / "train").mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (200, 100)).save(root / "train/000000000139.jpg")
+    paint(root / "train", [Spec("000000000139.jpg", (100, 200))])
     content = {
         "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 200, "height": 100}],
         "annotations": [{"id": 5, "image_id": 139, **entry} for entry in annotations],
         "categories": CATEGORIES,
     } | changes
-    (root / place).parent.mkdir(parents=True, exist_ok=True)
-    (root / place).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    put(root / place, json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
 def read(root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
@@ -76,8 +73,7 @@ def test_large_ids_and_ids_with_zeros_stay_distinct(tmp_path: Path, form: Callab
     ids = [2**63, form(2**63 + 1), "007", "7"]
     images = [{"id": image_id, "file_name": f"{place}.jpg"} for place, image_id in enumerate(ids)]
     write(tmp_path, [{"image_id": 2**63 + 1, "category_id": 1, "bbox": [1, 2, 30, 40]}], images=images)
-    for place in range(4):
-        Image.new("RGB", (200, 100)).save(tmp_path / f"train/{place}.jpg")
+    paint(tmp_path / "train", [Spec(f"{place}.jpg", (100, 200)) for place in range(4)])
     assert [len(record.labels) for record in read(tmp_path).annotations] == [0, 1, 0, 0]
 
 
@@ -123,23 +119,15 @@ def test_a_bad_annotation(tmp_path: Path) -> None:
         ({"categories": None}, "no list 'categories'; it has 'images', 'annotations'"),
         ({"images": [{"id": 1}]}, "entry 1 of 'images' has no 'file_name'"),
         ({"images": [{"id": n, "file_name": "a.jpg"} for n in (1, 1.0)]}, "have the same id"),
-        (
-            {"images": [{"id": 1.5, "file_name": "a.jpg"}]},
-            "entry 1 of 'images' has the id 1.5, which is not a whole number",
-        ),
+        ({"images": [{"id": 1.5, "file_name": "a.jpg"}]}, "entry 1 of 'images' has the id 1.5, which is not a whole"),
         *(
-            (
-                {"categories": [{"id": 2, "name": name}]},
-                f"category 2 has the name {shown}; names have to be text in quotes",
-            )
-            for name, shown in ((True, "true"), (" ", '" "'))
-        ),
-        *(
-            ({"categories": [{"id": 2, "name": name}]}, f"entry 1 of 'categories' has {said}")
+            ({"categories": [{"id": 2, "name": name}]}, said)
             for name, said in (
-                (None, "no 'name'"),
-                ([], "no 'name'"),
-                (1.5, "the name 1.5, which is not a whole number"),
+                (True, "category 2 has the name true; names have to be text in quotes"),
+                (" ", 'category 2 has the name " "; names have to be text in quotes'),
+                (None, "entry 1 of 'categories' has no 'name'"),
+                ([], "entry 1 of 'categories' has no 'name'"),
+                (1.5, "entry 1 of 'categories' has the name 1.5, which is not a whole number"),
             )
         ),
         ({"categories": [{"id": 2.5, "name": "car"}]}, "entry 1 of 'categories' has the id 2.5"),
@@ -188,10 +176,8 @@ def test_a_root_without_objects_is_no_class(
 
 
 def test_names_with_a_folder_and_one_without(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
     stems = [f"{number:02d}" for number in range(12)]
-    for stem in stems:
-        Image.new("RGB", (200, 100)).save(tmp_path / f"images/{stem}.jpg")
+    paint(tmp_path / "images", [Spec(f"{stem}.jpg", (100, 200)) for stem in stems])
     names = [*(f"images/{stem}.jpg" for stem in stems[:-2]), f"{stems[-2]}.jpg", f"other/{stems[-1]}.jpg"]
     images = [{"id": number, "file_name": name, "width": 200, "height": 100} for number, name in enumerate(names)]
     write(tmp_path, [], place="result.json", images=images)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.annotation_tools import Spec, check_messages, make, paint, put
 from helpers.datasets import open_voc
+from helpers.pixels import save_turned
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.voc import VOC
@@ -111,9 +111,7 @@ def test_boxes_agree_with_the_pixels_of_a_image_that_exif_turns(tmp_path: Path, 
     box = bndbox(columns.min() + 1, rows.min() + 1, columns.max() + 2, rows.max() + 2)
     size = SIZE_XML if annotated == "as stored" else "<size><width>100</width><height>200</height></size>"
     split = write_voc(tmp_path, {"a": annotation(voc_object(box=box), size=size)})
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(stored).save(tmp_path / "JPEGImages/a.jpg", exif=exif, quality=95)
+    save_turned(tmp_path / "JPEGImages/a.jpg", stored, 6, quality=95)
 
     image, target = open_voc(splits=[split], class_names=CLASSES)[0]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
 
 from helpers.annotation_tools import (
     EMPTY,
@@ -22,6 +22,7 @@ from helpers.annotation_tools import (
     write_yolo_flat,
 )
 from helpers.datasets import open_yolo
+from helpers.pixels import save_turned
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats.detect import Auto
 from ssd_lightning.data.formats.yolo import YOLO
@@ -424,9 +425,7 @@ def test_outlines_and_boxes_with_more_values(tmp_path: Path, lines: Sequence[str
 
 def test_fractions_are_of_the_upright_image(tmp_path: Path) -> None:
     write(tmp_path, "0 .5 .25 1 .5\n")
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (200, 100)).save(tmp_path / "images/train/a.jpg", exif=exif)
+    save_turned(tmp_path / "images/train/a.jpg", np.zeros((100, 200, 3), np.uint8), 6)
     dataset = opened(tmp_path)
     assert dataset.annotations[0].size_px == (200, 100)
     assert dataset.annotations[0].boxes_xyxy_px.tolist() == [[0, 0, 100, 100]]

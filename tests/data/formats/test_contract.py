@@ -34,6 +34,7 @@ from helpers.annotation_tools import (
     with_each_case,
     write_rows,
 )
+from helpers.pixels import save_turned
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import LabelMe
 from ssd_lightning.data.formats.detect import detect_format
@@ -279,9 +280,7 @@ def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path,
     # The size is stated, or assumed, as 100 x 200 px; the boxes are those of 200 x 100 px.
     things = (Thing("dog", (10, 20, 150, 80)), Thing("cat", (1, 2, 30, 40)))
     case.write(tmp_path, "train", (Spec("t.jpg", (200, 100), things), *IMAGES[1:]))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (200, 100)).save(image_of(tmp_path, "t"), exif=exif)
+    save_turned(image_of(tmp_path, "t"), np.zeros((100, 200, 3), np.uint8), 6)
 
     said = r"t\.\w+: its EXIF tag turns the image from 200 x 100 to 100 x 200 px, and its boxes fit 200 x 100 px alone"
     with pytest.raises(DataError, match=said):

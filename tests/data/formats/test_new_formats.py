@@ -316,15 +316,6 @@ def test_label_studio_links(link: str, tmp_path: Path) -> None:
     assert objects_of(found) == {"a.jpg": []}
 
 
-def test_images_in_a_folder_of_any_name_but_a_split(tmp_path: Path) -> None:
-    tasks(tmp_path, task())
-    for folder, kinds in (("my photos", []), ("test2017", ["missing"])):
-        (tmp_path / folder).mkdir()
-        next(tmp_path.rglob("a.jpg")).rename(tmp_path / folder / "a.jpg")
-        problems = LabelStudio().read(tmp_path, "tasks").problems
-        assert [problem.kind for problem in problems] == kinds
-
-
 def test_label_studio_finds_the_images_of_each_storage(tmp_path: Path) -> None:
     links = ["/data/local-files/?d=imgs/a.jpg", "s3://bucket/raw/b.jpg", "/data/upload/1/0a1b2c3d-c.jpg"]
     for folder, name in (("imgs", "a.jpg"), ("cloud/images", "b.jpg"), ("up", "c.jpg")):
