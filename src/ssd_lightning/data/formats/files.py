@@ -205,16 +205,17 @@ def _decode_xml(content: bytes) -> str:
     return content.decode(WIDER_ENCODINGS.get(name.replace("_", "-"), name))
 
 
+def attempt(read: Callable[[], Result]) -> Result | FileError:
+    """Return what is read, or the `FileError` that is raised."""
+    try:
+        return read()
+    except FileError as error:
+        return error
+
+
 def in_threads(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | FileError]]:
     """Read items in threads, since this mostly waits for the disk; yield each with its result or `FileError`."""
-
-    def attempt(item: Item) -> tuple[Item, Result | FileError]:
-        try:
-            return item, read(item)
-        except FileError as error:
-            return item, error
-
     waiting = iter(items)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         while chunk := list(islice(waiting, READ_AT_ONCE)):
-            yield from pool.map(attempt, chunk)
+            yield from pool.map(lambda item: (item, attempt(lambda: read(item))), chunk)

@@ -4,14 +4,15 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssd_lightning.data.annotation_checks import BoxNotation, Problem, ProblemKind, flag_of
-from ssd_lightning.data.formats.files import FileError
-from ssd_lightning.data.formats.image_files import portable_path
+from ssd_lightning.data.formats.files import FileError, attempt
+from ssd_lightning.data.formats.image_files import portable_path, without_parents
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
 from ssd_lightning.errors import DataError
 
@@ -122,17 +123,14 @@ class FoundTable:
 
     def new_id(self, name: str) -> str:
         """Return an image's path without suffix as its id, or the whole path if an image has that id."""
-        name = portable_path(name)
-        while name.startswith("../"):
-            name = name.removeprefix("../")
+        name = without_parents(portable_path(name))
         if "//" in name or "/./" in name:
             name = str(PurePosixPath(name))
         stem, suffix = os.path.splitext(name)
-        image_id = stem if suffix.lower() in IMAGE_SUFFIXES else name
-        number = 1
-        while image_id in self.ids:
-            image_id = name if number == 1 else f"{name} ({number})"
-            number += 1
+        spellings = chain(
+            [stem if suffix.lower() in IMAGE_SUFFIXES else name, name], (f"{name} ({number})" for number in count(2))
+        )
+        image_id = next(one for one in spellings if one not in self.ids)
         self.ids.add(image_id)
         return image_id
 
@@ -165,11 +163,7 @@ class FoundTable:
         objects: Sequence[FoundObject] = (),
     ) -> int | None:
         """Add the image that a file calls `name`; `find` returns its path, or raises `FileError`."""
-        try:
-            found: FoundImage | FileError = FoundImage(find(), size_px, file, objects)
-        except FileError as error:
-            found = error
-        return self.add_image(self.new_id(name), found)
+        return self.add_image(self.new_id(name), attempt(lambda: FoundImage(find(), size_px, file, objects)))
 
     def add_object(self, image: int, found: FoundObject) -> None:
         """Add an object of an image, or report what is wrong with it."""

@@ -1,6 +1,7 @@
 """Find the images that annotations name."""
 
 import os
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,11 @@ from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_imag
 def portable_path(stated: str) -> str:
     """Convert a path from any system to one with `/` as separator."""
     return stated.replace("\\", "/").removeprefix("./")
+
+
+def without_parents(path: str) -> str:
+    """Return a path without the `../` that it begins with."""
+    return re.sub(r"^(\.\./)+", "", path)
 
 
 def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Path) -> Path | None:

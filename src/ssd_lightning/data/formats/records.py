@@ -4,12 +4,13 @@ import hashlib
 import os
 import pickle
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ssd_lightning.data.annotation_checks import box_numbers, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
-from ssd_lightning.data.formats.files import FileError, MissingSplitError
+from ssd_lightning.data.formats.files import FileError, MissingSplitError, attempt
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
 from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.split_annotations import Annotations
@@ -71,14 +72,11 @@ def annotations_from_records(records: Iterable[Mapping[str, Any]], *, root: Path
             raise DataError(f"{file} has the key {unknown[0]!r}; the keys are {', '.join(sorted(KEYS))}")
         stated = record.get("image_id")
         image_id = builder.new_id(str(record.get("image", file))) if stated is None else str(stated)
-        is_repeated = stated is not None and image_id in builder.ids
+        if stated is not None and image_id in builder.ids:
+            builder.add_image(image_id, FileError(file, f"the image_id {image_id!r} is that of an earlier record"))
+        else:
+            builder.add_image(image_id, attempt(partial(_read_record, record, file, root)))
         builder.ids.add(image_id)
-        try:
-            if is_repeated:
-                raise FileError(file, f"the image_id {image_id!r} is that of an earlier record")
-            builder.add_image(image_id, _read_record(record, file, root))
-        except FileError as error:
-            builder.add_image(image_id, error)
     return builder.finish(root)
 
 

@@ -1,7 +1,7 @@
 """Choose the splits of a folder by their names and files, and say why others are not used: none is lost in silence."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -123,21 +123,20 @@ def refuse_unread(files: Files, found: Candidate, kinds: Collection[str | None])
     `kinds` that are read.
     """
     has_file_of_image = isinstance(found.format, VOC | LabelMe | YOLO)
-    known = {folder_of(path) if has_file_of_image else path for path in found.files}
-    twins = {without_split(_place(path, has_file_of_image)): path for path in reversed(found.files)}
-    stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)} if has_file_of_image else set()
+    place_of: Callable[[str], str] = folder_of if has_file_of_image else str
+    known = set(map(place_of, found.files))
+    twins = {without_split(place_of(path)): path for path in reversed(found.files)}
+    paths = files.of(*{PurePosixPath(path).suffix.lower() for path in found.files})
+    if has_file_of_image:
+        stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)}
+        paths = [path for path in paths if PurePosixPath(path).stem in stems]
     notes = []
-    for path in files.of(*{PurePosixPath(path).suffix.lower() for path in found.files}):
-        folder = folder_of(path) if has_file_of_image else path
-        twin, kind = twins.get(without_split(_place(path, has_file_of_image))), kind_of(folder)
-        if (
-            folder in known
-            or twin is None
-            or kind in {*kinds, None}
-            or (has_file_of_image and PurePosixPath(path).stem not in stems)
-        ):
+    for path in paths:
+        place = place_of(path)
+        twin, kind = twins.get(without_split(place)), kind_of(place)
+        if place in known or twin is None or kind in {*kinds, None}:
             continue
-        known.add(folder)
+        known.add(place)
         fault = fault_of(files.root / path)
         text = f"{files.root / path}: {fault.text}; by its name it is the annotation of '{kind}', as {twin} is"
         if kind != "test" or fault.is_damaged:
@@ -146,23 +145,18 @@ def refuse_unread(files: Files, found: Candidate, kinds: Collection[str | None])
     return notes
 
 
-def _place(path: str, has_file_of_image: bool) -> str:
-    return folder_of(path) + PurePosixPath(path).suffix.lower() if has_file_of_image else path
-
-
 def describe_faults(files: Files, *, at_most: int = 3) -> Iterator[str]:
     """Say why files are not read that may be annotations: first those that are damaged."""
     stems = {PurePosixPath(path).stem for path in files.of(*IMAGE_SUFFIXES)}
-    texts = [path for path in files.of(".txt", ".jsonl") if _may_be_annotation(path, stems)]
+    texts = [
+        path
+        for path in files.of(".txt", ".jsonl")
+        if PurePosixPath(path).stem in stems or not TEXT_WORDS.isdisjoint(split_words(path))
+    ]
     paths = [*files.of(*SUFFIXES, ".json", ".xml"), *texts]
     faults = [(path, fault_of(files.root / path)) for path in paths[: 10 * at_most]]
     faults.sort(key=lambda entry: not entry[1].is_damaged)
     return (f"{files.root / path}: {fault.text}" for path, fault in islice(faults, at_most))
-
-
-def _may_be_annotation(path: str, stems: Collection[str]) -> bool:
-    """Tell whether a text file is called like an image, or its path like annotations."""
-    return PurePosixPath(path).stem in stems or not TEXT_WORDS.isdisjoint(split_words(path))
 
 
 def fault_of(path: Path) -> Fault:

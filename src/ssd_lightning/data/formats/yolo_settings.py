@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ssd_lightning.data.formats.files import MissingSplitError, inside_first, is_within, read_lines, read_text
-from ssd_lightning.data.formats.image_files import find_image, path_tails, portable_path
+from ssd_lightning.data.formats.image_files import find_image, path_tails, portable_path, without_parents
 from ssd_lightning.data.image_suffixes import is_image_name
 from ssd_lightning.data.split_names import SPLIT_NAMES
 from ssd_lightning.errors import DataError
@@ -87,10 +87,8 @@ class Settings:
         folder next to data.yaml.
         """
         base = portable_path(str(self.get("path") or "."))
-        inner = name = portable_path(name)
-        while inner.startswith("../"):
-            inner = inner.removeprefix("../")
-        candidates = [self.root / base / name, self.root / name, self.root / inner]
+        name = portable_path(name)
+        candidates = [self.root / base / name, self.root / name, self.root / without_parents(name)]
         return next((place for place in inside_first(candidates, self.root) if os.path.exists(place)), None)
 
     def find_by_tail(self, name: str) -> Path | None:
