@@ -165,6 +165,5 @@ def _stated_elsewhere(root: Path, table: Path) -> Iterator[set[str]]:
 
 
 def _file_name(stated: str) -> str:
-    """Return the name of a file without folders, with its suffix in lower case."""
     stem, suffix = os.path.splitext(portable_path(stated).strip().rpartition("/")[2])
     return stem + suffix.lower()

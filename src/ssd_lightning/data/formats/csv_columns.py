@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from math import isfinite
 from pathlib import Path, PurePath
@@ -223,15 +222,9 @@ def column_values(path: Path, name: Literal["image", "split"]) -> Iterator[str]:
 def column_splits(path: Path) -> frozenset[str]:
     """Return the splits that a column of a file names, as `split_word`s; none if no column does."""
     try:
-        stat = path.stat()
-        return _column_splits(path, stat.st_mtime_ns, stat.st_size)
-    except (OSError, DataError):
+        names = set(column_values(path, "split"))
+    except DataError:
         return frozenset()
-
-
-@lru_cache(maxsize=64)
-def _column_splits(path: Path, *_: int) -> frozenset[str]:
-    names = set(column_values(path, "split"))
     is_known = any(name.strip().lower() in SPLIT_WORDS for name in names)
     return frozenset(map(split_word, names)) if is_known else frozenset()
 

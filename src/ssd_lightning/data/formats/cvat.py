@@ -56,16 +56,13 @@ class CVAT(SingleFileFormat):
         return (f"{os.path.realpath(path)}/{_subset(image)}/{image.get('name')}" for image in images)
 
     def _find_split(self, root: Path, split: str) -> tuple[Path, Element, list[Element]]:
-        """Return the XML file of a split, its content, and the images of the split."""
         whole = root / "annotations.xml"
         try:
-            path = self.path(root, split)
+            content = _parse(path := self.path(root, split))
+            return path, content, content.findall("image")
         except MissingSplitError:
             if not os.path.isfile(whole):
                 raise
-        else:
-            content = _parse(path)
-            return path, content, content.findall("image")
         content = _parse(whole)
         images = [image for image in content.iterfind("image") if _subset(image).lower() == split.lower()]
         if not images:

@@ -70,7 +70,6 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], bool]]:
 
 
 def _is_loop(folder: str, name: str) -> bool:
-    """Tell whether a folder is a link to one that it is in."""
     path = os.path.join(folder, name)
     return os.path.islink(path) and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 

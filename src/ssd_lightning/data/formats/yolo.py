@@ -166,7 +166,6 @@ def _unlabelled(images: Sequence[ListedImage]) -> Path | None:
 
 
 def _sources(path: Path, names_file: Path | None, places: Sequence[Path], labels: Sequence[Path]) -> list[str]:
-    """List the files and folders whose change changes the split."""
     sources = {path, *([names_file] if names_file else []), *places, *labels}
     for place in places:
         folders = folders_in(place)

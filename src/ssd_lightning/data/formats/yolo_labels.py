@@ -106,7 +106,6 @@ def _read_all(
 
 
 def _is_box_inside(values: Sequence[str]) -> bool:
-    """Tell whether cx, cy, w, h are a box inside of the image."""
     cx, cy, width, height = map(float, values)
     return all(0 < side <= 1.02 - 2 * abs(centre - 0.5) for centre, side in ((cx, width), (cy, height)))
 
@@ -119,7 +118,6 @@ def _is_near(values: Sequence[str]) -> bool:
 def _read_image(
     image: ListedImage, names: Mapping[int, str], has_keypoints: bool
 ) -> list[tuple[tuple[str, ...], FoundObject]]:
-    """Return the fields of each line, and its object."""
     if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
     refuse_unreadable(image.path)
