@@ -13,7 +13,7 @@ import numpy as np
 from ssd_lightning.data.annotation_checks import BoxNotation, Problem, ProblemKind, flag_of
 from ssd_lightning.data.formats.files import FileError, attempt
 from ssd_lightning.data.formats.image_files import portable_path, without_parents
-from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES
+from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, is_unreadable_image_name
 from ssd_lightning.errors import DataError
 
 ONLY_CLASS = "object"
@@ -140,6 +140,9 @@ class FoundTable:
 
     def add_image(self, image_id: str, found: FoundImage | FileError) -> int | None:
         """Add an image and its objects, and return its index; None if it cannot be used, which is reported."""
+        if isinstance(found, FoundImage) and is_unreadable_image_name(found.path):
+            text = f"cannot read the image: {Path(found.path).suffix} is not read; convert it to .jpg or .png"
+            found = FileError(found.path, text, kind="image")
         if isinstance(found, FileError):
             problem = Problem(file=found.file, kind=found.kind, text=found.text, image_id=image_id)
             self._problems.append((len(self._ids), -1, problem))

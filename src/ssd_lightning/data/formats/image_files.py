@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from unicodedata import normalize
 
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.formats.files import FileError, is_within, list_files
-from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES, is_unreadable_image_name
+from ssd_lightning.data.image_suffixes import KNOWN_SUFFIXES
 
 
 def portable_path(stated: str) -> str:
@@ -96,13 +96,6 @@ def _of_name(images: Mapping[str, Sequence[str]], path: Path) -> Sequence[str]:
     return same_suffix or images.get(path.name) or images.get("" if number is None else str(number)) or ()
 
 
-def refuse_unreadable(path: PurePath | str) -> None:
-    """Raise `FileError` if an image has the suffix of an unsupported format."""
-    if is_unreadable_image_name(path):
-        text = f"cannot read the image: {PurePath(path).suffix} is not read; convert it to .jpg or .png"
-        raise FileError(path, text, kind="image")
-
-
 def is_comment(line: str, folders: Iterable[Path]) -> bool:
     """Tell whether a line of a list is a comment: it starts with `#`, and no image in the folders has that name."""
     name = portable_path(line.strip())
@@ -150,25 +143,22 @@ class ImageFinder:
         self._keep = parts_to_keep(names)
 
     def __call__(self, name: str) -> str:
-        """Return the path of an image. Raises `FileError` if there is none, or only one in an unsupported format."""
+        """Return the path of an image. Raises `FileError` if there is none."""
         parent, _, file = portable_path(name).rpartition("/")
         folder = f"{self._folder}/{parent}" if parent else str(self._folder)
         if folder not in self.folders:
             self.folders[folder] = images_in(folder) if is_within(self._root, Path(folder)) else {}
         same_stem = self.folders[folder].get(os.path.splitext(file)[0], ())
         if file in same_stem or (same_stem and "." not in file):
-            found = f"{folder}/{file if file in same_stem else same_stem[0]}"
-        else:
-            path = find_image(self._folder, name, root=self._root, keep=self._keep.get(name, 1))
-            if path is None and not parent:
-                path = self._in_a_stated_folder(file)
-            if path is None:  # C:\a is below no folder
-                place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
-                text = f"the image is missing (stated by {self._stated_by}){self._hint}"
-                raise FileError(place, text, kind="missing")
-            found = str(path)
-        refuse_unreadable(found)
-        return found
+            return f"{folder}/{file if file in same_stem else same_stem[0]}"
+        path = find_image(self._folder, name, root=self._root, keep=self._keep.get(name, 1))
+        if path is None and not parent:
+            path = self._in_a_stated_folder(file)
+        if path is None:  # C:\a is below no folder
+            place = name if PureWindowsPath(name).anchor else self._folder / portable_path(name)
+            text = f"the image is missing (stated by {self._stated_by}){self._hint}"
+            raise FileError(place, text, kind="missing")
+        return str(path)
 
     def _in_a_stated_folder(self, file: str) -> Path | None:
         """Find an image without a stated folder in those of other names, if only one of them has it."""

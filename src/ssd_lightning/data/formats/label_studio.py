@@ -220,7 +220,5 @@ def _find_image(task: _Task, spellings: Sequence[Mapping[str, str]], finders: Se
         try:
             return finder(spelling[task.image])
         except FileError as error:
-            if error.kind != "missing":
-                raise
             errors.append(error)
     raise errors[0]

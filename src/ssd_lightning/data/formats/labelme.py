@@ -16,7 +16,6 @@ from ssd_lightning.data.formats.image_files import (
     image_with_suffix,
     note_unlabelled,
     portable_path,
-    refuse_unreadable,
 )
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.split_annotations import Annotations
@@ -141,5 +140,4 @@ def _find_image(folder: Path, path: Path, stated: str, is_embedded: bool, root: 
         if is_embedded:
             text += "; it is only embedded as 'imageData': write it to a file of that name"
         raise FileError(path.parent / (stated or path.stem), text, kind="missing")
-    refuse_unreadable(image)
     return image

@@ -12,7 +12,6 @@ from ssd_lightning.data.annotation_checks import box_numbers, stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, attempt
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
-from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.errors import DataError
 
@@ -86,7 +85,6 @@ def _read_record(record: Mapping[str, Any], file: str, root: Path) -> FoundImage
     path = root / str(record["image"])
     if not os.path.isfile(path):
         raise FileError(path, f"the image is missing (stated by {file})", kind="missing")
-    refuse_unreadable(path)
     boxes, labels = (_list_of(record, key, file) for key in ("boxes", "labels"))
     if len(boxes) == 4 and not any(map(_is_list, boxes)):
         raise FileError(file, f"'boxes' is {record['boxes']!r}, a single box and not a list of boxes")

@@ -18,7 +18,6 @@ from ssd_lightning.data.formats.image_files import (
     images_in,
     note_unlabelled,
     portable_path,
-    refuse_unreadable,
 )
 from ssd_lightning.data.formats.voc_places import Place, read_split
 from ssd_lightning.data.split_annotations import Annotations
@@ -87,7 +86,6 @@ def _read_image(place: Place, listed: Mapping[str, Sequence[str]], name: str) ->
     annotation = parse_annotation(path)
     if name in listed and "." not in name:
         image: str | Path = f"{place.images}/{listed[name][0]}"
-        refuse_unreadable(image)
     else:
         image = _find_image(place, name, portable_path((annotation.findtext("filename") or "").strip()))
     size_of = annotation.find("size")
@@ -148,5 +146,4 @@ def _find_image(place: Place, name: str, stated: str) -> Path:
         raise FileError(
             f"{image_dir / name}.jpg", f"the image is missing; there is none with another suffix{text}", kind="missing"
         )
-    refuse_unreadable(path)
     return path

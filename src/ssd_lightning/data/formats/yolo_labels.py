@@ -10,7 +10,6 @@ from ssd_lightning.data.annotation_checks import LARGEST_FRACTION, BoxNotation, 
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, in_threads, read_lines
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
-from ssd_lightning.data.formats.image_files import refuse_unreadable
 from ssd_lightning.data.formats.shapes import bounds
 from ssd_lightning.data.formats.yolo_settings import Settings
 from ssd_lightning.errors import DataError
@@ -120,7 +119,6 @@ def _read_image(
 ) -> list[tuple[tuple[str, ...], FoundObject]]:
     if not os.path.isfile(image.path):
         raise FileError(image.stated, "the image is missing", kind="missing")
-    refuse_unreadable(image.path)
     try:
         texts = read_lines(image.label, "labels")
     except FileError as error:
