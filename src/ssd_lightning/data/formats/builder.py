@@ -7,14 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssd_lightning.data.annotation_checks import (
-    BOX_PROBLEMS,
-    FRACTIONS,
-    NO_AREA,
-    OUTSIDE,
-    RANGE_TOLERANCE_PX,
-    Problem,
-)
+from ssd_lightning.data.annotation_checks import BOX_PROBLEMS, FRACTIONS, NO_AREA, OUTSIDE, RANGE_TOLERANCE_PX, Problem
 from ssd_lightning.data.annotations import Columns, TextColumn, hash_ids
 from ssd_lightning.data.formats.files import FileError, in_threads, is_within
 from ssd_lightning.data.formats.found import FoundObject, FoundTable

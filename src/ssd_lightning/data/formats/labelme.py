@@ -11,12 +11,7 @@ from ssd_lightning.data.annotation_checks import stated_size_px
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.files import FileError, MissingSplitError, in_threads, is_within, list_files, read_json
 from ssd_lightning.data.formats.found import FoundImage, FoundObject, read_object
-from ssd_lightning.data.formats.image_files import (
-    find_image,
-    image_with_suffix,
-    note_unlabelled,
-    portable_path,
-)
+from ssd_lightning.data.formats.image_files import find_image, image_with_suffix, note_unlabelled, portable_path
 from ssd_lightning.data.formats.shapes import bounds, circle_bounds, points_of
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import note_merged, other_splits

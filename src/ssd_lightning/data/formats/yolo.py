@@ -8,13 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ssd_lightning.data.annotation_checks import whole_number
 from ssd_lightning.data.formats.files import MissingLabelsError, folders_in, is_within, read_lines, visible_below
-from ssd_lightning.data.formats.image_files import (
-    find_image,
-    folder_with,
-    is_comment,
-    parts_to_keep,
-    portable_path,
-)
+from ssd_lightning.data.formats.image_files import find_image, folder_with, is_comment, parts_to_keep, portable_path
 from ssd_lightning.data.formats.yolo_labels import ListedImage, label_folder, label_path, read_labels
 from ssd_lightning.data.formats.yolo_settings import NAMES_FILES, Settings, names_file_of, read_settings
 from ssd_lightning.data.image_suffixes import describe_unreadable, is_image_name, is_unreadable_image_name
