@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from helpers import commands
-from helpers.annotation_tools import CASES, Spec, Thing, coco_json, put, write_coco
+from helpers.annotation_tools import CASES, Spec, Thing, coco_json, open_case, put, write_coco
 from helpers.commands import run_command
 from helpers.pixels import save_turned
 from ssd_lightning.commands.convert import convert
@@ -23,7 +23,6 @@ from ssd_lightning.config import compose_config
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.images import read_image
-from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.writers import FORMATS, written_class_names
 from ssd_lightning.data.writing import image_names
 from ssd_lightning.errors import DataError, UserError
@@ -60,8 +59,7 @@ def converted(root: Path, to: str, *overrides: str) -> Path:
 
 
 def opened(form: str, root: Path, split: str = "train", **settings: Any) -> DetectionDataset:
-    opener = DatasetOpener(format=CASES[form].format)
-    return opener(splits=[{"root": str(root), "split": split}], **settings)
+    return open_case(CASES[form], root, split=split, **settings)
 
 
 def contents(dataset: DetectionDataset) -> list[tuple[str, list[Any], bytes]]:

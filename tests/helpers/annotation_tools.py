@@ -15,7 +15,9 @@ from PIL import Image
 
 from ssd_lightning.data.annotation_checks import BOX_KEYS, Problem
 from ssd_lightning.data.annotations import AnnotationTable
+from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import COCO, CSV, CVAT, VIA, VOC, YOLO, LabelMe, LabelStudio
+from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.split_annotations import AnnotationFormat, Annotations
 
 # fmt: off
@@ -410,13 +412,20 @@ def with_cases(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [CASES[name] for name in names], ids=names)
 
 
-def objects_of(found: Annotations) -> dict[str, list[tuple[str, list[float]]]]:
+def open_case(case: Case, root: Path, *, on_error: Any = "raise", **settings: Any) -> DetectionDataset:
+    opener = DatasetOpener(format=case.format, on_error=on_error)
+    return opener(splits=[{"root": str(root), "split": settings.pop("split", case.split)}], **settings)
+
+
+def objects_of(found: Annotations | DetectionDataset) -> dict[str, list[tuple[str, list[float]]]]:
     """Image file -> (class, box) of its objects."""
+    is_read = isinstance(found, Annotations)
+    names, images = (found.names, AnnotationTable(found.columns)) if is_read else (found.class_names, found.annotations)
     return {
         image.image_path.name: [
-            (found.names[label - 1], box) for label, box in zip(image.labels, image.boxes_xyxy_px.tolist(), strict=True)
+            (names[label - 1], box) for label, box in zip(image.labels, image.boxes_xyxy_px.tolist(), strict=True)
         ]
-        for image in AnnotationTable(found.columns)
+        for image in images
     }
 
 

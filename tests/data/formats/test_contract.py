@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import cycle
 from operator import getitem
 from pathlib import Path
@@ -19,6 +19,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from helpers import annotation_tools
 from helpers.annotation_tools import (
     CASES,
     EMPTY,
@@ -38,7 +39,6 @@ from helpers.pixels import save_turned
 from ssd_lightning.data.dataset import DetectionDataset
 from ssd_lightning.data.formats import LabelMe
 from ssd_lightning.data.formats.detect import detect_format
-from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.writers import FORMATS
 from ssd_lightning.data.writing import write_dataset
 from ssd_lightning.errors import DataError
@@ -46,27 +46,7 @@ from ssd_lightning.errors import DataError
 CLASSES = ("cat", "dog")
 
 
-def open_case(case: Case, root: Path, *, on_error: Any = "raise", **settings: Any) -> DetectionDataset:
-    opener = DatasetOpener(format=case.format, on_error=on_error)
-    return opener(splits=[{"root": str(root), "split": case.split}], **{"class_names": CLASSES, **settings})
-
-
-def summary(dataset: DetectionDataset) -> list[tuple[str, tuple[int, int], list[tuple[str, list[float]]]]]:
-    """Names instead of numbers, and boxes to a hundredth of a pixel."""
-    return [
-        (
-            record.image_id.removeprefix("8f2b1c0d-"),  # of an upload to Label Studio
-            record.size_px,
-            [
-                (dataset.class_names[label - 1], np.round(box, 2).tolist())
-                for label, box in zip(record.labels.tolist(), record.boxes_xyxy_px, strict=True)
-            ],
-        )
-        for record in dataset.annotations
-    ]
-
-
-EXPECTED = [(one.stem, one.size_px, [(thing.name, list(thing.box)) for thing in one.things]) for one in IMAGES]
+open_case = partial(annotation_tools.open_case, class_names=CLASSES)
 
 
 def image_of(root: Path, stem: str) -> Path:
@@ -84,8 +64,11 @@ def test_the_same_images_boxes_and_labels(tmp_path: Path, case: Case) -> None:
     assert list(case.format.files(tmp_path, case.split))
 
     dataset = open_case(case, tmp_path)
-    assert sorted(summary(dataset)) == EXPECTED
+    assert objects_of(dataset) == expected(*IMAGES)
     records = {record.image_path.name: record for record in dataset.annotations}
+    assert [records[one.name].size_px for one in IMAGES] == [one.size_px for one in IMAGES]
+    ids = [records[one.name].image_id.removeprefix("8f2b1c0d-") for one in IMAGES]  # of an upload to Label Studio
+    assert ids == [one.stem for one in IMAGES]
     assert [records[one.name].labels.tolist() for one in IMAGES] == [[2, 1], [1, 1], [], [2]]
     flags = [records[one.name].difficult.tolist() for one in IMAGES]
     assert flags == [[False, False], [case.has_difficult, False], [], [False]]
@@ -93,7 +76,7 @@ def test_the_same_images_boxes_and_labels(tmp_path: Path, case: Case) -> None:
         assert (record.boxes_xyxy_px.dtype, record.labels.dtype, record.difficult.dtype) == (np.float32, np.int64, bool)
         assert record.boxes_xyxy_px.shape == (len(record.labels), 4)
     assert open_case(case, tmp_path, class_names=None).class_names == CLASSES
-    assert summary(open_case(case, tmp_path, class_names=("bird", "dog", "cat"))) == summary(dataset)
+    assert objects_of(open_case(case, tmp_path, class_names=("bird", "dog", "cat"))) == expected(*IMAGES)
 
 
 @with_cases("voc", "coco", "tensorflow", "labelme", "cvat", "label studio", "label studio min")
@@ -150,7 +133,7 @@ def test_bad_objects_are_named_skipped_or_clipped(tmp_path: Path, case: Case) ->
         open_case(case, tmp_path)
 
     dataset = open_case(case, tmp_path, on_error="skip")
-    assert sorted(summary(dataset)) == EXPECTED
+    assert objects_of(dataset) == expected(*IMAGES)
     messages = list(map(str, dataset.dropped))
     assert len(messages) == len(bad)
     assert str(caught.value).startswith(messages[0])
@@ -286,7 +269,7 @@ def test_boxes_of_an_image_that_exif_turns_fit_it_or_it_is_named(tmp_path: Path,
     with pytest.raises(DataError, match=said):
         open_case(case, tmp_path)
     dataset = open_case(case, tmp_path, on_error="skip")
-    assert summary(dataset) == EXPECTED[1:]
+    assert objects_of(dataset) == expected(*IMAGES[1:])
     assert len(dataset.dropped) == 1
 
 
@@ -304,7 +287,7 @@ def test_the_suffix_of_an_image(tmp_path: Path, form: str, suffix: str) -> None:
         image.save(path.with_suffix(suffix))
     path.unlink()
     dataset = open_case(CASES[form], tmp_path)
-    assert summary(dataset) == EXPECTED
+    assert [*objects_of(dataset).values()] == [*expected(*IMAGES).values()]
     assert dataset[1][0].shape == (3, 80, 120)
 
 
@@ -319,7 +302,7 @@ def test_an_image_of_a_format_that_is_not_read_is_named(
         text.write_text(text.read_text().replace("b.jpg", "b.DNG"))
     with pytest.raises(DataError, match=r"b\.DNG: cannot read the image: \.DNG is not read; convert it"):
         open_case(case, tmp_path)
-    assert summary(open_case(case, tmp_path, on_error="skip")) == [EXPECTED[0], *EXPECTED[2:]]
+    assert objects_of(open_case(case, tmp_path, on_error="skip")) == expected(IMAGES[0], *IMAGES[2:])
     assert "b.DNG" in caplog.text
 
 
