@@ -125,7 +125,7 @@ def test_boxes_of_other_columns_and_units(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 2 'x' of a.jpg has the box \(0\.1, .*looks like fractions"):
         read(tmp_path)
     assert read(tmp_path, unit="fractions").annotations[0].boxes_xyxy_px.round(3).tolist() == [[20, 20, 60, 40]]
-    with pytest.raises(ConfigurationError, match="unit='metres'"):
+    with pytest.raises(ConfigurationError, match=r"data\.unit is 'metres'"):
         read(tmp_path, unit="metres")
     rows(tmp_path, "a.jpg,1,2,3,4", header="image,xmin,ymin,xmax,ymax")
     found = Auto().read(tmp_path, "train")

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
+from ssd_lightning.checks import require_choice
 from ssd_lightning.data.annotation_checks import BoxNotation, Unit
 from ssd_lightning.data.formats.builder import TableBuilder
 from ssd_lightning.data.formats.csv_columns import (
@@ -27,7 +28,7 @@ from ssd_lightning.data.formats.image_files import images_in, note_skipped, port
 from ssd_lightning.data.formats.single_file import SingleFileFormat
 from ssd_lightning.data.split_annotations import Annotations
 from ssd_lightning.data.split_names import kind_of
-from ssd_lightning.errors import ConfigurationError, DataError
+from ssd_lightning.errors import DataError
 
 CORNERS_ADVICE = "write them in four columns, xmin, ymin, xmax, ymax, or x, y, w, h if they are sizes"
 
@@ -74,8 +75,7 @@ class CSV(SingleFileFormat):
     class_descriptions: str | Mapping[Any, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.unit is not None and self.unit not in get_args(Unit):
-            raise ConfigurationError(f"unit={self.unit!r}: it is one of {get_args(Unit)}, or null to go by the columns")
+        require_choice("data.unit", self.unit, (*get_args(Unit), None))
 
     def read(self, root: Path, split: str) -> Annotations:
         """Read a split. Raises `DataError` if there is no such split, or it cannot be read."""

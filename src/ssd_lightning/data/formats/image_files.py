@@ -42,9 +42,6 @@ def folder_with(candidates: Sequence[Path], samples: Sequence[str], *, root: Pat
 
 def parts_to_keep(names: Iterable[str]) -> dict[str, int]:
     """Return how many trailing parts of a path must stay, so that no two become equal; none for those that need one."""
-    names = list(names)
-    if not any("/" in name or "\\" in name for name in names):
-        return {}  # nearly always, and faster
     left = {name: portable_path(name).split("/") for name in names}
     needed, keep = {}, 1
     while left:
@@ -83,10 +80,7 @@ def image_with_suffix(path: Path) -> Path | None:
     An accent may be a character of its own, as macOS writes file names, or not.
     """
     images = images_in(str(path.parent))
-    found = _of_name(images, path)
-    if not found and images and not path.name.isascii():
-        composed = _list_composed(str(path.parent), os.stat(path.parent).st_mtime_ns)
-        found = _of_name(composed, path.with_name(normalize("NFC", path.name)))
+    found = _of_name(images, path) or _of_name(images, path.parent / normalize("NFC", path.name))
     return path.parent / found[0] if found else None
 
 
@@ -167,16 +161,11 @@ class ImageFinder:
 
 
 def images_in(folder: str) -> Mapping[str, Sequence[str]]:
-    """Return the images of a folder by their names without suffix, the most usual suffix first."""
+    """Return the images of a folder by their names without suffix, as they are and in NFC, the usual suffix first."""
     try:
         return _list_images(folder, os.stat(folder).st_mtime_ns)
     except (OSError, ValueError):
         return {}
-
-
-@lru_cache(maxsize=16)
-def _list_composed(folder: str, changed_ns: int) -> Mapping[str, Sequence[str]]:
-    return {normalize("NFC", stem): names for stem, names in _list_images(folder, changed_ns).items()}
 
 
 @lru_cache(maxsize=16)
@@ -190,7 +179,7 @@ def _list_images(folder: str, changed_ns: int) -> Mapping[str, Sequence[str]]:
     for names in by_stem.values():
         if len(names) > 1:
             names.sort(key=lambda name: (KNOWN_SUFFIXES.index(_suffix(name)), name))
-    return dict(by_stem)
+    return {normalize("NFC", stem): names for stem, names in by_stem.items()} | dict(by_stem)
 
 
 def _suffix(name: str) -> str:
