@@ -150,7 +150,7 @@ def test_boxes_are_measured_by_the_image_where_its_annotation_states_another_siz
 def test_fractions_in_xml_files_are_taken_for_what_they_are(tmp_path: Path) -> None:
     whole = Thing("dog", (0, 0, 160, 120))  # (0, 0, 1, 1) has no area in pixels
     things = tuple(
-        thing._replace(box=(x1 / 160 - 1, y1 / 120 - 1, x2 / 160 - 1, y2 / 120 - 1))  # VOC adds 1
+        replace(thing, written=(x1 / 160, y1 / 120, x2 / 160, y2 / 120))
         for thing in (*planted.SOUND, whole)
         for x1, y1, x2, y2 in [thing.box]
     )

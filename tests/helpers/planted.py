@@ -8,12 +8,37 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from helpers.annotation_tools import Spec, Thing, coco_json, put, rows_of, voc_xml, write_rows, yolo_text
+from helpers import annotation_tools
+from helpers.annotation_tools import Box, Spec, coco_json, put, rows_of, voc_xml, write_rows, yolo_text
 
 CLASSES = ("cat", "dog", "bird")
 SIZE_PX = (120, 160)
 CORNERS = tuple((x, y) for x in (10.0, 50.0, 90.0) for y in (7.5, 37.5, 67.5))
 SIDES = (40.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+    box: Box
+    """xyxy in pixels that count from 0."""
+    written: Box | None = None
+    """The numbers as they are written, where the box is not in the format's unit."""
+
+    def of_form(self, form: str) -> annotation_tools.Thing:
+        """Return the thing with the box in pixels that the format writes as the numbers."""
+        if self.written is None:
+            return annotation_tools.Thing(self.name, self.box)
+        (a, b, c, d), (height, width) = self.written, SIZE_PX
+        boxes = {
+            "voc": (a - 1, b - 1, c - 1, d - 1),
+            "coco": (a, b, a + c, b + d),
+            "csv": self.written,
+            "yolo": ((a - c / 2) * width, (b - d / 2) * height, (a + c / 2) * width, (b + d / 2) * height),
+        }
+        return annotation_tools.Thing(self.name, boxes[form])
+
+
 SOUND = tuple(Thing(CLASSES[i % 3], (x, y, x + SIDES[0], y + SIDES[1])) for i, (x, y) in enumerate(CORNERS))
 
 
@@ -31,9 +56,8 @@ class ImageSpec:
     times_listed: int = 1
     """How often the list of its split names it; YOLO's folders cannot."""
 
-    @property
-    def spec(self) -> Spec:
-        return Spec(f"{self.name}.jpg", self.stated_size_px, self.things)
+    def spec(self, form: str) -> Spec:
+        return Spec(f"{self.name}.jpg", self.stated_size_px, tuple(thing.of_form(form) for thing in self.things))
 
 
 CLEAN = tuple(ImageSpec(f"{split}{i}", split) for split, count in (("train", 6), ("test", 3)) for i in range(count))
@@ -46,18 +70,13 @@ def with_thing(name: str, thing: Thing) -> ImageSpec:
 def planted(form: str) -> tuple[tuple[ImageSpec, ...], set[tuple[str, str, str]]]:
     """A data set with every fault that a format can have, and (kind, split, part of the sentence) of each."""
     in_fractions = form == "yolo"
-    wrong_unit = {  # such boxes in pixels as are written as numbers of the other unit
-        "voc": (-0.75, -0.75, -0.5, -0.25),
-        "coco": (0.25, 0.25, 0.75, 1.0),
-        "csv": (0.25, 0.25, 0.5, 0.75),
-        "yolo": (25.0 * SIZE_PX[1], 20.0 * SIZE_PX[0], 55.0 * SIZE_PX[1], 40.0 * SIZE_PX[0]),
-    }
+    wrong_unit = (40.0, 30.0, 30.0, 20.0) if in_fractions else (0.25, 0.25, 0.5, 0.75)
     boxes: dict[str, Thing] = {
         "inverted": Thing("dog", (60, 20, 30, 50)),
         "outside": Thing("dog", (100, 20, 300, 60)),
         "no_area": Thing("dog", (50, 20, 50, 60)),
         "tiny": Thing("dog", (20, 20, 23, 60)),
-        "pixels" if in_fractions else "fractions": Thing("dog", wrong_unit[form]),
+        "pixels" if in_fractions else "fractions": Thing("dog", (0, 0, 1, 1), written=wrong_unit),
         "unknown_class": Thing("dgo", (20, 20, 60, 60)),
     }
     images = [with_thing(f"bad_{kind}", thing) for kind, thing in boxes.items()]
@@ -121,12 +140,12 @@ def _write_voc(
 ) -> None:
     put(root / f"ImageSets/Main/{split}.txt", "".join(f"{image.name}\n" * image.times_listed for image in images))
     for image in images:
-        xml = voc_xml(image.spec, offset)
+        xml = voc_xml(image.spec("voc"), offset)
         put(root / f"Annotations/{image.name}.xml", xml[:-30] if image.has_broken_annotation else xml)
 
 
 def _write_coco(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
-    listed = [image.spec for image in images for _ in range(image.times_listed)]
+    listed = [image.spec("coco") for image in images for _ in range(image.times_listed)]
     content = json.loads(coco_json(listed, {name: number for number, name in enumerate(class_names, start=1)}))
     broken = {"image_id": "nowhere", "category_id": 1, "bbox": [1, 2, 3, 4]}
     content["annotations"] += [broken for image in images if image.has_broken_annotation]
@@ -136,7 +155,7 @@ def _write_coco(root: Path, split: str, images: Sequence[ImageSpec], class_names
 def _write_yolo(root: Path, split: str, images: Sequence[ImageSpec], class_names: Sequence[str]) -> None:
     for image in images:
         broken = "0 .1 .1 .2\n" * image.has_broken_annotation
-        put(root / f"labels/{split}/{image.name}.txt", yolo_text(image.spec, class_names) + broken)
+        put(root / f"labels/{split}/{image.name}.txt", yolo_text(image.spec("yolo"), class_names) + broken)
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(class_names))
     put(root / "data.yaml", f"train: images/train\ntest: images/test\nnames:\n{names}")
 
@@ -146,7 +165,7 @@ def _write_csv(root: Path, split: str, images: Sequence[ImageSpec], class_names:
     for image in images:
         for suffix in (".jpg", "")[: image.times_listed]:
             start = [f"{image.name}{suffix}", *image.stated_size_px[::-1]]
-            rows += rows_of([image.spec], 5, lambda _, thing: [thing.name, *thing.box], lambda _, of=start: of)
+            rows += rows_of([image.spec("csv")], 5, lambda _, thing: [thing.name, *thing.box], lambda _, of=start: of)
         if image.has_broken_annotation:
             rows.append([*start, "broken", 1, 2, "three", 4])
     write_rows(root / f"{split}.csv", ["image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax"], *rows)
