@@ -23,6 +23,7 @@ RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
 class COCOMeanAveragePrecision(DetectionMetric):
     """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in pixels of the original image.
 
+    Boxes are normalised, unlike those of torchmetrics' own metric: `size_px` gives their size in pixels.
     Difficult objects are treated as crowds in COCO: they are not counted, and detections inside them are ignored. The
     size of an object is that of its box. COCO's own evaluation takes the area of its outline, which is smaller.
 
@@ -36,33 +37,24 @@ class COCOMeanAveragePrecision(DetectionMetric):
 
     def __init__(self, max_detection_thresholds: Sequence[int] = (1, 10, 200)) -> None:
         super().__init__()
-        self.max_detection_thresholds = list(max_detection_thresholds)
-        for number in self.max_detection_thresholds:
+        self.max_detection_thresholds = limits = list(max_detection_thresholds)
+        for number in limits:
             require_number("max_detection_thresholds", number, 1, whole=True)
-        if len(self.max_detection_thresholds) != 3 or sorted(set(max_detection_thresholds)) != [
-            *max_detection_thresholds
-        ]:
+        if len(limits) != 3 or sorted(set(limits)) != limits:
             raise ConfigurationError(
                 f"max_detection_thresholds is {max_detection_thresholds}; it must be three ascending numbers"
             )
 
-    def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
-        """Add a batch of detections and the targets of the same images in the same order.
-
-        Boxes are normalised, unlike those of torchmetrics' own metric: `size_px` gives their size in pixels.
+    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Check columns, boxes and sizes of a batch.
 
         Raises:
             DataError: a box is not normalised, or a column has a wrong shape.
-            ValueError: a target has no `size_px`, `preds` and `targets` have different lengths, or the names of an
-                image differ.
+            ValueError: a target has no `size_px`.
         """
         for number, target in enumerate(targets):
             if "size_px" not in target:
                 raise ValueError(f"target {number} of the batch has no size_px; COCO's size ranges are in pixels")
-        super().update(preds, targets)
-
-    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
-        """Check columns and boxes of a batch. Raises `DataError`."""
         super().check(preds, targets)
         check_normalised(targets, targets=targets)
 

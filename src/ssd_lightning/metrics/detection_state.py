@@ -70,7 +70,7 @@ class DetectionMetric(Metric):
                 without `image_id` are all different.
 
         Raises:
-            DataError: a column has a wrong shape.
+            DataError: a column has a wrong shape, or a value that `check` refuses.
             ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
         if len(preds) != len(targets):

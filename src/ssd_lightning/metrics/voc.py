@@ -1,8 +1,7 @@
 """Mean average precision as the PASCAL VOC challenge reports it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
 
 from torch import Tensor
 
@@ -30,26 +29,13 @@ class VOCMeanAveragePrecision(DetectionMetric):
         require_number("iou_threshold", iou_threshold, 0, 1, above_low=True)
         self.num_classes = num_classes
         self.iou_threshold = iou_threshold
-        self._keep_class_axis()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._keep_class_axis()
-
-    def update(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
-        """Add a batch of detections and the targets of the same images in the same order.
-
-        As in torchmetrics, `boxes`, `scores` and `labels` are enough. Without `difficult`, all objects count; images
-        without `image_id` are all different.
+    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
+        """Check columns and labels of a batch.
 
         Raises:
             DataError: a label is outside 1..C, or a column has a wrong shape.
-            ValueError: `preds` and `targets` have different lengths, or the names of an image differ.
         """
-        super().update(preds, targets)
-
-    def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
-        """Check columns and labels of a batch. Raises `DataError`."""
         super().check(preds, targets)
         check_labels(preds, self.num_classes, targets=targets, what="detected")
         check_labels(targets, self.num_classes, targets=targets, what="annotated")
@@ -71,15 +57,14 @@ class VOCMeanAveragePrecision(DetectionMetric):
         }
         return {name: value.float().to(self.device) for name, value in result.items()}
 
-    def _keep_class_axis(self) -> None:
-        # torchmetrics squeezes every tensor with one element, including the AP of a single class.
-        squeezed = self.compute
+    def _wrap_compute(self, compute: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        squeezed = super()._wrap_compute(compute)  # every tensor with one element, including the AP of a single class
 
         @wraps(squeezed)
-        def compute() -> dict[str, Tensor]:
+        def with_class_axis() -> dict[str, Tensor]:
             return {
                 name: value.reshape(self.num_classes) if name.startswith("ap_") else value
                 for name, value in squeezed().items()
             }
 
-        self.compute = compute  # type: ignore[method-assign]
+        return with_class_axis

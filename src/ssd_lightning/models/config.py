@@ -107,17 +107,14 @@ def check_rebuildable(net: nn.Module) -> None:
         ConfigurationError: a part does not derive from `ConfigMixin`, or is not defined in a trusted module.
     """
     try:
-        targets = list(_targets(to_config(net)))
+        for target in _targets(to_config(net)):
+            _trusted(target)
     except TypeError as error:
         raise ConfigurationError(f"a checkpoint could not rebuild this network: {error}") from error
-    for target in targets:
-        try:
-            _trusted(target)
-        except WeightsError as error:
-            raise ConfigurationError(
-                f"a checkpoint could not rebuild this network: {target} is not a class of ssd_lightning.models or "
-                "torch.nn"
-            ) from error
+    except WeightsError as error:
+        raise ConfigurationError(
+            f"a checkpoint could not rebuild this network: {target} is not a class of ssd_lightning.models or torch.nn"
+        ) from error
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -94,8 +94,16 @@ def freeze_backbone(
     Raises:
         ConfigurationError: `stages` is invalid, or the backbone has fewer stages.
     """
+    stages = 0 if stages is None else stages
+    found = stages_of(backbone, image_size) if stages != 0 else []
+    number = len(found) if stages == "all" else stages
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= len(found):
+        raise ConfigurationError(
+            f"backbone.freeze is {stages!r}; it can be null, all, or a number of stages counted from the input; this "
+            f"backbone has {len(found)}"
+        )
     all_norms = [name for name, layer in backbone.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    chosen = {*_layers_of_stages(backbone, image_size, stages), *(all_norms if norm else ())}
+    chosen = {name for stage in found[:number] for name in stage} | set(all_norms if norm else ())
     chosen -= set(getattr(backbone, "new_layers", ()))
     for name in chosen:
         for parameter in backbone.get_submodule(name).parameters(recurse=False):
@@ -104,17 +112,3 @@ def freeze_backbone(
     if frozen_norms:
         fold_norms(backbone)
     return frozen_norms
-
-
-def _layers_of_stages(backbone: nn.Module, image_size: tuple[int, int], stages: Stages) -> Sequence[str]:
-    if stages is None or stages == 0:
-        return []
-    found = stages_of(backbone, image_size)
-    if stages == "all":
-        return [name for stage in found for name in stage]
-    if not isinstance(stages, int) or isinstance(stages, bool) or not 0 <= stages <= len(found):
-        raise ConfigurationError(
-            f"backbone.freeze is {stages!r}; it can be null, all, or a number of stages counted from the input; this "
-            f"backbone has {len(found)}"
-        )
-    return [name for stage in found[:stages] for name in stage]

@@ -14,27 +14,14 @@ from ssd_lightning.models.layers import pass_on_meta
 from ssd_lightning.models.neck import NoNeck
 from ssd_lightning.models.protocols import Backbone, MakeExtras, MakeHead, MakeNeck
 from ssd_lightning.ops.normalization import Normalization
-from ssd_lightning.ops.priors import (
-    Clip,
-    PriorLevel,
-    Size,
-    as_height_width,
-    fit_to_grids,
-    make_priors,
-    rescale_levels,
-)
+from ssd_lightning.ops.priors import Clip, PriorLevel, Size, as_height_width, fit_to_grids, make_priors, rescale_levels
 from ssd_lightning.types import SSDOutput
 
 
 class FeatureExtractor(nn.Module):
     """Backbone, extra layers and an optional neck. The arguments are those of `SSD`."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        extras: MakeExtras,
-        neck: MakeNeck = NoNeck,
-    ) -> None:
+    def __init__(self, backbone: Backbone, extras: MakeExtras, neck: MakeNeck = NoNeck) -> None:
         super().__init__()
         self.backbone: Any = backbone
         self.extras: Any = extras(backbone.out_channels[-1])

@@ -71,22 +71,15 @@ def match_priors(
     boxes_xyxy, labels = pad_targets(targets, priors_xyxy.device)
     valid = (labels > 0) & valid_boxes(boxes_xyxy)
     boxes_xyxy = torch.where(valid[..., None], boxes_xyxy, 0.0)  # without area: they overlap nothing
-    blocks = [
-        _match(boxes_xyxy[images, :most_boxes], priors_xyxy, iou_threshold, force)
-        for images, most_boxes in _blocks(targets, priors_xyxy)
-    ]
-    box_index = torch.cat(blocks) if blocks else labels.new_zeros(0, len(priors_xyxy))
+    box_index = labels.new_zeros(len(labels), len(priors_xyxy))
+    for images, most_boxes in _blocks(targets, priors_xyxy):
+        boxes = boxes_xyxy[images, :most_boxes]
+        iou = box_iou(boxes.flatten(0, 1), priors_xyxy).view(*boxes.shape[:2], -1)  # [images, N, K]
+        best_iou, best_box = iou.max(dim=1)  # [images, K]
+        forced = force(iou)
+        box_index[images] = forced.where(forced >= 0, best_box.where(best_iou >= iou_threshold, -1))
     matched_labels = F.pad(labels, (1, 0)).gather(1, box_index + 1)  # the background, 0, has the index -1
     return Assignment(matched_labels, box_index, boxes_xyxy)
-
-
-def _match(boxes_xyxy: Tensor, priors_xyxy: Tensor, iou_threshold: float, force: Callable[[Tensor], Tensor]) -> Tensor:
-    """Match boxes `[B, N, 4]` with priors `[K, 4]`: `box_index` int64 `[B, K]`."""
-    iou = box_iou(boxes_xyxy.flatten(0, 1), priors_xyxy).view(*boxes_xyxy.shape[:2], -1)  # [B, N, K]
-    best_iou, best_box = iou.max(dim=1)  # [B, K]
-    box_index = torch.where(best_iou >= iou_threshold, best_box, -1)
-    forced = force(iou)
-    return torch.where(forced >= 0, forced, box_index)
 
 
 def _blocks(targets: Sequence[Target], priors_xyxy: Tensor) -> list[tuple[slice, int]]:
@@ -166,10 +159,6 @@ def pad_targets(targets: Sequence[Target], device: torch.device) -> tuple[Tensor
     labels = pad_sequence([target["labels"].long() for target in targets], batch_first=True)
     if boxes.shape[1] == 0:
         boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
-    return _send(boxes, device), _send(labels, device)
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    if device.type == "cuda" and boxes.device.type == "cpu":
+        boxes, labels = boxes.pin_memory(), labels.pin_memory()
+    return boxes.to(device, non_blocking=True), labels.to(device, non_blocking=True)

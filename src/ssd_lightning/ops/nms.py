@@ -112,7 +112,9 @@ def batched_soft_nms(
         taken[:active].scatter_(1, best, good)
         waiting[:active].scatter_(1, best, False)
         best_box = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # [A, 1, 4]
-        factor = _factor(broadcast_iou(best_box, boxes), decay, iou_threshold, sigma)  # [A, T]
+        iou = broadcast_iou(best_box, boxes)  # [A, T]
+        linear = decay == "linear"
+        factor = (1 - iou).where(iou >= iou_threshold, 1.0) if linear else torch.exp(-iou.square() / sigma)
         now.mul_(factor.masked_fill(~waiting[:active], 1.0))
     kept, order = place[taken].sort()  # so that equal scores keep their order
     lowered, best = lowered[taken][order].sort(descending=True, stable=True)
@@ -173,9 +175,3 @@ def pad_groups(group: Tensor) -> tuple[Tensor, Tensor]:
     place = torch.full((len(sizes), int(sizes[0])), -1, device=group.device)
     place[row[order], rank_in_group(row[order])] = order
     return place, sizes
-
-
-def _factor(iou: Tensor, decay: Decay, iou_threshold: float, sigma: float) -> Tensor:
-    if decay == "linear":
-        return torch.where(iou >= iou_threshold, 1 - iou, 1.0)
-    return torch.exp(-iou.square() / sigma)
