@@ -7,9 +7,7 @@ from ssd_lightning.losses.class_losses import (
     FocalLoss,
     HardNegativeCrossEntropy,
     MiningScore,
-    background_cross_entropy,
     cross_entropy,
-    foreground_scores,
 )
 
 
@@ -49,13 +47,6 @@ def test_focal_loss_has_a_gradient_for_priors_that_are_sure(gamma: float, logit:
     assert gradient.isfinite().all()
 
 
-def test_foreground_score_is_that_of_the_best_object_class() -> None:
-    """One prior is sure of a single class (.6), the other hesitates between two (.35 and .35)."""
-    logits = torch.tensor([[[0.4, 0.6, 1e-9], [0.3, 0.35, 0.35]]]).log()
-    assert foreground_scores(logits).exp().tolist() == [pytest.approx([0.6, 0.35])]
-    assert background_cross_entropy(logits).argmax() == 1
-
-
 @pytest.mark.parametrize("mining_score", ["loss", "foreground"])
 def test_mined_loss_is_that_of_the_chosen_and_of_no_other(mining_score: MiningScore) -> None:
     logits, labels = draw(3, 80, 5)
@@ -71,12 +62,3 @@ def test_mined_loss_is_that_of_the_chosen_and_of_no_other(mining_score: MiningSc
         assert all(loss[image, k] == every[image, k] for k in counted)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert torch.equal(gradient.abs().sum(-1) > 0, loss > 0)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_background_cross_entropy_is_that_of_background_labels(dtype: torch.dtype) -> None:
-    logits = draw(3, 50, 20)[0].to(dtype)
-    logits[0, :2] = torch.tensor([[0.0] + [1000.0] * 20, [1000.0] + [0.0] * 20])
-    found = background_cross_entropy(logits)
-    assert found.dtype is torch.float32
-    torch.testing.assert_close(found, cross_entropy(logits, torch.zeros(3, 50, dtype=torch.int64)))

@@ -1,7 +1,5 @@
 """The COCO metric against pycocotools, and what it adds: pixels, crowds, duplicates, NaN."""
 
-import math
-
 import pytest
 import torch
 from pycocotools.coco import COCO
@@ -88,18 +86,6 @@ def test_more_than_a_hundred_detections_an_image_are_not_lost() -> None:
     assert float(coco_limit["map"]) == pytest.approx(0.663, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("size_px", "range_name"), [((100, 400), "small"), ((200, 400), "medium"), ((1000, 400), "large")]
-)
-def test_size_ranges_are_pixels_of_the_original_image(size_px: tuple[int, int], range_name: str) -> None:
-    """The box is 40 px wide and 20, 40 or 200 px high: small up to 32^2, medium up to 96^2."""
-    box = torch.tensor([[0.5, 0.5, 0.8 if range_name == "large" else 0.6, 0.7]])
-    result = evaluate(image(box, box, size_px))
-    found = {name: result[f"map_{name}"].item() for name in ("small", "medium", "large")}
-    assert found.pop(range_name) == 1
-    assert all(map(math.isnan, found.values()))
-
-
 def test_a_box_of_32_whole_pixels_is_small_and_medium() -> None:
     """Its fractions of 375 x 500 px are not exact in float32."""
     start = torch.arange(0, 300, 7).double()
@@ -107,15 +93,6 @@ def test_a_box_of_32_whole_pixels_is_small_and_medium() -> None:
     for box in boxes.split(1):
         result = evaluate(image(box, box, (375, 500)))
         assert result["map_small"] == result["map_medium"] == 1
-
-
-def test_difficult_objects_are_crowds() -> None:
-    box, other = torch.tensor([[0.0, 0.0, 0.25, 0.25]]), torch.tensor([[0.5, 0.5, 0.75, 0.75]])
-    plain = image(box, box)
-    missed = image(other, torch.zeros(0, 4), difficult=True)
-    found_twice = image(other, torch.cat([other, other]), size_px=(256, 256), difficult=True)
-    assert evaluate(plain, missed, found_twice)["map"] == 1
-    assert evaluate(plain, image(other, torch.zeros(0, 4), size_px=(256, 256)))["map"] < 1
 
 
 def test_nothing_to_find_is_nan_and_nothing_found_is_zero() -> None:

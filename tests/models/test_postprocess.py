@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou, nms
 
 from helpers.random_ssd import trained_like_output
@@ -120,20 +119,6 @@ def test_equals_the_slow_loop(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ENOUGH_CANDIDATES", enough)
         check(output, **settings)
-
-
-def test_torchvision_detects_the_same() -> None:
-    with torch.device("meta"):
-        peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).eval()
-    for output in (trained_like_output(2, PRIORS, 20), draw(2, 1200, 20, seed=5)):
-        anchors = [cxcywh_to_xyxy(output.priors_cxcywh) * 300] * 2
-        theirs = peer.postprocess_detections(
-            {"bbox_regression": output.box_offsets, "cls_logits": output.class_logits}, anchors, [(300, 300)] * 2
-        )
-        for expected, found in zip(theirs, postprocess(output, clip_first=True), strict=True):
-            assert torch.equal(found["labels"], expected["labels"])
-            torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-6, atol=0)
-            torch.testing.assert_close(found["boxes"] * 300, expected["boxes"], rtol=0, atol=1e-3)
 
 
 def test_detections_are_those_of_the_reference(reference_dir: Path) -> None:
