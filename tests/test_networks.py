@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.commands import SMALL, run_command
 from helpers.random_ssd import random_targets
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
@@ -43,12 +42,3 @@ def test_every_weight_learns_and_is_read_again(overrides: str, tmp_path: Path) -
         torch.nn.init.zeros_(parameter)
     assert not load_pretrained(again, tmp_path / "net.ckpt").reinitialised
     torch.testing.assert_close(again.state_dict(), net.state_dict(), rtol=0, atol=0)
-
-
-@pytest.mark.slow
-def test_fine_tuning_starts_from_a_run_with_other_classes(tmp_path: Path) -> None:
-    run_command(tmp_path, "train", *SMALL, "trainer.max_epochs=1", "hydra.run.dir=run")
-    run_command(tmp_path, "train", *SMALL, "trainer.max_epochs=1", "init_from=run", "data.class_names=[disk,star]",
-        "data.on_error=skip", "hydra.run.dir=second",
-    )  # fmt: skip
-    assert Detector.load(tmp_path / "second").class_names == ("disk", "star")

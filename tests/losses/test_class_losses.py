@@ -7,6 +7,7 @@ from ssd_lightning.losses.class_losses import (
     FocalLoss,
     HardNegativeCrossEntropy,
     MiningScore,
+    background_cross_entropy,
     cross_entropy,
 )
 
@@ -62,3 +63,12 @@ def test_mined_loss_is_that_of_the_chosen_and_of_no_other(mining_score: MiningSc
         assert all(loss[image, k] == every[image, k] for k in counted)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert torch.equal(gradient.abs().sum(-1) > 0, loss > 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_background_cross_entropy_is_that_of_background_labels(dtype: torch.dtype) -> None:
+    logits = draw(3, 50, 20)[0].to(dtype)
+    logits[0, :2] = torch.tensor([[0.0] + [1000.0] * 20, [1000.0] + [0.0] * 20])
+    found = background_cross_entropy(logits)
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, cross_entropy(logits, torch.zeros(3, 50, dtype=torch.int64)))

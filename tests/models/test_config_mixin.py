@@ -6,16 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from helpers.tiny_nets import ssd300, tiny_net
-from ssd_lightning.errors import ConfigurationError, WeightsError
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.models import SSD
 from ssd_lightning.models.backbones import VGG16, TinyBackbone
-from ssd_lightning.models.config import ConfigMixin, check_rebuildable, from_config, to_config
-from ssd_lightning.models.extras import TinyExtras
-from ssd_lightning.ops.normalization import IMAGENET, SUBTRACT_MEAN_BGR, TORCHVISION_SSD
-from ssd_lightning.ops.priors import PriorLevel
+from ssd_lightning.models.config import ConfigMixin, from_config, to_config
+from ssd_lightning.ops.normalization import SUBTRACT_MEAN_BGR, TORCHVISION_SSD
 
 three_classes = functools.partial(tiny_net, num_classes=3, ratios=(2, 3))
 
@@ -140,25 +138,3 @@ def test_arguments_are_remembered_as_they_were_given(value: object, config: dict
 def test_what_has_no_plain_form_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no plain form"):
         to_config(Part(1, act=value))
-
-
-class Stranger(TinyBackbone):
-    """A part that is defined outside of the package."""
-
-
-class Unconfigured(nn.Module):
-    out_channels, normalization = (16,), IMAGENET
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [images[:, :1, ::8, ::8].expand(-1, 16, -1, -1)]
-
-
-@pytest.mark.parametrize(
-    ("backbone", "message"), [(Stranger(), "Stranger is not a class of"), (Unconfigured(), "ConfigMixin")]
-)
-def test_a_part_that_no_checkpoint_could_rebuild_is_refused(backbone: nn.Module, message: str) -> None:
-    levels = [PriorLevel(None, None, 20, 30, ())] * 3
-    extras = functools.partial(TinyExtras, channels=(8,))
-    net = SSD(backbone=backbone, extras=extras, levels=levels, image_size=64, num_classes=2)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match=f"could not rebuild this network: .*{message}"):
-        check_rebuildable(net)

@@ -144,8 +144,8 @@ def test_weights_by_name_are_torchvisions(torchvision_state: dict[str, Tensor], 
     "error",
     [
         URLError("no network"),
-        pickle.UnpicklingError("invalid load key, '<'\n"),  # a login page in the cache
-    ],
+        pickle.UnpicklingError("invalid load key, '<'\n"),
+    ],  # a login page
 )
 def test_without_the_file_one_sentence_says_which_and_where(error: Exception, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -20,15 +20,6 @@ def test_priors_equal_those_of_the_ports(reference_dir: Path, name: str, size: i
     torch.testing.assert_close(make_priors(published_levels(name), size, clip=True), reference, rtol=0, atol=1e-6)
 
 
-def test_a_cell_as_the_paper_has_it() -> None:
-    """Row 3, column 7 of the second level: centre (7.5, 3.5) steps of 16 pixels, and six boxes in Caffe's order."""
-    start = 5776 + (3 * 19 + 7) * 6
-    boxes = make_priors(SSD300_VOC, 300)[start : start + 6] * 300
-    assert torch.allclose(boxes[:, :2], torch.tensor([7.5 * 16, 3.5 * 16]))
-    assert boxes[:, 2].tolist() == pytest.approx([60, 6660**0.5, 7200**0.5, 1800**0.5, 10800**0.5, 1200**0.5])
-    assert boxes[:, 3].tolist() == pytest.approx([60, 6660**0.5, 1800**0.5, 7200**0.5, 1200**0.5, 10800**0.5])
-
-
 def test_clipping_is_a_choice() -> None:
     free, clipped, sizes = (make_priors(SSD300_VOC, 300, clip=clip) for clip in (False, True, "size"))
     assert (free.amax(dim=0) > 1).all()  # 10 cells of 32 pixels reach out of 300, and so do the widest boxes
