@@ -152,14 +152,8 @@ def image_weights(
         count = num_positive.sum()
     else:
         count = num_positive.new_full((), batch * num_priors if normalizer == "priors" else batch)
-    count, num_ranks = count_over_ranks(count) if over_ranks else (count, 1)
+    num_ranks = 1
+    if over_ranks and dist.is_available() and dist.is_initialized():
+        num_ranks = dist.get_world_size()
+        dist.all_reduce(count)
     return weights * (num_ranks / count.clamp(min=1))
-
-
-def count_over_ranks(count: Tensor) -> tuple[Tensor, int]:
-    """Sum a count over all ranks: (sum, number of ranks). Without a process group there is one rank."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return count, 1
-    count = count.clone()
-    dist.all_reduce(count)
-    return count, dist.get_world_size()

@@ -65,15 +65,14 @@ class FoldingSequential(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply the layers in sequence."""
-        layers = [*self.children(), None]
-        folded = False
-        for layer, following in pairwise(layers):
-            if folded:
-                folded = False
-            elif type(layer) is nn.Conv2d and isinstance(following, nn.BatchNorm2d) and not following.training:
-                features, folded = convolve_and_normalize(layer, following, features), True
+        layers = [*self]
+        while layers:
+            layer = layers.pop(0)
+            norm = layers[0] if layers else None
+            if type(layer) is nn.Conv2d and isinstance(norm, nn.BatchNorm2d) and not norm.training:
+                features = convolve_and_normalize(layer, norm, features)
+                layers.pop(0)
             else:
-                assert layer is not None
                 features = layer(features)
         return features
 
