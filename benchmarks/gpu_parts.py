@@ -156,16 +156,8 @@ def run_tests(part: Part) -> None:
                 part.has_failed |= report.failed
 
     # Not the settings of pyproject.toml: plug-ins of theirs may be missing where the card is.
-    arguments = [
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "-m",
-        "gpu",
-        f"--basetemp={part.settings['scratch']}/t",
-    ]
+    arguments = ["-o", "addopts=", "-p", "no:cacheprovider", "-q", "-m", "gpu"]
+    arguments += [f"--basetemp={part.settings['scratch']}/t"]
     files = ["tests/gpu", "tests/training/test_no_sync.py", "tests/training/test_distribution.py"]
     code = pytest.main([*arguments, *(str(REPOSITORY / file) for file in files)], plugins=[Recorder()])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

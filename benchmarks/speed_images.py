@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 from results import Comparison
+from speed_training import torchvision_ssd300
 from torch import Tensor, nn
 from torchvision import io, tv_tensors
-from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
@@ -164,7 +164,7 @@ def same_detectors(net: SSD, device: torch.device, image: np.ndarray) -> tuple[D
         for convolutions, values in ((net.head.box, output.box_offsets), (net.head.cls, output.class_logits)):
             for convolution in convolutions:
                 convolution.weight /= values[..., 1:].std()
-    peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=net.num_classes + 1).eval()
+    peer = torchvision_ssd300(net.num_classes).eval()
     peer.load_state_dict(export_weights(net, "torchvision"))
     net.to(device)
     return detector, peer.to(device)

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from results import Comparison
+from speed_training import torchvision_ssd300
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.detection import MeanAveragePrecision
-from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
 from helpers.random_ssd import random_output, random_targets, trained_like_output
@@ -31,7 +31,7 @@ def compare_loss(*, device: torch.device, batch_size: int, pairs: int = 15) -> C
     targets = random_targets(batch_size, NUM_CLASSES)
     # The paper's loss as in torchvision, whose matcher lets several objects share a best prior.
     loss = MultiBoxLoss(matcher=ArgmaxMatcher()).train()
-    peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1)
+    peer = torchvision_ssd300(NUM_CLASSES)
     # Normalised boxes for both sides, since rounding in pixels would create other ties of overlap.
     peer_priors = [cxcywh_to_xyxy(priors)] * batch_size
     peer_targets = [{name: target[name].to(device) for name in ("boxes", "labels")} for target in targets]
@@ -62,7 +62,7 @@ def compare_postprocess(*, device: torch.device, batch_size: int, pairs: int = 9
     """Compare the steps from the network's output to detections, for an untrained and a trained network."""
     priors = make_priors(SSD300_VOC, IMAGE_SIZE).to(device)
     # Its thresholds, 400 boxes per class and 200 per image, are those of the paper and of this project.
-    peer = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=NUM_CLASSES + 1).eval()
+    peer = torchvision_ssd300(NUM_CLASSES).eval()
     anchors = [cxcywh_to_xyxy(priors) * IMAGE_SIZE] * batch_size
     sizes = [(IMAGE_SIZE, IMAGE_SIZE)] * batch_size
     comparisons = []
