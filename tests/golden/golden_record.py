@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -82,10 +81,7 @@ def run(folder: Path, command: str, *overrides: str) -> str:
 def losses_of(run_dir: Path) -> list[list[float]]:
     with (run_dir / "metrics.csv").open() as text:
         rows = [row for row in csv.DictReader(text) if row.get("loss")]
-    parts = sorted(name for name in rows[0] if re.fullmatch(r"train/(loss_box|loss_cls)", name))
-    if len(parts) == 2 and parts[0].endswith("cls"):
-        parts.reverse()  # the box loss first, whatever it is called
-    return [[float(row[name]) for name in ("loss", *parts)] for row in rows]
+    return [[float(row[name]) for name in ("loss", "train/loss_box", "train/loss_cls")] for row in rows]
 
 
 def weights_of(run_dir: Path) -> str:

@@ -12,7 +12,6 @@ from torchvision.ops import box_iou
 from ssd_lightning.metrics import average_precision
 from ssd_lightning.metrics.average_precision import (
     HIT,
-    IGNORED,
     MISS,
     DetectionTable,
     ObjectTable,
@@ -50,15 +49,6 @@ def tables_of(preds: list, targets: list) -> tuple[DetectionTable, ObjectTable]:
         DetectionTable(index(preds), *(column(preds, name) for name in ("boxes", "scores", "labels"))),
         ObjectTable(index(targets), *(column(targets, name) for name in ("boxes", "labels", "difficult"))),
     )
-
-
-def test_difficult_objects_are_neither_counted_nor_missed_nor_taken() -> None:
-    found = detections([UNIT, UNIT, FAR])
-    truth = objects([UNIT, FAR, [8.0, 8.0, 9.0, 9.0]], difficult=[True, False, True])
-    assert match_detections(found, truth).tolist() == [IGNORED, IGNORED, HIT]
-    ap = voc_average_precision(found, truth, num_classes=1)
-    assert ap.area.tolist() == [1.0]
-    assert ap.eleven_point.tolist() == [1.0]
 
 
 def test_threshold_is_inclusive_and_changes_the_result() -> None:

@@ -115,35 +115,27 @@ def test_threshold_reset_and_repeated_compute(draw) -> None:
 
 @pytest.mark.parametrize(("side", "label"), [("detected", 0), ("annotated", 5)])
 def test_labels_outside_the_classes_are_refused(side: str, label: int) -> None:
-    pred, target = nothing("000123")
-    wrong = make_target([[0, 0, 1, 1]], [label], image_id="000123")
-    if side == "detected":
-        pred = Detections(boxes=wrong["boxes"], scores=torch.ones(1), labels=wrong["labels"])
-    else:
-        target = wrong
+    labels = {"detected": 1, "annotated": 1, side: label}
+    target = make_target([[0, 0, 1, 1]], [labels["annotated"]], image_id="000123")
+    pred = {"boxes": target["boxes"], "scores": torch.ones(1), "labels": torch.tensor([labels["detected"]])}
     with pytest.raises(DataError, match=rf"'000123': {side} class {label} is outside 1..{NUM_CLASSES}"):
         VOCMeanAveragePrecision(NUM_CLASSES).update([pred], [target])
 
 
 @pytest.mark.parametrize(
-    ("side", "column", "message"),
-    [
-        ("pred", "scores", "image 'a': 'scores' of the detections has the shape"),
-        ("pred", "labels", "image 'a': 'labels' of the detections has the shape"),
-        ("target", "labels", "image 'a': 'labels' of the target has the shape"),
-        ("target", "difficult", "image 'a': 'difficult' of the target has the shape"),
-    ],
+    ("side", "column"),
+    [("detections", "scores"), ("detections", "labels"), ("target", "labels"), ("target", "difficult")],
 )
-def test_columns_of_an_image_do_not_reach_into_the_next(side: str, column: str, message: str) -> None:
+def test_columns_of_an_image_do_not_reach_into_the_next(side: str, column: str) -> None:
     images = {
         "target": [make_target([[0, 0, 1, 1]] * 2, image_id=name) for name in "ab"],
-        "pred": [Detections(boxes=torch.rand(2, 4), scores=torch.ones(2), labels=torch.ones(2).long()) for _ in "ab"],
+        "detections": [{"boxes": torch.rand(2, 4), "scores": torch.ones(2), "labels": torch.tensor([1, 1])}] * 2,
     }
     first, second = images[side]
     rows = torch.cat([first[column], second[column]])
-    first[column], second[column] = rows[:3], rows[3:]
-    with pytest.raises(DataError, match=message):
-        VOCMeanAveragePrecision(NUM_CLASSES).update(images["pred"], images["target"])
+    images[side] = [first | {column: rows[:3]}, second | {column: rows[3:]}]
+    with pytest.raises(DataError, match=f"image 'a': '{column}' of the {side} has the shape"):
+        VOCMeanAveragePrecision(NUM_CLASSES).update(images["detections"], images["target"])
 
 
 @pytest.mark.parametrize("arguments", [(0,), (2.0,), ("2",), (2, 0), (2, 1.5), (2, "0.5")])

@@ -121,9 +121,3 @@ def test_a_box_that_is_none_changes_nothing(matcher: str, box: list[float]) -> N
     nothing = match([make_target([box], [9])], priors, matcher=matcher)
     assert (nothing.labels == 0).all()
     assert torch.equal(boxes_of(nothing, priors)[0], cxcywh_to_xyxy(priors))
-
-
-def test_no_images_and_no_objects() -> None:
-    for targets in ([], [make_target([])] * 2):
-        labels = match(targets, make_priors(SSD300_VOC[5:], 300)).labels
-        assert torch.equal(labels, torch.zeros(len(targets), 4, dtype=torch.int64))
