@@ -23,7 +23,9 @@ RECALL_THRESHOLDS = tuple(np.linspace(0, 1, 101).tolist())
 class COCOMeanAveragePrecision(DetectionMetric):
     """COCO's summary: 101-point mAP over IoU .50:.05:.95, at .50, at .75, and by size in pixels of the original image.
 
-    Boxes are normalised, unlike those of torchmetrics' own metric: `size_px` gives their size in pixels.
+    `update(preds, targets)` takes normalised boxes, unlike torchmetrics' own metric: `size_px` gives their size in
+    pixels. See `DetectionMetric.update`.
+
     Difficult objects are treated as crowds in COCO: they are not counted, and detections inside them are ignored. The
     size of an object is that of its box. COCO's own evaluation takes the area of its outline, which is smaller.
 

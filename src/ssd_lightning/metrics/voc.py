@@ -15,6 +15,9 @@ from ssd_lightning.types import Detections, Target
 class VOCMeanAveragePrecision(DetectionMetric):
     """11-point and area-under-envelope mAP, with difficult objects ignored.
 
+    `update(preds, targets)` takes a batch as in torchmetrics: `boxes`, `scores` and `labels` are enough. Without
+    `difficult`, all objects count; images without `image_id` are all different. See `DetectionMetric.update`.
+
     Args:
         num_classes: C, without the background.
         iou_threshold: smallest overlap of a hit, above 0.
