@@ -118,15 +118,10 @@ def test_batch_norm_on_one_cell_needs_two_images() -> None:
         check_batch_size(net, 1)
         net.allow_training_sizes([(300, 300)])
         check_batch_size(net, 2 if batch_norm else 1)
-    with pytest.raises(ConfigurationError, match=r"batch_size is too small: each device gets 1 image.* 300 x 300 "):
-        check_batch_size(net, 1)
-
-
-def test_batch_norm_of_the_head_needs_two_images_too() -> None:
-    net = ssd300(head=LiteHead)
-    check_batch_size(net, 2)
-    with pytest.raises(ConfigurationError, match=r"batch_size is too small"):
-        check_batch_size(net, 1)
+    for with_norm in (net, ssd300(head=LiteHead)):
+        check_batch_size(with_norm, 2)
+        with pytest.raises(ConfigurationError, match=r"batch_size is too small: each device gets 1 image.* 300 x 300 "):
+            check_batch_size(with_norm, 1)
 
 
 def test_one_forward_in_training_and_in_evaluation() -> None:

@@ -12,9 +12,9 @@ from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.losses.box_losses import BoxLoss, SmoothL1Loss
 from ssd_lightning.losses.class_losses import ClassLoss, HardNegativeCrossEntropy
 from ssd_lightning.losses.matchers import BipartiteMatcher, Matcher
-from ssd_lightning.ops.image_columns import are_on_host, check_columns, check_labels, check_normalised
+from ssd_lightning.ops.image_columns import check_columns, check_labels, check_normalised
 from ssd_lightning.ops.matching import Assignment
-from ssd_lightning.ops.rows import rows_that_count, take_rows
+from ssd_lightning.ops.rows import is_on_host, rows_that_count, take_rows
 from ssd_lightning.types import SSDOutput, Target
 
 Normalizer = Literal["positives", "positives_per_image", "batch_size", "priors"]
@@ -81,7 +81,8 @@ class MultiBoxLoss(nn.Module):
         if len(targets) != batch:
             raise DataError(f"got {len(targets)} targets for the network's output of {batch} images")
         check_columns(targets, "labels", targets=targets, what="target")
-        if are_on_host(targets):  # on an accelerator, the host would have to wait for the values
+        if all(is_on_host(target["boxes"]) and is_on_host(target["labels"]) for target in targets):
+            # On an accelerator, the host would have to wait for the values.
             check_labels(targets, num_logits - 1, targets=targets, what="annotated")
             check_normalised(targets, targets=targets)
         return self.matcher(targets, output.priors_cxcywh)

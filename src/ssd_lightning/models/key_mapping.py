@@ -159,10 +159,7 @@ def _qfgaohao_extras_and_head(our_names: Collection[str]) -> list[Rule]:
     return [extras, *_predictors("regression_headers", "classification_headers", {**PLAIN, **lite})]
 
 
-QFGAOHAO_VGG: list[Rule] = [
-    *_vgg("base_net"),
-    (r"norm\.(\w+)", r"source_layer_add_ons.0.\1"),
-]
+QFGAOHAO_VGG: list[Rule] = [*_vgg("base_net"), (r"norm\.(\w+)", r"source_layer_add_ons.0.\1")]
 
 QFGAOHAO_MOBILENET_V1: list[Rule] = [
     (r"features\.(0\.[01]\.\w+)", r"base_net.\1"),

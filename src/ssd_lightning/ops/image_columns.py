@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ssd_lightning.errors import DataError
-from ssd_lightning.ops.rows import is_on_host
 
 LARGEST_FRACTION = 1.5
 """Coordinates beyond this are not fractions of an image."""
@@ -85,11 +84,6 @@ def check_normalised(images: Images, *, targets: Images) -> None:
         box = ", ".join(f"{edge:g}" for edge in boxes[row].tolist())
         name = _name_at(row, images, targets)
         raise DataError(f"{name}: the box ({box}) is not normalised; divide it by the image's width and height")
-
-
-def are_on_host(images: Images) -> bool:
-    """Tell whether the host can read the columns of all images without waiting for an accelerator."""
-    return all(is_on_host(image["boxes"]) and is_on_host(image["labels"]) for image in images)
 
 
 def _first(wrong: Tensor) -> int | None:
