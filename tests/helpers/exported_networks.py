@@ -13,7 +13,7 @@ from helpers.tiny_nets import tiny_net
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export.parity import Parity
+from ssd_lightning.inference.export.verify_export import Parity
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models import SSD
 from ssd_lightning.models.head import SharedHead

@@ -23,9 +23,8 @@ from ssd_lightning.data.stages import STAGES
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.converters import write_ncnn, write_tflite
-from ssd_lightning.inference.export.files import write_onnx, write_safetensors, write_torchscript
+from ssd_lightning.inference.export.files import quantize_int8, write_onnx, write_safetensors, write_torchscript
 from ssd_lightning.inference.export.graph import DETECTNET
-from ssd_lightning.inference.export.quantization import quantize_int8
 from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.inference.runtime.exported_files import Backend
 from ssd_lightning.models.checkpoint_formats import distance_of_priors, recognise

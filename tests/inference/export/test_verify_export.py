@@ -15,8 +15,8 @@ from helpers.targets import make_target
 from ssd_lightning.data.resize import Letterbox, Stretch
 from ssd_lightning.errors import WeightsError
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export.parity import Parity
 from ssd_lightning.inference.export.verify_export import (
+    Parity,
     Verification,
     drawn_images,
     verification_table,
@@ -151,7 +151,7 @@ def test_mean_average_precision_of_both_sides(faithful: Path) -> None:
 
 
 def test_int8_is_smaller_and_sees_about_the_same(faithful: Path, tmp_path: Path) -> None:
-    from ssd_lightning.inference.export.quantization import quantize_int8
+    from ssd_lightning.inference.export.files import quantize_int8
 
     detector = tiny_detector()
     target, description = tmp_path / "int8.onnx", Detector.load(faithful).net.description

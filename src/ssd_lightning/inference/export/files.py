@@ -1,17 +1,22 @@
-"""Writes detectors as ONNX, TorchScript and safetensors files."""
+"""Writes detectors as ONNX, also in int8, TorchScript and safetensors files."""
 
 import json
 import logging
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
 from ssd_lightning.checks import require_package
+from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.graph import ExportGraph, describe_export, dynamic_axes, example_input
 from ssd_lightning.inference.export.graph_nms import OPSET, graph_nms, nms_in_onnx, nms_node
@@ -19,6 +24,9 @@ from ssd_lightning.inference.runtime.description import ExportDescription
 from ssd_lightning.inference.runtime.onnx_network import PACKAGES
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE, quiet_jit
 from ssd_lightning.models.files import DETECTOR_KEY
+
+ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
+"""Quantized operators. With convolutions alone, half of the range would be used for values that the ReLU removes."""
 
 
 def write_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescription:
@@ -61,6 +69,44 @@ def set_metadata(model: Any, description: ExportDescription) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, description.as_metadata())
     model.producer_name, model.producer_version = "ssd_lightning", description.version
+
+
+def quantize_int8(source: Path, target: Path, description: ExportDescription, inputs: Sequence[np.ndarray]) -> None:
+    """Write an int8 copy of a float32 ONNX file of `write_onnx`, which has this description.
+
+    Weights become int8 with one scale per channel, and use 7 of the 8 bits: processors without VNNI add products of
+    uint8 and int8 in 16 bits, which overflow otherwise (on one, OpenVINO lost .035 mAP by that on BCCD). Activations
+    become uint8 with the range of the calibration inputs, each of which is a batch in the file's input format. Softmax,
+    decoding and NMS stay in float32: they need its precision and are a small part of the work.
+
+    Raises:
+        ConfigurationError: there are no inputs.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    if not inputs:
+        raise ConfigurationError("quantize=int8 needs images to calibrate with; there are none")
+    batches = iter([{description.layout.input_name: values} for values in inputs])
+    with tempfile.TemporaryDirectory() as folder, quiet_exporters():
+        folded, rounded = Path(folder) / "folded.onnx", Path(folder) / "rounded.onnx"
+        quant_pre_process(source, folded, skip_symbolic_shape=True)  # batch norms become part of convolutions
+        quantize_static(
+            folded,
+            rounded,
+            SimpleNamespace(get_next=lambda: next(batches, None)),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(ROUNDED),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        model = onnx.load_model(rounded)
+    set_metadata(model, replace(description, quantization="int8"))
+    target.write_bytes(model.SerializeToString())
 
 
 def write_torchscript(detector: Detector, path: Path, **contents: Any) -> ExportDescription:

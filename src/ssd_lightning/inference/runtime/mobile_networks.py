@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,9 @@ NCNN_INPUT, NCNN_OUTPUTS = "in0", ("out0", "out1")
 
 
 class LiteRTNetwork(ExportedNetwork):
-    """A TFLite file written by `export format=tflite`, with its description beside it.
+    """A TFLite file written by `export format=tflite`, with its description beside it."""
 
-    Raises:
-        ConfigurationError: ai-edge-litert is not installed.
-        WeightsError: a file is missing, damaged or not written by this package.
-    """
+    runtime = "LiteRT"
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(path, read_description(path), torch.device("cpu"))
@@ -40,21 +38,16 @@ class LiteRTNetwork(ExportedNetwork):
         # TensorFlow replaces the names, but numbers the new ones in order.
         self._outputs = [output["index"] for output in sorted(outputs, key=lambda output: output["name"])]
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
-        with errors_of(f"{self.path} failed in LiteRT"), self.turn:
-            self._interpreter.set_tensor(self._input, inputs.numpy())
-            self._interpreter.invoke()
-            return [torch.from_numpy(self._interpreter.get_tensor(index)) for index in self._outputs]
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        self._interpreter.set_tensor(self._input, inputs.numpy())
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._outputs]
 
 
 class NcnnNetwork(ExportedNetwork):
-    """A pair of files (`.param` and `.bin`) written by `export format=ncnn`, with their description beside them.
+    """A pair of files (`.param` and `.bin`) written by `export format=ncnn`, with their description beside them."""
 
-    Raises:
-        ConfigurationError: ncnn is not installed.
-        WeightsError: a file is missing, damaged or not written by this package.
-    """
+    runtime = "ncnn"
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(path, read_description(path), torch.device("cpu"))
@@ -73,8 +66,7 @@ class NcnnNetwork(ExportedNetwork):
             if code := load(str(file_path)):
                 raise WeightsError(f"{file_path}: ncnn rejects it (code {code})")
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
         extractor = self._net.create_extractor()
         extractor.input(NCNN_INPUT, self._ncnn.Mat(inputs[0].numpy()).clone())
         outputs = []
@@ -82,5 +74,5 @@ class NcnnNetwork(ExportedNetwork):
             code, output = extractor.extract(name)
             if code:
                 raise WeightsError(f"{self.path} failed in ncnn: no output {name} (code {code})")
-            outputs.append(torch.from_numpy(np.array(output))[None])
+            outputs.append(np.array(output)[None])
         return outputs

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,15 @@ def errors_of(what: str) -> Iterator[None]:
 class ExportedNetwork(nn.Module):
     """A network that runs in another runtime. It can detect, but its weights are not accessible.
 
-    Inputs and outputs are on `device`; `path` is for messages.
+    Inputs and outputs are on `device`; `path` is for messages. Subclasses open a file by its path and a device.
+
+    Raises:
+        ConfigurationError: a package that the subclass needs is not installed.
+        WeightsError: a file is missing, damaged or not written by this package, or the runtime rejects it.
     """
+
+    runtime: ClassVar[str]
+    """Name of the runtime, for messages."""
 
     def __init__(self, path: Path, description: ExportDescription, device: torch.device) -> None:
         super().__init__()
@@ -41,12 +49,23 @@ class ExportedNetwork(nn.Module):
         self.device = device
         self.image_size = description.image_size
         self.num_classes = len(description.class_names)
-        # For runtimes that keep the inputs and outputs of one call: threads that share a detector would mix them.
-        self.turn = Lock()
+        self._turn = Lock()
+
+    def run(self, inputs: Tensor) -> list[Tensor]:
+        """Run the network on the file's input. Inputs and outputs are on `device`.
+
+        Raises:
+            WeightsError: the file fails, or its outputs do not match its description.
+        """
+        # Most runtimes keep the inputs and outputs of one call: threads that share a detector would mix them.
+        with errors_of(f"{self.path} failed in {self.runtime}"), self._turn:
+            outputs = [one if isinstance(one, Tensor) else torch.tensor(one) for one in self._run(inputs)]
+        self._check(outputs, len(inputs))
+        return outputs
 
     @abstractmethod
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input. Inputs and outputs are on `device`."""
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        """Return the outputs as tensors, or as arrays that the next call may change."""
 
     def detect(self, images: Tensor, postprocess: PostProcess) -> list[Detections]:
         """Detect in a batch.
@@ -72,7 +91,7 @@ class ExportedNetwork(nn.Module):
         """Detect in a batch in the file's own input format. See `detect`."""
         found: list[Detections] = []
         for part in inputs.split(self.description.layout.batch or len(inputs)):
-            outputs = self.checked(self.run(part), len(part))
+            outputs = self.run(part)
             if self.description.nms:
                 *padded, counts = outputs
                 for boxes, scores, labels, count in zip(*padded, counts.tolist(), strict=True):
@@ -84,16 +103,11 @@ class ExportedNetwork(nn.Module):
 
     def raw_output(self, image: Tensor) -> SSDOutput:
         """Run a file without NMS on one image `[1, 3, H, W]`, see `detect`."""
-        inputs = self.description.as_input(image.to(self.device))
-        [boxes], [scores] = self.checked(self.run(inputs), 1)
+        [boxes], [scores] = self.run(self.description.as_input(image.to(self.device)))
         return _as_output(boxes, scores)
 
-    def checked(self, outputs: Sequence[Tensor], batch: int) -> Sequence[Tensor]:
-        """Check that outputs match the description. Otherwise an invalid index would cause an error much later.
-
-        Raises:
-            WeightsError: number, shape, type or values do not match.
-        """
+    def _check(self, outputs: Sequence[Tensor], batch: int) -> None:
+        """Check that outputs match the description. Otherwise an invalid index would cause an error much later."""
         names = self.description.output_names
         if len(outputs) != len(names):
             raise WeightsError(f"{self.path} gave {len(outputs)} outputs instead of {', '.join(names)}")
@@ -110,7 +124,6 @@ class ExportedNetwork(nn.Module):
             labels, count = rest
             if ((labels < 0) | (labels > self.num_classes)).any() or ((count < 0) | (count > rows)).any():
                 raise WeightsError(f"{self.path}: its output has labels or counts out of range")
-        return outputs
 
 
 def _as_output(boxes: Tensor, scores: Tensor) -> SSDOutput:

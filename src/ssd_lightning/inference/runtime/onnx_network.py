@@ -31,11 +31,6 @@ class _OnnxFile(ExportedNetwork):
     Args:
         path: the file.
         device: device that runs it, if the runtime can use it; else the CPU. Inputs and outputs are on the CPU.
-
-    Raises:
-        ConfigurationError: the runtime, or onnx, which checks the file, is not installed.
-        WeightsError: the file is missing, damaged, not written by this package, or not self-contained, or the runtime
-            rejects it.
     """
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
@@ -56,6 +51,8 @@ class _OnnxFile(ExportedNetwork):
 class OnnxNetwork(_OnnxFile):
     """An ONNX file in onnxruntime, on the CPU, or on the GPU if the package supports it. See `_OnnxFile`."""
 
+    runtime = "onnxruntime"
+
     def _load(self, content: bytes, device: torch.device) -> None:
         onnxruntime = require_package("onnxruntime", self.path, PACKAGES)
         options = onnxruntime.SessionOptions()
@@ -75,15 +72,15 @@ class OnnxNetwork(_OnnxFile):
         self._require("inputs", [(end.name, end.type) for end in self._session.get_inputs()], wanted)
         self._require("outputs", [end.name for end in self._session.get_outputs()], [*self.description.output_names])
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
-        with errors_of(f"{self.path} failed in onnxruntime"):
-            outputs = self._session.run(None, {self.description.layout.input_name: inputs.numpy()})
-        return [torch.from_numpy(np.asarray(output)) for output in outputs]
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        outputs: Sequence[Any] = self._session.run(None, {self.description.layout.input_name: inputs.numpy()})
+        return outputs
 
 
 class OpenVinoNetwork(_OnnxFile):
     """An ONNX file in OpenVINO, on the CPU in float32, without a conversion. See `_OnnxFile`."""
+
+    runtime = "OpenVINO"
 
     def _load(self, content: bytes, device: torch.device) -> None:
         openvino = require_package("openvino", f"{self.path}: backend=openvino", "'ssd-lightning[openvino]'")
@@ -94,36 +91,31 @@ class OpenVinoNetwork(_OnnxFile):
         self._require("inputs", [end.any_name for end in self._model.inputs], [self.description.layout.input_name])
         self._require("outputs", [end.any_name for end in self._model.outputs], [*self.description.output_names])
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
-        with errors_of(f"{self.path} failed in OpenVINO"), self.turn:
-            results = self._model({self.description.layout.input_name: inputs.numpy()})
-            return [torch.from_numpy(np.array(results[end])) for end in self._model.outputs]
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        results = self._model({self.description.layout.input_name: inputs.numpy()})
+        return [results[end] for end in self._model.outputs]
 
 
 class OpenCVNetwork(_OnnxFile):
     """An ONNX file in the dnn module of OpenCV, on the CPU. See `_OnnxFile`."""
 
+    runtime = f"OpenCV {cv2.__version__}"
+
     def _load(self, content: bytes, device: torch.device) -> None:
-        with errors_of(f"{self.path}: OpenCV {cv2.__version__} rejects it"):
+        with errors_of(f"{self.path}: {self.runtime} rejects it"):
             self._net = cv2.dnn.readNetFromONNX(np.frombuffer(content, np.uint8))
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
-        with errors_of(f"{self.path} failed in OpenCV {cv2.__version__}"), self.turn:
-            self._net.setInput(inputs.numpy(), self.description.layout.input_name)
-            outputs = self._net.forward(list(self.description.output_names))
-            return [torch.from_numpy(np.array(output)) for output in outputs]
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        self._net.setInput(inputs.numpy(), self.description.layout.input_name)
+        outputs: Sequence[Any] = self._net.forward(list(self.description.output_names))
+        return outputs
 
 
 def read_onnx(path: Path) -> tuple[bytes, dict[str, str]]:
-    """Read a model without running it, and check that it is intact and self-contained.
+    """Read the bytes and the metadata of a model without running it, and check that it is intact and self-contained.
 
     It may have no data in other files, no operators that are not ONNX's own, and no functions, branches or loops. Files
     of this package have none of these.
-
-    Returns:
-        The file's bytes and its metadata.
     """
     onnx = require_package("onnx", path, PACKAGES)
     content = require_file(path).read_bytes()

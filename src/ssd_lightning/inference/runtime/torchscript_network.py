@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision  # noqa: F401  registers torchvision::nms
@@ -30,12 +31,9 @@ FORBIDDEN = re.compile(r"\b(from_file|save|load|classes|_extension)\b")
 
 
 class TorchScriptNetwork(ExportedNetwork):
-    """A TorchScript file written by `export format=torchscript`.
+    """A TorchScript file written by `export format=torchscript`. Code that no such file has is an error."""
 
-    Raises:
-        WeightsError: the file is missing, damaged, not written by this package, or has code that no exported network
-            has.
-    """
+    runtime = "TorchScript"
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         content, metadata = read_torchscript(path)
@@ -43,12 +41,8 @@ class TorchScriptNetwork(ExportedNetwork):
         with errors_of(f"{path} is damaged or not a TorchScript file"), quiet_jit():
             self.script = torch.jit.load(io.BytesIO(content), map_location=self.device)
 
-    def run(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Run the network on the file's input."""
-        with errors_of(f"{self.path} failed in TorchScript"):
-            outputs = self.script(inputs)
-        if not isinstance(outputs, (tuple, list)) or not all(isinstance(output, Tensor) for output in outputs):
-            raise WeightsError(f"{self.path} gave a {type(outputs).__name__} instead of tensors")
+    def _run(self, inputs: Tensor) -> Sequence[Any]:
+        outputs: Sequence[Any] = self.script(inputs)
         return outputs
 
 
