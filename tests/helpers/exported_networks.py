@@ -1,17 +1,23 @@
 """Small detectors with random weights that see something, for tests of export."""
 
+import contextlib
 import functools
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from helpers import pixels
+from helpers.docs_commands import REPOSITORY
 from helpers.tiny_nets import tiny_net
 from ssd_lightning.assembly import make_net
 from ssd_lightning.config import compose_config
+from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.verify_export import Parity
 from ssd_lightning.inference.runtime.exported_files import Backend
@@ -99,6 +105,17 @@ def check_same(
             found.update(ours, theirs, detector.image_size)
     assert found.detections > 10
     assert (found.unmatched, found.boxes < 1e-5, found.scores < 1e-5) == (0, True, True), found
+
+
+def run_page_program(part: str, folder: Path, size_px: tuple[int, int]) -> tuple[dict[str, Any], np.ndarray]:
+    """Run a program of `docs/export.md`, on a turned photo: gives its variables, and the photo upright."""
+    photo = pixels.save_turned(folder / "image.jpg", pixels.noise(*size_px), 6, quality=95)
+    page = (REPOSITORY / "docs" / "export.md").read_text()
+    [program] = [block for block in re.findall(r"(?s)```python\n(.*?)```", page) if part in block]
+    values: dict[str, Any] = {}
+    with contextlib.chdir(folder):
+        exec(compile(program, "page", "exec"), values)
+    return values, as_rgb(photo)
 
 
 def check_threads(detector: Detector) -> None:

@@ -1,8 +1,6 @@
 """Files for phones and small boards: what the converters give, and what is said when they fail."""
 
-import contextlib
 import os
-import re
 import shutil
 import stat
 import sys
@@ -11,12 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
 
 from helpers.commands import refused, run_command
 from helpers.docs_commands import REPOSITORY
-from helpers.exported_networks import TINY_FILES, check_same, check_threads, noise, tiny_detector
-from ssd_lightning.data.image_io import as_rgb
+from helpers.exported_networks import TINY_FILES, check_same, check_threads, run_page_program, tiny_detector
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export import converters
@@ -43,16 +39,9 @@ def test_litert_sees_the_same() -> None:
 
 
 def check_page_program(detector: Detector, name: str, folder: Path) -> None:
-    """Assert that the program of `docs/export.md` with this name in it gives the boxes of a photo that is turned."""
-    photo, exif = Image.fromarray(noise(1, (70, 90))[0].permute(1, 2, 0).numpy()), Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    photo.save(folder / "image.jpg", exif=exif, quality=95)
-    page = (REPOSITORY / "docs" / "export.md").read_text()
-    [program] = [block for block in re.findall(r"(?s)```python\n(.*?)```", page) if name in block]
-    values: dict[str, Any] = {}
-    with contextlib.chdir(folder):
-        exec(compile(program, "page", "exec"), values)
-    output = detector.run(detector.prepare([as_rgb(folder / "image.jpg")])[0])
+    """Assert that the program of the page with this name in it gives the boxes of the checkpoint."""
+    values, photo = run_page_program(name, folder, (70, 90))
+    output = detector.run(detector.prepare([photo])[0])
     scores = output.class_logits[0].softmax(dim=1)
     boxes = cxcywh_to_xyxy(decode(output.box_offsets[0], output.priors_cxcywh, detector.postprocess.variances))
     np.testing.assert_allclose(values["scores"], scores.detach(), atol=1e-5)

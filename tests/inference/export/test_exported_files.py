@@ -1,8 +1,6 @@
 """What is written sees what was meant: networks, batches, and what is inside."""
 
-import contextlib
 import json
-import re
 import shutil
 import sys
 from functools import partial
@@ -15,9 +13,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from PIL import ExifTags, Image
 
-from helpers.docs_commands import REPOSITORY
+from helpers import pixels
 from helpers.exported_networks import (
     CLASS_NAMES,
     TINY_FILES,
@@ -26,10 +23,10 @@ from helpers.exported_networks import (
     composed_detector,
     exported,
     noise,
+    run_page_program,
     tiny_detector,
 )
 from ssd_lightning import __version__
-from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch
 from ssd_lightning.errors import ConfigurationError, WeightsError
 from ssd_lightning.inference.detector import Detector
@@ -82,7 +79,7 @@ def test_every_kind_of_onnx_file_in_every_runtime_on_images_of_any_size(
     detector.resize = resize
     path = exported(detector, tmp_path, ".onnx", preprocessing=preprocessing, nms=nms)
     sizes_px = [(32, 48), (60, 40), (20, 300), (7, 5)]
-    images = [noise(1, size_px, seed)[0].permute(1, 2, 0).numpy() for seed, size_px in enumerate(sizes_px)]
+    images = [pixels.noise(*size_px) for size_px in sizes_px]
     for backend in get_args(Backend):
         loaded = Detector.load(path, backend=backend)
         for batch_size in (1, 3):
@@ -184,17 +181,10 @@ def test_onnx_as_its_users_see_it(faithful: Path) -> None:
 
 
 def test_the_program_of_the_page_finds_the_same_in_a_photo_that_is_turned(faithful: Path, tmp_path: Path) -> None:
-    detector, exif = tiny_detector(), Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    photo = Image.fromarray(noise(1, (48, 32))[0].permute(1, 2, 0).numpy())  # the network's size when it is upright
-    photo.save(tmp_path / "image.jpg", exif=exif, quality=95)
+    detector = tiny_detector()
     shutil.copyfile(faithful, tmp_path / "detector.onnx")
-    page = (REPOSITORY / "docs" / "export.md").read_text()
-    [program] = [block for block in re.findall(r"(?s)```python\n(.*?)```", page) if "InferenceSession" in block]
-    values: dict[str, Any] = {}
-    with contextlib.chdir(tmp_path):
-        exec(compile(program, "page", "exec"), values)
-    [expected] = detector.detect(detector.prepare([as_rgb(tmp_path / "image.jpg")])[0])
+    values, photo = run_page_program("InferenceSession", tmp_path, (48, 32))  # the network's size when it is upright
+    [expected] = detector.detect(detector.prepare([photo])[0])
     [count] = values["num"]
     np.testing.assert_allclose(values["boxes"][0, :count], expected["boxes"], atol=1e-5)
     assert values["labels"][0, :count].tolist() == expected["labels"].tolist()
@@ -208,7 +198,7 @@ def test_what_has_to_be_prepared_is_in_the_metadata(tmp_path: Path) -> None:
     with quiet_jit():
         script = torch.jit.load(path, _extra_files=extra)
     told = {name: json.loads(text) for name, text in json.loads(extra[METADATA_FILE]).items()}
-    image = noise(1, (70, 50))[0].permute(1, 2, 0).numpy()
+    image = pixels.noise(70, 50)
     resized = cv2.resize(image, told["image_size"][::-1])
     colours = (resized - np.array(told["colour_mean"])) / np.array(told["colour_std"])
     colours = colours[..., ::-1] if told["colour_order"] == "BGR" else colours
@@ -225,9 +215,9 @@ def test_the_resize_inside_is_opencvs_but_for_rounding(size_px: tuple[int, int])
     detector = tiny_detector()
     description = describe_export(detector, preprocessing=True, nms=True)
     graph = ExportGraph(detector.network, description, graph_nms)
-    image = noise(1, size_px)[0].permute(1, 2, 0).contiguous()
-    expected = torch.from_numpy(cv2.resize(image.numpy(), (48, 32))).permute(2, 0, 1)[None]
-    difference = (graph.prepared(image[None]) - detector.network.normalization(expected)).abs().max()
+    image = pixels.noise(*size_px)
+    expected = torch.from_numpy(cv2.resize(image, (48, 32))).permute(2, 0, 1)[None]
+    difference = (graph.prepared(torch.from_numpy(image)[None]) - detector.network.normalization(expected)).abs().max()
     assert difference < (1 if size_px != (32, 48) else 1e-5)
 
 
