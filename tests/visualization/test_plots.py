@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd_lightning.visualization.charts import line_colour
+from ssd_lightning.visualization.charts import line_colour, new_figure
 from ssd_lightning.visualization.coverage_plot import MOST_POINTS, PriorSet, draw_coverage
-from ssd_lightning.visualization.sweep_plots import (
-    is_spread_by_factors,
-    positions_of,
-    save_sweep_plot,
-    summaries,
-    ticks_of,
-)
+from ssd_lightning.visualization.sweep_plots import draw_parameter, positions_of, save_sweep_plot, summaries, ticks_of
 from ssd_lightning.visualization.training_plots import (
     LevelCount,
     draw_class_ap,
@@ -94,9 +88,11 @@ def test_numbers_stand_where_they_are_and_names_side_by_side() -> None:
     assert positions_of(["[300,300]"]) == ([0.0], ["[300,300]"])
 
 
-def test_learning_rates_get_a_logarithmic_axis() -> None:
-    spread = [is_spread_by_factors(values) for values in ([1e-4, 1e-2], [16, 64], [0, 1], [-1, 10], [5])]
-    assert spread == [True, False, False, False, False]
+@pytest.mark.parametrize("values", ["1e-4 1e-2", "16 64", "0 1", "-1 10", "5"])
+def test_learning_rates_get_a_logarithmic_axis(values: str) -> None:
+    axes = new_figure(300, 200).subplots()
+    draw_parameter(axes, values.split(), [0.1, 0.2][: len(values.split())])
+    assert (axes.get_xscale() == "log") == (values == "1e-4 1e-2")
 
 
 def test_few_values_are_the_ticks_themselves() -> None:

@@ -72,7 +72,7 @@ def look_at(detector: Detector, image: np.ndarray) -> Look:
 
 
 def detections_of(
-    look: Look, detector: Detector, *, score_threshold: float, iou_threshold: float, classes: Sequence[str]
+    look: Look, detector: Detector, score_threshold: float, iou_threshold: float, classes: Sequence[str]
 ) -> ImageDetections:
     """Apply post-processing with these thresholds to what the network found; no classes keep all.
 
@@ -133,11 +133,11 @@ def build_page(
     `name` is that of the model, `examples` are images, and `score_threshold` is the initial value of the slider.
     """
 
-    def show(look: Look | None, score: float, iou: float, classes: list[str]) -> tuple[Any, ...]:
+    def show(look: Look | None, *settings: Any) -> tuple[Any, ...]:
         if look is None:
             return None, "", [], None
         with _told():
-            found = detections_of(look, detector, score_threshold=score, iou_threshold=iou, classes=classes)
+            found = detections_of(look, detector, *settings)
         record = found.as_record()
         rows = [[one["class"], one["score"], *one["box_xyxy_px"]] for one in record["detections"]]
         number = counted(len(rows), "detection")
@@ -157,9 +157,7 @@ def build_page(
             if image is None:
                 raise DataError("image is missing")
             look = look_at(detector, read_upload(image))
-            found = detections_of(
-                look, detector, score_threshold=score_threshold, iou_threshold=iou_threshold, classes=classes
-            )
+            found = detections_of(look, detector, score_threshold, iou_threshold, classes)
         return {**found.as_record(), "network_ms": look.network_ms}
 
     (height, width), number = detector.image_size, len(detector.class_names)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,14 +31,7 @@ JPEG_QUALITY = 92
 COLUMNS = ("image", "width", "height", "label", "score", "xmin", "ymin", "xmax", "ymax", "frame", "time_s")
 
 
-class Writer(Protocol):
-    """One kind of output."""
-
-    def write(self, source_image: SourceImage, found: ImageDetections) -> None:
-        """Write the detections of one image or frame."""
-
-    def close(self) -> None:
-        """Finish the files."""
+Writer: TypeAlias = "Annotated | PredictionsJson | PredictionsCsv | PreLabels"
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
+from ssd_lightning.data.image_io import as_rgb
 from ssd_lightning.visualization.boxes import (
     TaggedBox,
     cut_at_border,
@@ -44,7 +45,7 @@ def draw_detections(
     Raises:
         ValueError: the image is not uint8, the lengths differ, or a label has no name.
     """
-    canvas = Image.fromarray(_as_rgb(image))
+    canvas = Image.fromarray(as_rgb(image))
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
     classes = [int(label) for label in np.asarray(labels).reshape(-1)]
     if len(boxes) != len(classes):
@@ -72,7 +73,7 @@ def draw_detections(
 
 def draw_ground_truth(image: np.ndarray, *, boxes_xyxy_px: ArrayLike, difficult: ArrayLike) -> np.ndarray:
     """Draw boxes as thin dashed white lines, difficult ones dotted: uint8 `[H, W, 3]`, a new image."""
-    canvas = Image.fromarray(_as_rgb(image))
+    canvas = Image.fromarray(as_rgb(image))
     draw = ImageDraw.Draw(canvas)
     width = line_width(canvas)
     boxes = np.asarray(boxes_xyxy_px, dtype=np.float64).reshape(-1, 4)
@@ -98,7 +99,7 @@ def draw_comparison(
 
     The image is first scaled to `longer_side_px`, so that lines and tags stay thin on a small image.
     """
-    rgb = _as_rgb(image)
+    rgb = as_rgb(image)
     size = fitting_size(rgb, longer_side_px, longer_side_px)
     resized = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
     to_px = np.array([*size, *size])
@@ -106,12 +107,3 @@ def draw_comparison(
     # The ground truth is below the detections: where it is hidden, the detection is correct.
     marked = draw_ground_truth(resized, boxes_xyxy_px=true_boxes, difficult=difficult)
     return draw_detections(marked, boxes_xyxy_px=boxes, labels=labels, class_names=class_names, scores=scores)
-
-
-def _as_rgb(image: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
-        raise ValueError(f"an image is uint8 [H, W, 3] or grey, got {image.dtype} {list(image.shape)}")
-    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))

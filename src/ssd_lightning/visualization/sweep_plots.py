@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -27,7 +27,7 @@ def save_sweep_plot(
     figure = new_figure(max(PANEL_PX[0] * columns, 345), PANEL_PX[1] * rows + 36)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes, (parameter, of_runs) in zip(grid.flat, values.items(), strict=False):
-        _draw(axes, of_runs, scores)
+        draw_parameter(axes, of_runs, scores)
         axes.set_xlabel(parameter)
     for axes in grid.flat[len(values) :]:
         axes.remove()
@@ -37,7 +37,8 @@ def save_sweep_plot(
     Image.fromarray(pixels_of(figure, dpi=150)).save(path)
 
 
-def _draw(axes: Any, values: Sequence[str], scores: Sequence[float]) -> None:
+def draw_parameter(axes: Any, values: Sequence[str], scores: Sequence[float]) -> None:
+    """Draw the runs over the values of one parameter."""
     positions, names = positions_of(values)
     places, means, deviations = summaries(positions, scores)
     if places:
@@ -45,7 +46,8 @@ def _draw(axes: Any, values: Sequence[str], scores: Sequence[float]) -> None:
         bars = {"markersize": 5, "capsize": 4, "linewidth": 1.2, "zorder": 3}
         axes.errorbar(places, means, deviations, fmt=f"o{line}", color=PALETTE[0], **bars)
     axes.scatter(positions, scores, s=20, color=PALETTE[1], alpha=0.7, linewidths=0, zorder=2)
-    by_factors = names is None and is_spread_by_factors(positions)
+    # Values that differ by factors, such as learning rates, need a logarithmic axis.
+    by_factors = names is None and min(positions) > 0 and max(positions) >= 10 * min(positions)
     axes.set_xscale("log" if by_factors else "linear")
     tidy(axes)
     if names is not None:
@@ -68,11 +70,7 @@ def ticks_of(values: Sequence[float], *, by_factors: bool) -> list[float] | None
 
 
 def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
-    """Place values on an axis: numbers at their value, names side by side in order.
-
-    Returns:
-        A position for every value, and the names at the positions 0, 1, ...; None if the values are finite numbers.
-    """
+    """Place values on an axis: finite numbers at their value, names at 0, 1, ... in order; and return the names."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -83,20 +81,15 @@ def positions_of(values: Sequence[str]) -> tuple[list[float], list[str] | None]:
     return [float(names.index(value)) for value in values], names
 
 
-def is_spread_by_factors(values: Sequence[float]) -> bool:
-    """Tell whether numbers need a logarithmic axis: all positive, and the largest at least ten times the smallest."""
-    return min(values) > 0 and max(values) / min(values) >= 10
-
-
 def summaries(positions: Sequence[float], objectives: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
-    """Return mean and standard deviation at every position if any has several runs; empty otherwise.
+    """Return ascending positions, with means and standard deviations (n - 1 in the denominator; 0 for a single run).
 
-    Returns:
-        Ascending positions, means, and standard deviations (n - 1 in the denominator; 0 for a single run).
+    They are empty if no position has several runs.
     """
-    pairs = sorted(zip(positions, objectives, strict=True))
-    groups = [(place, [value for _, value in group]) for place, group in groupby(pairs, lambda pair: pair[0])]
-    if all(len(group) == 1 for _, group in groups):
+    groups: dict[float, list[float]] = {}
+    for place, objective in sorted(zip(positions, objectives, strict=True)):
+        groups.setdefault(place, []).append(objective)
+    if len(groups) == len(positions):
         return [], [], []
-    spreads = [stdev(group) if len(group) > 1 else 0.0 for _, group in groups]
-    return [place for place, _ in groups], [fmean(group) for _, group in groups], spreads
+    spreads = [stdev(group) if len(group) > 1 else 0.0 for group in groups.values()]
+    return [*groups], [fmean(group) for group in groups.values()], spreads
