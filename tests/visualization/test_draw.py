@@ -1,6 +1,7 @@
 """Boxes on images: detections, annotated samples, and training samples with their matched priors."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -27,18 +28,21 @@ def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return (image == colour).all(-1)
 
 
-def ink(box: list[int], *, rows: slice = slice(None), scores: tuple[float, ...] | None = (0.85,)) -> int:
+def drawn(
+    boxes: list, labels: list[int], scores: Sequence[float] | None = None, names: Sequence[str] = NAMES
+) -> np.ndarray:
+    return draw_detections(GREY, boxes_xyxy_px=boxes, labels=labels, class_names=names, scores=scores)
+
+
+def ink(box: list[int], *, rows: slice = slice(None), scores: Sequence[float] | None = (0.85,)) -> int:
     """Pixels of white text, which nothing else of a detection draws."""
-    names = [*"abcdef", "Wqg"]
-    image = draw_detections(GREY, boxes_xyxy_px=[box], labels=[7], class_names=names, scores=scores)
-    return int((image[rows].min(-1) > 200).sum())
+    return int((drawn([box], [7], scores, [*"abcdef", "Wqg"])[rows].min(-1) > 200).sum())
 
 
 def test_the_outline_has_the_colour_of_the_class_at_the_edges_of_the_box():
-    image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[2], class_names=NAMES)
-    colour = class_colour(2)
+    image = drawn([[50, 80, 150, 160]], [2])
     for x, y in [(50, 120), (149, 120), (100, 80), (100, 159)]:
-        assert tuple(image[y, x]) == colour
+        assert tuple(image[y, x]) == class_colour(2)
     for x, y in [(49, 120), (150, 120), (100, 160)]:
         assert tuple(image[y, x]) == (0, 0, 0)  # the dark rim that sets it off from any ground
     assert (image[82:158, 52:148] == 128).all()
@@ -46,20 +50,17 @@ def test_the_outline_has_the_colour_of_the_class_at_the_edges_of_the_box():
 
 
 def test_scores_decide_what_lies_on_top():
-    boxes, labels = [[50, 50, 150, 150], [50, 50, 150, 150]], [1, 2]
     for scores, winner in (([0.9, 0.3], 1), ([0.3, 0.9], 2)):
-        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=labels, class_names=NAMES, scores=scores)
-        assert tuple(image[100, 50]) == class_colour(winner)
+        assert tuple(drawn([[50, 50, 150, 150]] * 2, [1, 2], scores)[100, 50]) == class_colour(winner)
 
 
 def test_boxes_without_an_area_inside_are_left_out():
     odd = [[400, 10, 500, 50], [-90, 10, -5, 50], [20, 20, 20, 60], [60, 20, 20, 60], [np.nan, 0, 9, 9]]
     for boxes in ([], odd):
-        count = len(boxes)
-        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1] * count, class_names=NAMES, scores=[1.0] * count)
+        image = drawn(boxes, [1] * len(boxes), [1.0] * len(boxes))
         assert (image == GREY).all()
         assert image is not GREY
-        assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * count) == GREY).all()
+        assert (draw_ground_truth(GREY, boxes_xyxy_px=boxes, difficult=[False] * len(boxes)) == GREY).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 9, 1), (900, 40, 3)])
@@ -123,8 +124,7 @@ def test_a_small_box_is_not_hidden_by_tags():
     rng = np.random.default_rng(0)
     for _ in range(30):
         x, y = rng.integers(0, 285), rng.integers(0, 185)
-        boxes = [[x, y, x + 10, y + 10], [0, 0, 300, 200]]
-        image = draw_detections(GREY, boxes_xyxy_px=boxes, labels=[1, 2], class_names=NAMES, scores=[0.4, 0.9])
+        image = drawn([[x, y, x + 10, y + 10], [0, 0, 300, 200]], [1, 2], [0.4, 0.9])
         assert (image[y + 3 : y + 7, x + 3 : x + 7] == 128).all()
 
 
@@ -149,24 +149,21 @@ def test_text_is_readable_on_every_colour():
 
 
 def sample(boxes: list[list[float]], labels: list[int], difficult: list[bool] | None = None) -> Sample:
-    given = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    marked = np.zeros(len(labels), dtype=bool) if difficult is None else np.array(difficult)
-    return Sample(GREY, given, np.array(labels, dtype=np.int64), marked)
+    given, marked = np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult or [False] * len(labels), bool)
+    return Sample(GREY, given, np.array(labels, np.int64), marked)
 
 
-def test_boxes_lie_where_they_are_annotated_whatever_the_scale() -> None:
-    many = [[0.25, 0.25, 0.75, 0.5]] * (MOST_TAGS + 1)  # so many that none has a tag
-    image = draw_sample(sample(many, [1] * len(many)), ["cat"], within_px=(240, 480))
-    assert image.shape == (240, 360, 3)
-    rows, columns = np.nonzero(has_colour(image, class_colour(1)))
-    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (90, 60, 269, 119)
-
-
-def test_difficult_objects_are_dashed() -> None:
-    box = [[0.1, 0.1, 0.9, 0.9]] * (MOST_TAGS + 1)
-    plain = draw_sample(sample(box, [1] * len(box)), ["cat"], within_px=(240, 320))
-    dashed = draw_sample(sample(box, [1] * len(box), [True] * len(box)), ["cat"], within_px=(240, 320))
-    assert 0.4 < has_colour(dashed, class_colour(1)).sum() / has_colour(plain, class_colour(1)).sum() < 0.6
+def test_boxes_lie_where_they_are_annotated_whatever_the_scale_and_difficult_ones_are_dashed() -> None:
+    count = MOST_TAGS + 1  # so many that none has a tag
+    inks = []
+    for difficult in (False, True):
+        many = sample([[0.25, 0.25, 0.75, 0.5]] * count, [1] * count, [difficult] * count)
+        image = draw_sample(many, ["cat"], within_px=(240, 480))
+        assert image.shape == (240, 360, 3)
+        rows, columns = np.nonzero(has_colour(image, class_colour(1)))
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == (90, 60, 269, 119)
+        inks.append(len(rows))
+    assert 0.4 < inks[1] / inks[0] < 0.6
 
 
 def test_few_objects_have_their_class_written_at_them_and_many_have_not() -> None:
@@ -178,8 +175,7 @@ def test_few_objects_have_their_class_written_at_them_and_many_have_not() -> Non
 
 @pytest.mark.parametrize("name", ["", "x" * 2000, "Ünï 猫🐦\n\x1b[0m", "\udce4"])
 def test_any_class_name_and_no_object_at_all(name: str) -> None:
-    image = draw_detections(GREY, boxes_xyxy_px=[[50, 80, 150, 160]], labels=[1], class_names=[name], scores=[1])
-    assert has_colour(image, class_colour(1)).any()
+    assert has_colour(drawn([[50, 80, 150, 160]], [1], [1], [name]), class_colour(1)).any()
     rows = [[sample([[0.3, 0.4, 0.7, 0.8]], [1]), sample([], [])]] * 3
     sheet = draw_augmentation(rows, [name], image_size=(120, 160), title="t")
     assert sheet.shape[1] == 2 * (224 + 18) + 18
@@ -205,11 +201,12 @@ def matched(
 
 
 def test_an_object_is_described_by_its_levels() -> None:
-    box = (0.2, 0.2, 0.8, 0.8)
-    assert describe_object(1, matched(box, [2, 1, 2])) == "1  cat: 1 on level 1, 2 on level 2, best IoU 0.70"
-    forced = matched(box, [3], best_iou=0.31, is_forced=True)
-    assert describe_object(4, forced) == "4  cat: 1 forced, level 3, best IoU 0.31"
-    assert describe_object(2, matched(box, [], best_iou=0.0)) == "2  cat: no prior, best IoU 0.00"
+    for levels, best_iou, is_forced, said in (
+        ([2, 1, 2], 0.7, False, "1  cat: 1 on level 1, 2 on level 2, best IoU 0.70"),
+        ([3], 0.31, True, "1  cat: 1 forced, level 3, best IoU 0.31"),
+        ([], 0.0, False, "1  cat: no prior, best IoU 0.00"),
+    ):
+        assert describe_object(1, matched((0, 0, 1, 1), levels, best_iou=best_iou, is_forced=is_forced)) == said
 
 
 def test_what_no_prior_reaches_is_enlarged_first_then_the_smallest() -> None:
@@ -245,15 +242,12 @@ def test_objects_and_priors_lie_where_they_are_in_every_window(window: tuple[flo
     assert (np.abs(edge - 130).max(-1) > 40).mean() > 0.9
 
 
-def test_the_size_of_a_row_and_no_object_at_all() -> None:
+def test_the_size_of_a_row_no_object_at_all_and_any_box_in_any_image() -> None:
     assert draw_matches(GREY, []).shape == (320, 480 + 18 + TEXT_PX, 3)
     small = [matched((0.1, 0.1, 0.15, 0.15), [1])] * 30
     assert draw_matches(np.zeros((50, 200, 3), dtype=np.uint8), small).shape[0] >= 120 + CLOSE_UP_PX
     sheet = draw_match_sheet([(GREY, []), (GREY, [matched((0, 0, 1, 1), [1])])], title="t")
     assert sheet.shape[0] > 640
-
-
-def test_any_box_in_any_image_can_be_drawn() -> None:
     for box, size in (
         ((0.5, 0.5, 0.5, 0.5), (64, 64)),
         ((0.0, 0.0, 1.0, 1.0), (1, 1)),
