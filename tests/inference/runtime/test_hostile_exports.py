@@ -19,8 +19,7 @@ from ssd_lightning.errors import UserError, WeightsError
 from ssd_lightning.inference.detector import Detector
 from ssd_lightning.inference.export.files import write_safetensors
 from ssd_lightning.inference.runtime import torchscript_network
-from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import errors_of
+from ssd_lightning.inference.runtime.description import ExportDescription, errors_of
 from ssd_lightning.inference.runtime.torchscript_network import METADATA_FILE
 
 

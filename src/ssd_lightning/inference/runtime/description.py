@@ -5,20 +5,23 @@ It is stored in the file, or as JSON beside it for formats that have no place fo
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssd_lightning.checks import require_bool, require_choice, require_number, require_object
+from ssd_lightning.data.annotation_checks import as_class_names
 from ssd_lightning.data.resize import Letterbox, ResizeMode, Stretch, as_resize_mode, plain_mode
-from ssd_lightning.errors import UserError, WeightsError
+from ssd_lightning.errors import WeightsError
 from ssd_lightning.models.files import require_file
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.normalization import Normalization
+from ssd_lightning.ops.priors import as_height_width
 
 MARKER = "ssd_lightning"
 """Metadata entry that only files of this package have: the version that wrote them."""
@@ -28,7 +31,6 @@ DETECTIONS = ("boxes", "scores", "labels", "num_detections")
 PREDICTIONS = ("boxes", "scores")
 """Outputs of a file without NMS."""
 
-MOST_CLASSES = 100_000
 MOST_PIXELS = 100_000_000
 """Limit for a network's input, because files are untrusted."""
 
@@ -46,6 +48,23 @@ class Layout:
     input_name: str = "images"
     batch: int | None = None
     channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        require_object("layout.input_name", self.input_name, str)
+        require_choice("layout.batch", self.batch, (None, 1))
+        require_bool("layout.channels_last", self.channels_last)
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Turn errors of a runtime or a parser, which have any type, into a WeightsError that begins with `what`."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__  # the first line may only say where it happened
+        raise WeightsError(f"{what}: {reason[:200]}") from error
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,13 @@ class ExportDescription:
     quantization: str | None = None
     resize: ResizeMode = field(default_factory=Stretch)
     layout: Layout = Layout()
+
+    def __post_init__(self) -> None:
+        require_object("version", self.version, str)
+        require_bool("preprocessing", self.preprocessing)
+        require_bool("nms", self.nms)
+        require_choice("quantization", self.quantization, (None, "int8"))
+        require_number("pixels of image_size", math.prod(self.image_size), 1, MOST_PIXELS)
 
     def as_input(self, images: Tensor) -> Tensor:
         """Turn images `[B, 3, H, W]`, RGB, 0..255, of the network's size into the file's input."""
@@ -163,68 +189,29 @@ class ExportDescription:
                 f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; it was "
                 "not run"
             )
-        try:
-            values = {name: json.loads(text) for name, text in {**_OF_OLDER, **metadata}.items() if name in _CHECKS}
-            for name, check in _CHECKS.items():
-                if name not in values or not check(values[name]):
-                    shown = f"{values[name]!r:.100}" if name in values else "missing"
-                    raise WeightsError(f"its metadata entry '{name}' is {shown}")
-            postprocess = PostProcess.from_settings(values["postprocess"])
-        except UserError as error:
-            raise WeightsError(f"{path}: {error}") from error
-        except (ValueError, TypeError, RecursionError) as error:
-            raise WeightsError(f"{path}: its metadata cannot be read: {str(error)[:200]}") from error
-        return cls(
-            version=values[MARKER],
-            class_names=tuple(values["class_names"]),
-            image_size=tuple(values["image_size"]),
-            normalization=Normalization(
-                values["colour_mean"], values["colour_std"], bgr=values["colour_order"] == "BGR"
-            ),
-            preprocessing=values["preprocessing"],
-            nms=values["nms"],
-            postprocess=postprocess,
-            quantization=values["quantization"],
-            resize=as_resize_mode(values["resize"]),
-            layout=Layout(**values["layout"]),
-        )
+        texts = {"resize": "null", "layout": "{}", **metadata}  # older files do not have these
 
+        def entry(name: str) -> Any:
+            if name not in texts:
+                raise WeightsError(f"{path}: its metadata entry '{name}' is missing")
+            return json.loads(texts[name])
 
-def _is(*kinds: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kinds)
-
-
-def _is_list_of(kinds: tuple[type, ...], value: Any, length: int | None = None) -> bool:
-    has_length = isinstance(value, list) and length in (None, len(value))
-    return has_length and all(type(item) in kinds for item in value)
-
-
-def _is_colour(value: Any) -> bool:
-    return _is_list_of((int, float), value, 3) and all(abs(number) < math.inf for number in value)
-
-
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    MARKER: _is(str),
-    "class_names": lambda value: _is_list_of((str,), value) and 0 < len(value) <= MOST_CLASSES,
-    "image_size": lambda value: _is_list_of((int,), value, 2) and min(value) > 0 and value[0] * value[1] <= MOST_PIXELS,
-    "colour_mean": _is_colour,
-    "colour_std": lambda value: _is_colour(value) and min(value) > 0,
-    "colour_order": lambda value: value in ("RGB", "BGR"),
-    "preprocessing": _is(bool),
-    "nms": _is(bool),
-    "postprocess": _is(dict),
-    "quantization": _is(str, NoneType),
-    "resize": as_resize_mode,  # which has its own error
-    "layout": lambda value: (
-        isinstance(value, dict)
-        and value.keys() <= Layout.__dataclass_fields__.keys()
-        and isinstance(value.get("input_name", ""), str)
-        and value.get("batch") in (None, 1)
-        and isinstance(value.get("channels_last", False), bool)
-    ),
-}
-_OF_OLDER = {"resize": "null", "layout": "{}"}
-"""Entries that older files do not have."""
+        with errors_of(f"{path}: its metadata cannot be used"):
+            require_choice("colour_order", entry("colour_order"), ("RGB", "BGR"))
+            return cls(
+                version=entry(MARKER),
+                class_names=as_class_names(entry("class_names")),
+                image_size=as_height_width(entry("image_size"), "image_size"),
+                normalization=Normalization(
+                    entry("colour_mean"), entry("colour_std"), bgr=entry("colour_order") == "BGR"
+                ),
+                preprocessing=entry("preprocessing"),
+                nms=entry("nms"),
+                postprocess=PostProcess.from_settings(entry("postprocess")),
+                quantization=entry("quantization"),
+                resize=as_resize_mode(entry("resize")),
+                layout=Layout(**entry("layout")),
+            )
 
 
 def description_file(path: Path) -> Path:
@@ -253,9 +240,7 @@ def read_description(path: Path) -> ExportDescription:
     for needed in network_files(path):
         require_file(needed)
     file = description_file(path)
-    try:
+    with errors_of(f"{file} is damaged"):
         values = json.loads(file.read_text(encoding="utf-8"))
         metadata = {name: json.dumps(value) for name, value in values.items()}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{file} is damaged: {str(error)[:200]}") from error
     return ExportDescription.from_metadata(metadata, file)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.inference.runtime.description import read_description
-from ssd_lightning.inference.runtime.network import ExportedNetwork, errors_of
+from ssd_lightning.inference.runtime.description import errors_of, read_description
+from ssd_lightning.inference.runtime.network import ExportedNetwork
 
 NCNN_MAGIC = b"7767517"
 """First line of ncnn's file of layers."""

@@ -1,8 +1,7 @@
 """Base class of exported networks for `Detector`."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -11,22 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.inference.runtime.description import PREDICTIONS, ExportDescription
+from ssd_lightning.inference.runtime.description import PREDICTIONS, ExportDescription, errors_of
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.ops.boxes import xyxy_to_cxcywh
 from ssd_lightning.types import Detections, SSDOutput
-
-
-@contextmanager
-def errors_of(what: str) -> Iterator[None]:
-    """Turn errors of a runtime or a parser, which have any type, into a WeightsError that begins with `what`."""
-    try:
-        yield
-    except WeightsError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__  # the first line may only say where it happened
-        raise WeightsError(f"{what}: {reason[:200]}") from error
 
 
 class ExportedNetwork(nn.Module):

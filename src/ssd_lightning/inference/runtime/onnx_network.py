@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ssd_lightning.checks import require_package
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork, errors_of
+from ssd_lightning.inference.runtime.description import ExportDescription, errors_of
+from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.models.files import require_file
 
 log = logging.getLogger(__name__)

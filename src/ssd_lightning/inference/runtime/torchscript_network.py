@@ -15,8 +15,8 @@ import torchvision  # noqa: F401  registers torchvision::nms
 from torch import Tensor
 
 from ssd_lightning.errors import WeightsError
-from ssd_lightning.inference.runtime.description import ExportDescription
-from ssd_lightning.inference.runtime.network import ExportedNetwork, errors_of
+from ssd_lightning.inference.runtime.description import ExportDescription, errors_of
+from ssd_lightning.inference.runtime.network import ExportedNetwork
 from ssd_lightning.models.files import require_file
 
 METADATA_FILE = "ssd_lightning.json"
