@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from ssd_lightning.visualization.charts import (
     FONT_PX,
@@ -12,7 +13,6 @@ from ssd_lightning.visualization.charts import (
     LETTER_PX,
     MUTED,
     PAGE_PX,
-    columns,
     new_figure,
     series_colour,
     short,
@@ -64,7 +64,7 @@ def draw_columns(
     top = values.max(initial=0.0) or 1
     axes.set(xlim=(-0.5, max(len(names), 1) - 0.5), ylim=(0, high or top * (1.3 if above else 1.04)))
     tidy(axes)
-    letters = max((columns(line) for name in names for line in name.split("\n")), default=0)
+    letters = max((cell_len(line) for name in names for line in name.split("\n")), default=0)
     place_px = axes.get_position().width * axes.figure.get_size_inches()[0] * 72 / max(len(names), 1)
     every = max(1, int(-(-(LETTER_PX * letters + 8) // place_px)))
     axes.set_xticks(places[::every], [name.replace("$", r"\$") for name in names][::every], color=INK)
@@ -120,7 +120,7 @@ def dot_figure(names: Sequence[str], series: Series) -> Any:
 def _named_rows(names: Sequence[str], row_px: float, *, right_px: float, below_px: float = 0) -> tuple[Any, np.ndarray]:
     """Make axes with a name at the left of each row, and return the vertical places of the rows."""
     height = row_px * max(len(names), 1)
-    name_px = 12 + LETTER_PX * max((columns(short(name)) for name in names), default=0)
+    name_px = 12 + LETTER_PX * max((cell_len(short(name)) for name in names), default=0)
     axes = new_figure(PAGE_PX, height + below_px, margins_px=(name_px, right_px, 0, below_px)).subplots()
     axes.set_ylim(height, 0)
     tidy(axes, grid="both")

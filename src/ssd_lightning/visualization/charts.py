@@ -3,12 +3,12 @@
 Lengths are in px of the page: a figure has 72 of them per inch, so that font sizes are px, too.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from ssd_lightning.errors import one_line
 from ssd_lightning.visualization.colours import class_colour
@@ -87,19 +87,14 @@ def _set_fonts(figure: Any) -> None:
             text.set(text=plain, fontfamily=["DejaVu Sans", FT2Font(file).family_name])
 
 
-def columns(text: str) -> int:
-    """Count the columns of a text; East Asian letters take two."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
 def short(text: str, most: int = LONGEST_NAME) -> str:
-    """Shorten a text to a number of columns, and escape it so that matplotlib does not read it as mathematics."""
+    """Shorten a text to a number of columns, and escape it so that matplotlib does not read it as mathematics.
+
+    East Asian letters take two columns.
+    """
     text = one_line(text)
-    if columns(text) > most:
-        text = text[:most]
-        while columns(text) >= most:
-            text = text[:-1]
-        text += "…"
+    if cell_len(text) > most:
+        text = set_cell_size(text, most - 1).rstrip() + "…"
     return text.replace("$", r"\$")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
-from ssd_lightning.visualization.charts import FONT_PX, GRID, INK, LETTER_PX, MUTED, columns, new_figure, short
+from ssd_lightning.visualization.charts import FONT_PX, GRID, INK, LETTER_PX, MUTED, new_figure, short
 from ssd_lightning.visualization.svg import THEME, set_hint
 
 MOST_WITH_NUMBERS = 25
@@ -27,7 +28,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], *, title: s
     cell = 38.0 if size <= 12 else 27.0 if has_numbers else min(14.0, max(9.0, 870 / size))
     font = 12.0 if has_numbers else 9.5
     letters = [short(name, 16) for name in names]
-    side = max(14 + font * LETTER_PX / 12 * max(map(columns, letters)), LETTER_PX * len("found as →"))
+    side = max(14 + font * LETTER_PX / 12 * max(map(cell_len, letters)), LETTER_PX * len("found as →"))
     top = side + 16 + (28 if title else 0)
     width, height = max(side + cell * size + 2, 8 * len(short(title, 99))), top + cell * size + 2
     figure = new_figure(width, height, margins_px=(side, width - side - cell * size, top, 2))
