@@ -37,27 +37,6 @@ def detect(path: Path) -> object:
     return Detector.load(path).detect(noise(1, (32, 48)))
 
 
-Edit = Callable[[onnx.ModelProto], object]
-Change = Callable[..., str]
-
-
-@pytest.fixture
-def change(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
-    """Change the good ONNX file and give the message with which it is refused, before any session is made."""
-
-    def run(edit: Edit, *, reaches_session: bool = False) -> str:
-        model = onnx.load(good / "detector.onnx")
-        edit(model)
-        path = tmp_path / "bad.onnx"
-        path.write_bytes(model.SerializeToString())
-        with monkeypatch.context() as patch:
-            if not reaches_session:
-                patch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
-            return refused(path, detect)
-
-    return run
-
-
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript", ".safetensors"])
 def test_damage_anywhere_is_one_clear_error_or_none(suffix: str, tmp_path: Path, good: Path) -> None:
     path, whole = tmp_path / f"damaged{suffix}", (good / f"detector{suffix}").read_bytes()
@@ -131,9 +110,19 @@ LOOP = helper.make_graph([], "body", [], [])
 FUNCTION = helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid("", 18)])
 
 
+SAFE = {
+    "has the inputs": partial(tells, preprocessing=False),
+    "has the outputs": partial(tells, nms=False),
+    "labels or counts out of range": partial(tells, class_names=["one"]),
+    "onnxruntime rejects it": lambda model: has_node(model, "NoSuchOperator", [], ["x"]),
+}
+"""What reaches onnxruntime: files that are not as their metadata tell."""
+
+
 @pytest.mark.parametrize(
     ("edit", "answer"),
     [
+        *((edit, answer) for answer, edit in SAFE.items()),
         (partial(tells, ssd_lightning=None), "was not written by this package's export"),
         (partial(tells, image_size=None), "'image_size' is missing"),
         (lambda model: outside(model.graph.initializer[0], "../../etc/passwd"), "in another file, '../../etc/passwd'"),
@@ -143,21 +132,19 @@ FUNCTION = helper.make_function("evil", "Own", [], [], [], [helper.make_opsetid(
         (lambda model: model.functions.append(FUNCTION), "defines its own functions, 'Own'"),
     ],
 )
-def test_an_onnx_file_of_others_or_with_more_than_a_network(edit: Edit, answer: str, change: Change) -> None:
-    assert answer in change(edit)
-
-
-@pytest.mark.parametrize(
-    ("edit", "answer"),
-    [
-        (partial(tells, preprocessing=False), "has the inputs"),
-        (partial(tells, nms=False), "has the outputs"),
-        (partial(tells, class_names=["one"]), "labels or counts out of range"),
-        (lambda model: has_node(model, "NoSuchOperator", [], ["x"]), "onnxruntime rejects it"),
-    ],
-)
-def test_an_onnx_file_that_is_not_as_its_metadata_tell(edit: Edit, answer: str, change: Change) -> None:
-    assert answer in change(edit, reaches_session=True)
+def test_an_onnx_file_of_others_or_with_more_than_a_network(
+    edit: Callable[[onnx.ModelProto], object],
+    answer: str,
+    good: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = onnx.load(good / "detector.onnx")
+    edit(model)
+    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+    if answer not in SAFE:
+        monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: pytest.fail("a session was made"))
+    assert answer in refused(tmp_path / "bad.onnx", detect)
 
 
 def rewritten(folder: Path, target: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
@@ -170,11 +157,7 @@ def rewritten(folder: Path, target: Path, change: Callable[[str, bytes], bytes |
 
 
 def test_torchscript_of_another_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Doubling(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * 2
-
-    torch.jit.script(Doubling()).save(str(tmp_path / "other.pt"))
+    torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "other.pt"))
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was loaded"))
     assert "was not written by this package's export" in refused(tmp_path / "other.pt", detect)
 
