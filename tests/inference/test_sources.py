@@ -2,7 +2,6 @@ import os
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from ssd_lightning.data.image_suffixes import IMAGE_SUFFIXES, UNREADABLE_SUFFIXES
 from ssd_lightning.errors import DataError
@@ -23,8 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_ending_is_of_two_kinds() -> None:
-    assert not {*IMAGE_SUFFIXES, *UNREADABLE_SUFFIXES} & VIDEO_SUFFIXES
-    assert not {*IMAGE_SUFFIXES} & {*UNREADABLE_SUFFIXES}
+    suffixes = [*IMAGE_SUFFIXES, *UNREADABLE_SUFFIXES, *VIDEO_SUFFIXES]
+    assert len(set(suffixes)) == len(suffixes)
 
 
 def found(given: object, **settings: bool) -> list[tuple[str, str]]:
@@ -88,29 +87,16 @@ def test_names_are_unique_whatever_their_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "..", "a/../../b", "a\\b", "\x1b[31m", "x\ny", "鳥" * 300, os.fsdecode(b"\xff")]
-)
-def test_names_stay_in_their_folder_and_are_text(tmp_path: Path, name: str) -> None:
-    clean = clean_name(name)
-    assert clean.isprintable()
-    assert 0 < len(clean.encode()) <= MOST_BYTES
-    path = tmp_path / f"{clean}.jpg"
-    Image.new("RGB", (2, 2)).save(path)
-    assert path.parent.resolve() == tmp_path.resolve()
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
     ("name", "clean"),
     [
-        ("12:30:05", "12_30_05"),
-        ('a<b>?*|"c', "a_b_____c"),
-        ("CON", "_CON"),
-        ("lpt1.old", "_lpt1.old"),
+        ("", "image"), (" ", "image"), ("..", "image"), ("a/../../b", "a_.._.._b"), ("a\\b", "a_b"),
+        ("\x1b[31m", "_[31m"), ("x\ny", "x_y"), (os.fsdecode(b"\xff"), "_"), ("鳥" * 300, "鳥" * (MOST_BYTES // 3)),
+        # of Windows
+        ("12:30:05", "12_30_05"), ('a<b>?*|"c', "a_b_____c"), ("CON", "_CON"), ("lpt1.old", "_lpt1.old"),
         ("conan", "conan"),
     ],
-)
-def test_names_are_valid_on_windows(name: str, clean: str) -> None:
+)  # fmt: skip
+def test_names_are_valid_on_any_system_and_stay_in_their_folder(name: str, clean: str) -> None:
     assert clean_name(name) == clean
 
 
