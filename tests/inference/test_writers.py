@@ -5,8 +5,8 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from helpers.datasets import open_coco, open_csv, open_voc
+from helpers.pixels import save_turned
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import SourceImage
@@ -49,14 +50,11 @@ def patches(height: int, width: int) -> np.ndarray:
 
 def image(path: Path, size_px: tuple[int, int], orientation: int = 1) -> SourceImage:
     path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(patches(*size_px)).save(path, exif=exif)
+    save_turned(path, patches(*size_px), orientation)
     return SourceImage(Source("image", str(path)), read_image(path), path)
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """A run with all outputs in `folder`."""
 
     folder: Path
@@ -181,10 +179,8 @@ def test_the_annotated_video_has_every_frame(written: Written) -> None:
     video = Video(written.folder / "film.mp4")
     assert video.fps == 4.0
     drawn = [np.asarray(one.draw(score_threshold=0)) for one in written.found[-4:-1]]
-    frames = [frame for _, frame in video.frames()]
-    assert len(frames) == 3
-    for index, frame in enumerate(frames):  # each is most like its own
-        assert np.argmin([np.abs(frame.astype(int) - one).mean() for one in drawn]) == index
+    nearest = [np.argmin([np.abs(frame.astype(int) - one).mean() for one in drawn]) for _, frame in video.frames()]
+    assert nearest == [0, 1, 2]
 
 
 def test_two_videos_one_after_the_other(tmp_path: Path) -> None:
