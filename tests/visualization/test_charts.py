@@ -79,11 +79,8 @@ def test_what_is_under_the_pointer_is_the_number() -> None:
 
 @pytest.mark.parametrize("horizontal", [True, False])
 def test_bars_are_as_long_as_their_values(horizontal: bool) -> None:
-    values = [0.5, 1.0, 0.25, NAN]
-    names = ["a", "b", "c", "d"]
-    figure = (
-        bar_figure(names, [("AP", values)], texts=[names]) if horizontal else columns_figure(names, [("AP", values)])
-    )
+    names, series = ["a", "b", "c", "d"], [("AP", [0.5, 1.0, 0.25, NAN])]
+    figure = bar_figure(names, series, texts=[names]) if horizontal else columns_figure(names, series)
     side = "width" if horizontal else "height"
     lengths = np.array([getattr(patch.get_window_extent(), side) for patch in figure.axes[0].patches])
     assert lengths[1] > 100
@@ -109,8 +106,7 @@ def test_thinning_keeps_ends_count_and_range(values: list[float], points: int) -
 
 @pytest.mark.parametrize("num_classes", [3, 80])
 def test_a_confusion_matrix_of_any_size(num_classes: int) -> None:
-    draw = np.random.default_rng(0)
-    size = num_classes + 1
+    draw, size = np.random.default_rng(0), num_classes + 1
     matrix = draw.integers(1, 3, (size, size)) * (draw.random((size, 1)) < 5 / num_classes)
     matrix[0, 0] = 0
     figure = confusion_figure(matrix, [f"{HOSTILE} {index}" for index in range(num_classes)])
@@ -122,7 +118,7 @@ def test_a_confusion_matrix_of_any_size(num_classes: int) -> None:
     assert figure.get_size_inches().max() < 22
 
 
-def test_the_background_comes_last_and_shares_are_those_of_the_class() -> None:
+def test_the_background_comes_last_and_shares_are_those_of_the_class_as_shades() -> None:
     matrix = np.array([[0, 0, 5], [2, 8, 0], [0, 1, 9]])  # nothing, a, b
     figure = confusion_figure(matrix, ["a", "b"])
     assert [patch.get_gid() for patch in figure.axes[0].patches] == [
@@ -134,9 +130,7 @@ def test_the_background_comes_last_and_shares_are_those_of_the_class() -> None:
     ]
     opacities = [patch.get_alpha() for patch in figure.axes[0].patches]
     assert opacities == pytest.approx([shade(share) for share in (0.8, 0.2, 0.1, 0.9, 0.5)])
-
-
-def test_shades_rise_and_keep_clear_of_the_middle_where_no_figure_is_readable() -> None:
+    # Shades rise, and keep clear of the middle, where no figure is readable.
     shades = np.array([shade(share) for share in np.linspace(0, 1, 101)])
     assert (np.diff(shades) > 0).all()
     assert not ((shades > 0.5) & (shades < 0.8)).any()

@@ -66,6 +66,9 @@ def test_what_reaches_out_of_the_image_is_faint() -> None:
     canvas = draw_level(ground, drawn_level, {1.0: (200, 0, 0)})
 
     assert drawn_level.share_reaching_out == 1
+    (clipped,) = levels_of((level,), (300, 300), clip=True)
+    assert clipped.share_reaching_out == 0
+    assert level_caption(1, clipped)[1][2] == "all within the image"
     assert not is_colour(canvas, (200, 0, 0)).any()
     for places in np.nonzero((canvas[..., 0].astype(int) - canvas[..., 1]) > 50):  # reddish
         assert places.max() + 1 - places.min() == pytest.approx(330 / 300 * ground.size[0], abs=1)
@@ -90,17 +93,10 @@ def test_the_published_levels_are_counted_and_named() -> None:
 def test_sheets_have_a_panel_for_every_level_and_every_level_its_colour() -> None:
     levels = levels_of(SSD300_VOC, (300, 300))
     sheet = draw_prior_levels(GREY, levels, title="t", clipping="not clipped")
-    ground = lay_ground(GREY, 360)
-    width, height = ground.canvas.size
+    width, height = lay_ground(GREY, 360).canvas.size
     assert sheet.shape[1] == 3 * (width + 18) + 18
     assert 2 * height < sheet.shape[0] < 2 * height + 400
     overview = draw_prior_overview(GREY, levels, title="t", clipping="not clipped")
     assert overview.shape[1] > 900
     for colour in [(213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)]:
         assert is_colour(overview, colour).sum() > 300
-
-
-def test_clipped_priors_stay_within_their_sides() -> None:
-    (level,) = levels_of((PriorLevel(1, None, 330, None, ()),), (300, 300), clip=True)
-    assert level.share_reaching_out == 0
-    assert level_caption(1, level)[1][2] == "all within the image"
