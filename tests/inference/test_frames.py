@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.hostile_files import png
 from helpers.prediction_media import Answer, Web, sends
 from ssd_lightning.commands import predict
 from ssd_lightning.config import compose_config
@@ -25,11 +26,6 @@ from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.sources import Source, find_sources
 
 
-def png(path: Path) -> bytes:
-    Image.fromarray(np.full((30, 40, 3), 77, np.uint8)).save(path)
-    return path.read_bytes()
-
-
 def read(sources: list[Source], **settings: int) -> tuple[list[SourceImage], list[str]]:
     bad: list[str] = []
     source_images = list(SourceReader(**settings).read(sources, on_bad=lambda error: bad.append(str(error))))
@@ -38,7 +34,7 @@ def read(sources: list[Source], **settings: int) -> tuple[list[SourceImage], lis
 
 def test_all_kinds_one_after_the_other(web: Web, clip: Path, tmp_path: Path) -> None:
     url, answers = web
-    content = png(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(content := png(40, 30, bytes([0, *[77] * 40] * 30)))
     answers |= {
         "/a.png": sends(content, "image/png"),
         "/image": sends(content),
@@ -64,10 +60,10 @@ def test_what_comes_from_the_web_is_named_by_its_address_and_not_kept(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, answers = web
-    content = png(tmp_path / "a.png")
+    content = png(40, 30, bytes(41 * 30))
     answers |= {
         "/page.jpg": sends(b"<html>hello</html>", "image/jpeg"),
-        "/cut.png": sends(content[:60]),
+        "/cut.png": sends(content[:40]),
         "/film.mp4": sends(b"no film"),
         "/a/..%2f..%2fetc%2fpasswd": sends(b"x"),
         "/large.png": sends(content + b" "),
@@ -159,9 +155,8 @@ class FindsOne:
     def __call__(self, images: list[np.ndarray], batch_size: int) -> list[ImageDetections]:
         self.batches.append(len(images))
         box, label = np.array([[1, 2, 3, 4]], np.float32), np.array([1])
-        return [
-            ImageDetections(one, box, np.array([one.mean() / 255], np.float32), label, ("thing",)) for one in images
-        ]
+        scores = [np.array([one.mean() / 255], np.float32) for one in images]
+        return [ImageDetections(one, box, score, label, ("thing",)) for one, score in zip(images, scores, strict=True)]
 
 
 @pytest.mark.parametrize(("count", "size"), [(0, 3), (7, 3), (5, 1), (60, 4)])
