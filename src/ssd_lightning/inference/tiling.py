@@ -71,13 +71,10 @@ def join_views(
 ) -> ImageDetections:
     """Join the detections in parts of an image.
 
-    First, fragments are dropped, see `covered_fragments`. NMS drops the weaker of two boxes of the same object.
+    First, fragments are dropped, see `covered_fragments`. NMS drops the weaker of two boxes of the same object, with
+    the `iou_threshold`, `class_agnostic` and `max_detections` of `postprocess`.
 
-    Args:
-        image: the image.
-        views: V windows of the image.
-        found: V detections, in pixels of their windows.
-        postprocess: its `iou_threshold`, `class_agnostic` and `max_detections` hold for the whole image.
+    The detections `found` in each of the `views` are in pixels of that window.
     """
     if len(found) == 1:
         return found[0]

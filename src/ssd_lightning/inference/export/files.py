@@ -30,12 +30,7 @@ ROUNDED = ("Conv", "Relu", "Clip", "MaxPool")
 
 
 def write_onnx(detector: Detector, path: Path, **contents: Any) -> ExportDescription:
-    """Write an ONNX file of opset 18.
-
-    Args:
-        detector: detector of a checkpoint.
-        path: the file.
-        contents: what the file contains; see `describe_export`.
+    """Write an ONNX file of opset 18. The `contents` are arguments of `describe_export`.
 
     Raises:
         ConfigurationError: a package is missing, or the detector cannot be exported in this way.

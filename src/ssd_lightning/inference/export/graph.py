@@ -36,15 +36,9 @@ def describe_export(
     layout: Layout = Layout(),  # noqa: B008  it cannot be changed
     normalization: Normalization | None = None,
 ) -> ExportDescription:
-    """Create the description of an export.
+    """Create the description of an export of a checkpoint's detector. See `ExportDescription` for the arguments.
 
-    Args:
-        detector: detector of a checkpoint.
-        preprocessing: the file takes uint8 images of any size, and resizes and normalises them. With a letterboxing
-            detector it takes letterboxed images and normalises them.
-        nms: the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
-        layout: name of the input, and number of images.
-        normalization: normalisation of the input, without `preprocessing`; None is that of the network.
+    The `normalization` is that of the input, without `preprocessing`; None is that of the network.
 
     Raises:
         ConfigurationError: the detector's NMS cannot be part of a graph.

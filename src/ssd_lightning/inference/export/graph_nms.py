@@ -28,15 +28,7 @@ def graph_nms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Apply NMS image by image and class by class, in code that TorchScript supports.
 
-    Args:
-        boxes_xyxy: `[B, K, 4]`, decoded.
-        scores: `[B, K, C + 1]`, after softmax.
-        score_threshold: see `PostProcess`, also for the other settings.
-        iou_threshold: if two boxes overlap more than this, the one with the lower score is removed.
-        top_k: number of best boxes per class that enter NMS.
-        max_detections: number of best boxes per image that are kept.
-        class_agnostic: boxes of different classes also suppress each other.
-        box_voting: if two boxes of a class overlap more than this, both vote on the place of the box that is kept.
+    Boxes are `[B, K, 4]`, decoded, and scores `[B, K, C + 1]`, after softmax. `PostProcess` explains the settings.
 
     Returns:
         Boxes `[B, D, 4]` (clipped), scores `[B, D]`, labels int64 `[B, D]` and their number int64 `[B]`. D is the

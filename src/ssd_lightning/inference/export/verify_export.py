@@ -157,7 +157,7 @@ def verify_export(
     """Run the detectors of the checkpoint and of the exported file, both on the CPU, on the same images.
 
     Args:
-        checkpoint: detector of the checkpoint, with the post-processing of the file.
+        checkpoint: has the post-processing of the file.
         exported: detector of the exported file.
         batches: batches with targets also measure mean average precision.
         images: uint8 `[H, W, 3]` RGB of any size, for a file that resizes.

@@ -76,8 +76,9 @@ class ExportDescription:
         class_names: names of the classes 1..C.
         image_size: (height, width) of the network's input in pixels.
         normalization: normalisation of colours 0..255, inside the file or to be applied before.
-        preprocessing: whether the file resizes and normalises.
-        nms: whether the file applies thresholds and NMS.
+        preprocessing: whether the file takes uint8 images, and resizes and normalises them. Letterboxed images are only
+            normalised.
+        nms: whether the file applies thresholds and NMS. Otherwise it returns all decoded boxes and their scores.
         postprocess: post-processing, inside the file or to be applied to its outputs.
         quantization: quantisation of weights and activations. None for float32.
         resize: how images are resized to the input. With `preprocessing` the file does the stretching. Letterboxing is

@@ -55,14 +55,9 @@ class ExportedNetwork(nn.Module):
         """Return the outputs as tensors, or as arrays that the next call may change."""
 
     def detect(self, images: Tensor, postprocess: PostProcess) -> list[Detections]:
-        """Detect in a batch.
+        """Detect in images `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the network's input size.
 
-        Args:
-            images: `[B, 3, H, W]`, RGB, 0..255, uint8 or float, of the network's input size.
-            postprocess: post-processing. It has no effect if the file applies NMS.
-
-        Returns:
-            B detections.
+        The post-processing has no effect if the file applies NMS.
 
         Raises:
             ValueError: the images have a different size.
