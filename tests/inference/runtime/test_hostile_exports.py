@@ -57,30 +57,22 @@ def metadata(good: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(good / "detector.onnx").metadata_props}
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("class_names", "[]"),
-        ("class_names", '["a", 3, "c"]'),
-        ("class_names", "{not json"),
-        ("class_names", "[" * 100_000),
-        ("image_size", "[-32, 48]"),
-        ("image_size", "[1000000000, 1000000000]"),
-        ("colour_mean", "[1, 2]"),
-        ("colour_std", "[1, 0, 1]"),
-        ("colour_std", "[1, NaN, 1]"),
-        ("colour_order", '"GBR"'),
-        ("preprocessing", "1"),
-        ("nms", "null"),
-        ("postprocess", '{"top_k": -1}'),
-        ("postprocess", "[]"),
-        ("quantization", "8"),
-        ("ssd_lightning", "1"),
-        ("layout", '{"batch": 7}'),
-        ("layout", '{"input_name": 3}'),
-        ("layout", "[]"),
-    ],
-)
+WRONG = {
+    "class_names": ("[]", '["a", 3, "c"]', "{not json", "[" * 100_000),
+    "image_size": ("[-32, 48]", "[1000000000, 1000000000]"),
+    "colour_mean": ("[1, 2]", "1", f"[1, 2, {10**400}]"),
+    "colour_std": ("[1, 0, 1]", "[1, NaN, 1]"),
+    "colour_order": ('"GBR"',),
+    "preprocessing": ("1",),
+    "nms": ("null",),
+    "postprocess": ('{"top_k": -1}', "[]"),
+    "quantization": ("8",),
+    "ssd_lightning": ("1",),
+    "layout": ('{"batch": 7}', '{"input_name": 3}', "[]", '{"name": ""}'),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
 def test_wrong_metadata(key: str, value: str, metadata: dict[str, str]) -> None:
     assert key in metadata
     refused(Path("bad.onnx"), partial(ExportDescription.from_metadata, {**metadata, key: value}))
@@ -183,7 +175,7 @@ def test_torchscript_with_code_of_others(
 
 def test_torchscript_metadata_and_parts(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "bad.torchscript"
-    for metadata in (b"[]", b"{", b'{"ssd_lightning": 1}', b"\xff"):
+    for metadata in (b"[]", b"3", b"{", b'{"ssd_lightning": 1}', b"\xff"):
         refused(rewritten(good, target, lambda n, c, m=metadata: m if n.endswith(METADATA_FILE) else c), detect)
     refused(rewritten(good, target, lambda name, content: None if name.endswith("data.pkl") else content), detect)
     monkeypatch.setattr(torchscript_network, "MOST_PACKED_BYTES", 1_000_000)

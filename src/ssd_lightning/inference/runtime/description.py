@@ -185,19 +185,19 @@ class ExportDescription:
         Raises:
             WeightsError: this package did not write the file, or a value is invalid.
         """
-        if MARKER not in metadata:
-            raise WeightsError(
-                f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; it was "
-                "not run"
-            )
-        texts = {"resize": "null", "layout": "{}", **metadata}  # older files do not have these
-
-        def entry(name: str) -> Any:
-            if name not in texts:
-                raise WeightsError(f"{path}: its metadata entry '{name}' is missing")
-            return json.loads(texts[name])
-
         with errors_of(f"{path}: its metadata cannot be used"):
+            if MARKER not in metadata:
+                raise WeightsError(
+                    f"{path} was not written by this package's export: its metadata have no entry '{MARKER}'; it was "
+                    "not run"
+                )
+            texts = {"resize": "null", "layout": "{}", **metadata}  # older files do not have these
+
+            def entry(name: str) -> Any:
+                if name not in texts:
+                    raise WeightsError(f"{path}: its metadata entry '{name}' is missing")
+                return json.loads(texts[name])
+
             require_choice("colour_order", entry("colour_order"), ("RGB", "BGR"))
             return cls(
                 version=entry(MARKER),

@@ -82,8 +82,6 @@ def read_torchscript(path: Path) -> tuple[bytes, dict[str, str]]:
         refuse_foreign_code(
             {name: archive.read(name) for name in names if "/data/" not in name and "/constants/" not in name}, path
         )
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise WeightsError(f"{path}: its metadata are not a mapping of names to texts")
     return content, metadata
 
 
