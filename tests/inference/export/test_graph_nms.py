@@ -31,8 +31,7 @@ def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
     """A pair at a time; of equal scores the lower class comes first, then the earlier prior."""
     score_threshold, iou_threshold, top_k, max_detections, class_agnostic, box_voting = settings
     rows = min(max_detections, scores.shape[1] * (scores.shape[2] - 1))
-    found_boxes, found_scores = torch.zeros(len(boxes), rows, 4), torch.zeros(len(boxes), rows)
-    found_labels = torch.zeros(len(boxes), rows, dtype=torch.int64)
+    table = torch.zeros(len(boxes), rows, 6)  # box, score and label of each
     count = torch.zeros(len(boxes), dtype=torch.int64)
     for image in range(len(boxes)):
         pairs: list[tuple[float, int, int]] = []
@@ -42,9 +41,9 @@ def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
         kept: list[tuple[float, int, int]] = []
         for score, label, prior in sorted(pairs):
             rivals = [other for _, of, other in kept if class_agnostic or of == label]
-            overlap = box_iou(boxes[image][[prior]], boxes[image][rivals]) if rivals else torch.zeros(1)
-            if not (overlap > iou_threshold).any():
+            if not rivals or box_iou(boxes[image][[prior]], boxes[image][rivals]).max() <= iou_threshold:
                 kept.append((score, label, prior))
+        count[image] = min(rows, len(kept))
         for row, (score, label, prior) in enumerate(kept[:rows]):
             box = boxes[image, prior]
             if box_voting is not None:
@@ -52,11 +51,8 @@ def twin(boxes: Tensor, scores: Tensor, settings: Settings) -> Outputs:
                 voters = of_class[box_iou(box[None], boxes[image][of_class])[0] > box_voting]
                 weights = scores[image, voters, label, None]
                 box = (weights * boxes[image][voters]).sum(0) / weights.sum()
-            found_boxes[image, row] = box.clamp(0, 1)
-            found_scores[image, row] = -score
-            found_labels[image, row] = label
-        count[image] = min(rows, len(kept))
-    return found_boxes, found_scores, found_labels, count
+            table[image, row] = torch.tensor([*box.clamp(0, 1), -score, label])
+    return table[..., :4], table[..., 4], table[..., 5].long(), count
 
 
 def scene(batch: int, seed: int, *, ties: bool) -> tuple[Tensor, Tensor]:
