@@ -1,7 +1,7 @@
 """Detection in overlapping tiles of an image, and how the boxes of the tiles are joined."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -91,13 +91,7 @@ def join_views(
     by_group = [torch.from_numpy(column[kept]) for column in (boxes, scores, group)]
     after_nms = batched_nms(by_group[0], by_group[1], by_group[2], postprocess.iou_threshold).numpy()
     kept = np.sort(kept[after_nms])[: postprocess.max_detections]
-    return ImageDetections(
-        image=image,
-        boxes_xyxy_px=boxes[kept],
-        scores=scores[kept],
-        labels=labels[kept],
-        class_names=found[0].class_names,
-    )
+    return replace(found[0], image=image, boxes_xyxy_px=boxes[kept], scores=scores[kept], labels=labels[kept])
 
 
 def touches_inner_edge(boxes_xyxy: np.ndarray, windows: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:

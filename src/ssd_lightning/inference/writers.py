@@ -20,7 +20,7 @@ from ssd_lightning.errors import DataError
 from ssd_lightning.inference.frames import SourceImage
 from ssd_lightning.inference.names import drawn_name
 from ssd_lightning.inference.pre_labels import PreLabels
-from ssd_lightning.inference.results import PIXEL_DECIMALS, SCORE_DECIMALS, ImageDetections
+from ssd_lightning.inference.results import ImageDetections
 from ssd_lightning.inference.sources import Source
 from ssd_lightning.inference.video import VideoFile
 
@@ -181,11 +181,10 @@ class PredictionsJson(_Report):
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Add one image or frame."""
-        is_video = source_image.frame is not None
-        stem = None if self.drawn is None else self.drawn[source_image.source]
+        source, is_video = source_image.source, source_image.frame is not None
         record = {
-            "file": str(source_image.source),
-            "drawn": None if stem is None else drawn_name(stem, is_video=is_video),
+            "file": str(source),
+            "drawn": None if self.drawn is None else drawn_name(self.drawn[source], is_video=is_video),
             **({"frame": source_image.frame, "time_s": _rounded(source_image.time_s)} if is_video else {}),
             **found.as_record(),
         }
@@ -212,13 +211,10 @@ class PredictionsCsv(_Report):
 
     def write(self, source_image: SourceImage, found: ImageDetections) -> None:
         """Add the rows of one image or frame."""
-        height, width = found.image.shape[:2]
-        start, end = [str(source_image.source), width, height], [source_image.frame, _rounded(source_image.time_s)]
-        if not len(found):
-            self._rows.writerow([*start, *[""] * 6, *end])
-        for name, score, box in zip(found.names, found.scores.tolist(), found.boxes_xyxy_px.tolist(), strict=True):
-            edges = [round(edge, PIXEL_DECIMALS) for edge in box]
-            self._rows.writerow([*start, name, round(score, SCORE_DECIMALS), *edges, *end])
+        record, of_frame = found.as_record(), [source_image.frame, _rounded(source_image.time_s)]
+        rows = [[one["class"], one["score"], *one["box_xyxy_px"]] for one in record["detections"]] or [[""] * 6]
+        for row in rows:
+            self._rows.writerow([str(source_image.source), record["width"], record["height"], *row, *of_frame])
 
 
 def _rounded(time_s: float | None) -> float | None:
