@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,7 @@ from ssd_lightning.ops.normalization import IDENTITY
 
 log = logging.getLogger(__name__)
 
-MOBILE = MappingProxyType(
-    {"preprocessing": False, "nms": False, "layout": Layout("image", batch=1), "normalization": IDENTITY}
-)
+OUTSIDE: Mapping[str, Any] = {"preprocessing": False, "nms": False, "normalization": IDENTITY}
 """Arguments of `describe_export`: one image of the network's size, colours from 0 to 255."""
 
 TIME_LIMIT_S = 1800
@@ -43,7 +41,7 @@ def write_tflite(detector: Detector, path: Path) -> None:
     converter = _find("onnx2tf", INSTALL_ONNX2TF)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        description = write_onnx(detector, folder / "detector.onnx", **MOBILE)
+        description = write_onnx(detector, folder / "detector.onnx", layout=Layout("image", batch=1), **OUTSIDE)
         np.save(folder / SAMPLE_IMAGES, np.zeros((20, 128, 128, 3), np.float32))
         _convert([converter, "-i", "detector.onnx", "-o", "out", "-n"], folder, folder / "out/detector_float32.tflite")
         shutil.copyfile(folder / "out/detector_float32.tflite", path)
@@ -60,9 +58,7 @@ def write_ncnn(detector: Detector, path: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # From TorchScript, pnnx 20261020 writes without a warning a network that gives other scores.
-        description = write_onnx(
-            detector, folder / "detector.onnx", **{**MOBILE, "layout": Layout(NCNN_INPUT, batch=1)}
-        )
+        description = write_onnx(detector, folder / "detector.onnx", layout=Layout(NCNN_INPUT, batch=1), **OUTSIDE)
         shape = f"inputshape=[1,3,{description.image_size[0]},{description.image_size[1]}]"
         _convert([converter, "detector.onnx", shape, "fp16=0"], folder, folder / "detector.ncnn.param")
         for suffix in (".param", ".bin"):

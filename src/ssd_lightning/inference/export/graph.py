@@ -1,7 +1,6 @@
 """A detector as one function of tensors, for both exporters."""
 
-from collections.abc import Callable
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,14 +16,12 @@ from ssd_lightning.ops.boxes import clip_boxes, cxcywh_to_xyxy
 from ssd_lightning.ops.coder import decode
 from ssd_lightning.ops.normalization import IDENTITY, TORCHVISION_SSDLITE, Normalization
 
-DETECTNET = MappingProxyType(
-    {
-        "preprocessing": False,
-        "nms": False,
-        "layout": Layout("input_0", batch=1),
-        "normalization": TORCHVISION_SSDLITE,  # colours from -1 to 1
-    }
-)
+DETECTNET: Mapping[str, Any] = {
+    "preprocessing": False,
+    "nms": False,
+    "layout": Layout("input_0", batch=1),
+    "normalization": TORCHVISION_SSDLITE,  # colours from -1 to 1
+}
 """Arguments of `describe_export` for detectNet of NVIDIA's jetson-inference, which stretches images and applies NMS."""
 
 
