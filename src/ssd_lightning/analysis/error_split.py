@@ -14,7 +14,7 @@ matching gives the same mAP.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,10 @@ ErrorType = Literal["class", "localisation", "both", "duplicate", "background", 
 ERROR_TYPES: tuple[ErrorType, ...] = ("class", "localisation", "both", "duplicate", "background", "missed")
 CLASS, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, _ = range(len(ERROR_TYPES))
 NO_ERROR, LEFT_OUT = -1, -2
+IOU_THRESHOLD = 0.5
+"""Smallest overlap of a hit."""
+BACKGROUND_THRESHOLD = 0.1
+"""A detection with no larger overlap with any object is `background`."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,10 @@ class ErrorSplit:
     """Mean over the classes with counted objects, NaN if there are none; from 0 to 1."""
     errors: dict[ErrorType, ErrorShare]
     """All six types, in the order of `ERROR_TYPES`."""
-    false_positives: ErrorShare
-    """All errors except `missed`; fixed by giving them the lowest scores."""
-    false_negatives: ErrorShare
-    """All objects that no detection hits; fixed by removing them."""
 
 
 def error_split(
-    record: EvaluationRecord,
-    *,
-    iou_threshold: float = 0.5,
-    background_threshold: float = 0.1,
-    average_precision: Callable[[Tensor, Tensor], Tensor] = envelope_area,
+    record: EvaluationRecord, *, average_precision: Callable[[Tensor, Tensor], Tensor] = envelope_area
 ) -> ErrorSplit:
     """Split the errors of an evaluation.
 
@@ -82,11 +78,9 @@ def error_split(
 
     Args:
         record: record of the evaluation.
-        iou_threshold: smallest overlap of a hit.
-        background_threshold: a detection with no larger overlap with any object is `background`; more than 0.
         average_precision: function of precision and recall, float64 `[P]` each.
     """
-    judged = _judge(record, iou_threshold, background_threshold)
+    judged = _judge(record)
     outcomes = torch.full_like(judged.types, MISS)
     outcomes[judged.types == NO_ERROR], outcomes[judged.types == LEFT_OUT] = HIT, IGNORED
     totals = _count(judged.object_labels, record.num_classes)
@@ -96,28 +90,18 @@ def error_split(
         won = _mean_average(labels, mended, totals, left, average_precision) - base
         return ErrorShare(int(errors.sum()), won if won != won else max(0.0, won))
 
-    def share_without(objects: Tensor) -> ErrorShare:
-        left = totals - _count(judged.object_labels[objects], record.num_classes)
-        return share(objects, judged.labels, outcomes, left)
-
     errors: dict[ErrorType, ErrorShare] = {}
     for code, name in enumerate(ERROR_TYPES[:-1]):
         wrong = judged.types == code
         mending = wrong & (judged.mended_label > 0)
         mended = outcomes.masked_fill(wrong, IGNORED).masked_fill(mending, HIT)
         errors[name] = share(wrong, torch.where(mending, judged.mended_label, judged.labels), mended, totals)
-    errors["missed"] = share_without(judged.is_missed)
-    wrong = outcomes == MISS
-    return ErrorSplit(
-        map=base,
-        errors=errors,
-        false_positives=share(wrong, judged.labels, outcomes.masked_fill(wrong, IGNORED), totals),
-        false_negatives=share_without(~judged.is_found),
-    )
+    left = totals - _count(judged.object_labels[judged.is_missed], record.num_classes)
+    errors["missed"] = share(judged.is_missed, judged.labels, outcomes, left)
+    return ErrorSplit(map=base, errors=errors)
 
 
-@dataclass(frozen=True, eq=False)
-class _Judged:
+class _Judged(NamedTuple):
     """Detections by rank, and counted objects."""
 
     labels: Tensor
@@ -127,31 +111,30 @@ class _Judged:
     """int64 `[M]`: class of the object that a correct class or location would hit; 0 for other types, and if the
     object is hit or has a better detection of this kind."""
     object_labels: Tensor
-    is_found: Tensor
     is_missed: Tensor
 
 
-def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold: float) -> _Judged:
+def _judge(record: EvaluationRecord) -> _Judged:
     ranked = record.ranked_detections()
     counted, difficult = record.split_difficult()
     num_detections, num_objects = len(ranked.labels), len(counted.labels)
-    pairs = overlapping_pairs(ranked, counted, least_overlap=background_threshold, same_class=False)
+    pairs = overlapping_pairs(ranked, counted, least_overlap=BACKGROUND_THRESHOLD, same_class=False)
     is_same = ranked.labels[pairs.detection] == counted.labels[pairs.object]
     own_object, own_iou = best_partner(pairs.where(is_same), num_detections)
     other_object, other_iou = best_partner(pairs.where(~is_same), num_detections)
 
-    could_hit = pairs.where(is_same & (pairs.overlap >= iou_threshold))
+    could_hit = pairs.where(is_same & (pairs.overlap >= IOU_THRESHOLD))
     hit_object = assign_in_order(could_hit, num_detections=num_detections, num_objects=num_objects)
     is_found = torch.zeros(num_objects, dtype=torch.bool)
     is_found[hit_object[hit_object >= 0]] = True
 
     # In reverse order of the paper's conditions, so that the first condition wins.
     types = torch.full((num_detections,), BOTH, dtype=torch.int8)
-    types[torch.maximum(own_iou, other_iou) <= background_threshold] = BACKGROUND
-    types[own_iou >= iou_threshold] = DUPLICATE
-    types[other_iou >= iou_threshold] = CLASS
-    types[(own_iou >= background_threshold) & (own_iou < iou_threshold)] = LOCALISATION
-    types[overlapping_pairs(ranked, difficult, least_overlap=iou_threshold).detection] = LEFT_OUT
+    types[torch.maximum(own_iou, other_iou) <= BACKGROUND_THRESHOLD] = BACKGROUND
+    types[own_iou >= IOU_THRESHOLD] = DUPLICATE
+    types[other_iou >= IOU_THRESHOLD] = CLASS
+    types[(own_iou >= BACKGROUND_THRESHOLD) & (own_iou < IOU_THRESHOLD)] = LOCALISATION
+    types[overlapping_pairs(ranked, difficult, least_overlap=IOU_THRESHOLD).detection] = LEFT_OUT
     types[hit_object >= 0] = NO_ERROR
 
     aimed_at = torch.where(types == CLASS, other_object, own_object)
@@ -161,7 +144,7 @@ def _judge(record: EvaluationRecord, iou_threshold: float, background_threshold:
     has_best = best < num_detections
     mended_label = torch.zeros_like(ranked.labels)
     mended_label[best[has_best]] = counted.labels[has_best]
-    return _Judged(ranked.labels, types, mended_label, counted.labels, is_found, ~is_found & ~has_best)
+    return _Judged(ranked.labels, types, mended_label, counted.labels, ~is_found & ~has_best)
 
 
 def _count(labels: Tensor, num_classes: int) -> Tensor:
