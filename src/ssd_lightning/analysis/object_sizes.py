@@ -47,8 +47,6 @@ def ap_by_size(record: EvaluationRecord) -> list[SizeAP]:
     counted, _ = record.split_difficult()
     sides = areas_px(counted.boxes, record.sizes_px[counted.image_index]).sqrt().numpy()
     of_size = {name: int(((sides >= low) & (sides <= high)).sum()) for name, (low, high) in SIDES_PX.items()}
-    if not len(sides):
-        return [SizeAP(name, 0, float("nan"), float("nan")) for name in SIDES_PX]
     from ssd_lightning.metrics.coco import IOU_THRESHOLDS, coco_summary  # torchmetrics takes a second to import
     from ssd_lightning.metrics.detection_state import Evaluation
 

@@ -30,13 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(config: DictConfig) -> dict[str, int]:
-    """Convert a data set to another format.
-
-    Args:
-        config: the composed `conf/convert.yaml`.
-
-    Returns:
-        Number of written images for each split.
+    """Convert a data set to another format. Returns the number of written images of each split.
 
     Raises:
         UserError: the data, the output or a setting are not usable.

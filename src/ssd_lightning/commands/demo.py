@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 def demo(config: DictConfig) -> None:
     """Serve a detector until Ctrl-C, or write a Space.
 
-    Args:
-        config: the composed `conf/demo.yaml`.
-
     Raises:
         UserError: gradio is missing, a setting or the checkpoint is not usable, or the port is taken.
     """
@@ -55,9 +52,8 @@ def demo(config: DictConfig) -> None:
             save_space(detector, space, **page)
             print(f"{space} is ready: hf upload USER/NAME {space} --repo-type space")
             if ".dev" in __version__:
-                print(
-                    f"{space / 'requirements.txt'} names {__version__}, which is not released; name its wheel instead"
-                )
+                requirements = space / "requirements.txt"
+                print(f"{requirements} names {__version__}, which is not released; name its wheel instead")
             return
         # Uploads live in a folder that goes with the command. Nothing is asked of other machines, not even by a proxy.
         os.environ.update(GRADIO_TEMP_DIR=scratch, GRADIO_ANALYTICS_ENABLED="False", no_proxy="*")
@@ -66,11 +62,7 @@ def demo(config: DictConfig) -> None:
 
 
 def find_address(host: str, port: int) -> tuple[str, int]:
-    """Resolve a host of this machine, and replace port 0 by a free one.
-
-    Raises:
-        ConfigurationError: the port is taken, invalid or not permitted, or the host is not on this machine.
-    """
+    """Resolve a host of this machine, and replace port 0 by a free one. Raises `ConfigurationError`."""
     require_number("port", port, 0, 65535, whole=True)
     try:
         family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]

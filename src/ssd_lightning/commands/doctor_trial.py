@@ -90,11 +90,7 @@ def sound_images(check: DatasetCheck, config: DictConfig) -> DetectionDataset:
 def take_steps(
     net: SSD, dataset: DetectionDataset, config: DictConfig, *, batch_size: int, device: torch.device
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-    """Compute the first losses, then train, and measure time and memory.
-
-    Returns:
-        The result of `first_losses`, and the measurements that `run_estimate` needs.
-    """
+    """Return `first_losses`, and after some training the measurements that `run_estimate` needs."""
     loss = instantiate(config.loss, _convert_="all").to(device).train()
     settings, _ = split_optimizer(config.optimizer, batch_size)  # the learning rate does not matter for a few steps
     optimizer = call_factory("optimizer", instantiate(settings, _convert_="all"), net.parameters())

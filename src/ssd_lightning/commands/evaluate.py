@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 
 SAVED = "saved"
 """Value of a setting of the post-processing that stays as it was in the training."""
+COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
+SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
+LEAST_DRAWN_SCORE = 0.4
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
@@ -62,7 +65,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(config.postprocess)
     detector.use_postprocess(**{name: value for name, value in settings.items() if value != SAVED})
     data = open_data(config, detector)
-    make_folders(config)
+    for name in ("output", "record", "visualizations"):
+        if config[name] is not None:
+            make_folder_of(name, Path(config[name]), is_file=name != "visualizations")
     if config.visualizations:
         refuse_images_in(Path(config.visualizations), data.dataset(config.split))
     voc = VOCMeanAveragePrecision(len(detector.class_names))
@@ -86,17 +91,6 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             draw_comparisons(detector, dataset, folder, count=config.num_visualizations)
         print(f"images:     {folder / 'overview.jpg'} (true boxes dashed in white)")
     return scores
-
-
-def make_folders(config: DictConfig) -> None:
-    """Create the folders of the outputs, so that what cannot be written is found before the work.
-
-    Raises:
-        ConfigurationError: a folder cannot be made or written, or a file would replace a folder.
-    """
-    for name in ("output", "record", "visualizations"):
-        if config[name] is not None:
-            make_folder_of(name, Path(config[name]), is_file=name != "visualizations")
 
 
 def open_data(config: DictConfig, detector: Detector) -> DetectionData:
@@ -127,8 +121,7 @@ def open_data(config: DictConfig, detector: Detector) -> DetectionData:
         if any(data.opener.files(split) & of_training for split in splits):
             log.warning("images of the test split are in the training split too: scores on them are too high")
     found = data.opener.read(splits)
-    _require_same_numbers(detector.class_names, config.data.class_names, found)
-    _require_common_class(detector.class_names, data.opener, found, split=config.split)
+    _require_fitting_classes(config, detector.class_names, data.opener, found)
     dataset = data.dataset(config.split)
     if dataset.dropped:
         require_objects(dataset, config.split)
@@ -154,29 +147,23 @@ def use_image_size(config: DictConfig, detector: Detector) -> None:
     OmegaConf.update(config, "image_size", [height, width])
 
 
-def _require_same_numbers(class_names: Sequence[str], stated: Sequence[str] | None, found: Annotations) -> None:
-    """Raise `DataError` if the files only number their classes, and `data.class_names` names other ones than these."""
+def _require_fitting_classes(
+    config: DictConfig, class_names: Sequence[str], opener: DatasetOpener, found: Annotations
+) -> None:
+    """Raise `DataError` if a detector knows no class of the split, or if files without names number them otherwise."""
+    stated = config.data.class_names
     if found.is_numbered and stated is not None and list(stated) != list(class_names[: len(stated)]):
         raise DataError(
             f"{' and '.join(found.roots)}: the files name no classes, and data.class_names={list(stated)} numbers them "
             f"otherwise than the model, which knows {listed(class_names)}: write the names into a file of the data "
             "set, such as data.yaml"
         )
-
-
-def _require_common_class(class_names: Sequence[str], opener: DatasetOpener, found: Annotations, *, split: str) -> None:
-    """Raise `DataError` if a detector knows no class of a split, once and not for each object."""
     others = [name for name in map(opener.classes, found.names[: found.num_declared]) if name is not None]
     if others and not found.is_numbered and not set(others) & set(class_names):
         raise DataError(
-            f"the model knows {listed(class_names)}; the annotations of the {split} split have {listed(others)}: "
-            "they share none"
+            f"the model knows {listed(class_names)}; the annotations of the {config.split} split have "
+            f"{listed(others)}: they share none"
         )
-
-
-COLUMNS = {"AP 11-point": "ap_11point", "AP area": "ap_area"}
-LEAST_DRAWN_SCORE = 0.4
-SUMMARY = ("map_11point", "map_area", "map_50", "map_75", "map")
 
 
 def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision | None = None) -> dict[str, Any]:
@@ -189,16 +176,12 @@ def score(detector: Detector, loader: DataLoader, voc: VOCMeanAveragePrecision |
         voc.update(detections, targets)
         coco.update(detections, targets)
         num_images += len(images)
-    scores, summary = voc.compute(), coco.compute()
-    return {
-        "images": num_images,
-        **{name: float(scores[name]) for name in ("map_11point", "map_area")},
-        **{name: float(summary[name]) for name in ("map", "map_50", "map_75")},
-        **{
-            name: dict(zip(detector.class_names, scores[name].tolist(), strict=True))
-            for name in ("ap_11point", "ap_area")
-        },
+    scores = coco.compute() | voc.compute()
+    means = {name: float(scores[name]) for name in ("map_11point", "map_area", "map", "map_50", "map_75")}
+    of_classes = {
+        name: dict(zip(detector.class_names, scores[name].tolist(), strict=True)) for name in COLUMNS.values()
     }
+    return {"images": num_images, **means, **of_classes}
 
 
 def refuse_images_in(folder: Path, dataset: DetectionDataset) -> None:

@@ -41,8 +41,6 @@ SUFFIXES = {
     "ncnn": (".param",),
 }
 """Formats of whole detectors. `Detector.load` recognises them by the suffix."""
-GRAPHS = ("onnx", "torchscript")
-"""Formats that may contain the post-processing."""
 FOREIGN = ("ssd.pytorch", "lufficc", "qfgaohao", "torchvision")
 """Projects whose weight names are supported."""
 FORMATS = (*SUFFIXES, *FOREIGN)
@@ -76,7 +74,11 @@ def export(config: DictConfig) -> None:
     evaluate.use_image_size(config, checkpoint)
     checkpoint.network  # noqa: B018  raises for an exported file
     own = None
-    if checkpoint.postprocess.soft_nms is not None and config.format in GRAPHS and contents_of(config)["nms"]:
+    if (
+        checkpoint.postprocess.soft_nms is not None
+        and config.format in ("onnx", "torchscript")
+        and contents_of(config)["nms"]
+    ):
         own = checkpoint.postprocess  # a graph cannot contain it
         checkpoint.use_postprocess(soft_nms=None)
         log.warning(
@@ -184,11 +186,7 @@ def write(config: DictConfig, checkpoint: Detector, data: DetectionData | None, 
 
 
 def publish(unverified: Path, output: Path) -> None:
-    """Rename a verified file to its final name.
-
-    Raises:
-        ConfigurationError: another file has taken the name meanwhile.
-    """
+    """Rename a verified file to its final name. Raises `ConfigurationError` if another file has taken it meanwhile."""
     try:
         output.hardlink_to(unverified)
     except FileExistsError as error:

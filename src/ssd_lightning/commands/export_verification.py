@@ -29,17 +29,10 @@ from ssd_lightning.visualization.tables import print_table, score_text
 def verify_file(
     config: DictConfig, checkpoint: Detector, data: DetectionData | None, path: Path, *, own: PostProcess | None
 ) -> list[str]:
-    """Load the file, run it next to the checkpoint, and print the table.
+    """Load a file, run it next to the checkpoint, print the table, and return the values that exceed their limit.
 
-    Args:
-        config: the composed `conf/export.yaml`.
-        checkpoint: the detector, with the post-processing of the file.
-        data: the data to measure mAP on, if any.
-        path: the file.
-        own: the post-processing of the checkpoint, if the file cannot contain it.
-
-    Returns:
-        The values that exceed their limit.
+    The checkpoint has the post-processing of the file; `own` is its own one, if the file cannot contain it. `data`, if
+    given, is what mAP is measured on.
     """
     exported = Detector.load(path, backend=config.backend)
     batches: Iterable[Batch]

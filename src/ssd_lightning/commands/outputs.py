@@ -12,8 +12,7 @@ from ssd_lightning.errors import ConfigurationError
 def make_folder_of(setting: str, path: Path, *, is_file: bool = True) -> None:
     """Create the folder of a file that a setting names, or the folder that it names.
 
-    Raises:
-        ConfigurationError: it cannot be made or written, or the file would replace a folder.
+    Raises `ConfigurationError` if it cannot be made or written, or if the file would replace a folder.
     """
     folder = path.parent if is_file else path
     with writing_to(setting, path):
@@ -26,11 +25,7 @@ def make_folder_of(setting: str, path: Path, *, is_file: bool = True) -> None:
 
 @contextmanager
 def writing_to(setting: str, path: Path | str) -> Iterator[None]:
-    """Name the setting and its path in what the system says while they are written.
-
-    Raises:
-        ConfigurationError: they cannot be written.
-    """
+    """Turn what the system says while a setting's path is written into a `ConfigurationError` that names both."""
     try:
         yield
     except OSError as error:

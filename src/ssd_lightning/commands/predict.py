@@ -34,9 +34,6 @@ def predict(config: DictConfig) -> None:
 
     Unreadable inputs are reported and skipped, unless `on_error=raise`.
 
-    Args:
-        config: the composed `conf/predict.yaml`.
-
     Raises:
         UserError: the checkpoint or a setting is not usable, or nothing can be read.
     """
@@ -66,11 +63,7 @@ def predict(config: DictConfig) -> None:
 
 
 def check_settings(config: DictConfig) -> None:
-    """Check the settings before anything is loaded.
-
-    Raises:
-        ConfigurationError: a value is not usable.
-    """
+    """Check the settings before anything is loaded. Raises `ConfigurationError`."""
     for output in _as_list(config.save):
         require_choice("save", output, OUTPUTS)
     require_choice("on_error", config.on_error, ("skip", "raise"))

@@ -35,7 +35,6 @@ from ssd_lightning.visualization.tables import TextTable, counted, print_table, 
 
 log = logging.getLogger(__name__)
 
-SUBJECTS = ("priors", "batch", "matches")
 OF_NETWORK = ("model", "backbone", "extras", "neck", "head", "priors", "augmentation.resize")
 """Settings, and groups of settings, that a checkpoint replaces."""
 CLIPPING: Mapping[Clip, str] = {
@@ -51,13 +50,13 @@ def show(config: DictConfig) -> list[Path]:
     Raises:
         UserError: a setting, the image, the data or the checkpoint is not usable, or nothing can be written.
     """
-    require_choice("what", config.what, SUBJECTS)
+    subjects = {"priors": show_priors, "batch": show_batch, "matches": show_matches}
+    require_choice("what", config.what, tuple(subjects))
     require_number("num", config.num, 1, whole=True)
     require_number("draws", config.draws, 1, whole=True)
     if config.image is not None and config.what != "priors":
         raise ConfigurationError(f"image= is for what=priors; what={config.what} takes images of the data")
-    images = {"priors": show_priors, "batch": show_batch, "matches": show_matches}[config.what](config)
-    return write_images(images, Path(config.output))
+    return write_images(subjects[config.what](config), Path(config.output))
 
 
 def show_priors(config: DictConfig) -> dict[str, np.ndarray]:
