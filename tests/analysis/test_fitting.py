@@ -3,6 +3,7 @@
 And `priors=auto`: the priors that a run chooses from its training boxes.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -183,7 +184,7 @@ def test_a_larger_input_is_named_where_it_would_pay() -> None:
     assert small.larger_reached is not None
     shares = f"{small.larger_reached}% of the training boxes instead of {small.reached}%"
     assert shares in small.describe()[1]
-    assert small.record()["larger_image_size"] == [600, 600]
+    assert json.loads(json.dumps(small.record()))["larger_image_size"] == [600, 600]
     assert large.larger_image_size is None
     assert len(large.describe()) == 1
 

@@ -144,8 +144,6 @@ def test_images_are_drawn_scaled_down_and_what_cannot_be_shown_is_noted(
     assert (drawn["problem"], absent["uri"], other_size["uri"]) == ("", "", "")
     assert "there is no" in absent["problem"] or "No such file" in absent["problem"]
     assert "but its annotation says" in other_size["problem"]
-    # Relative paths are those of where the run was started.
-    assert show_images(odd, scores, [1], score_threshold=0.4, ran_in=Path(second).parent)[0]["uri"]
     monkeypatch.setattr(images, "MOST_BYTES", len(jpeg) + 100)
     shown = show_images(record, scores, [0, 1, 2], score_threshold=0.4)
     assert [bool(one["uri"]) for one in shown] == [True, False, False]

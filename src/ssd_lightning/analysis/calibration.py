@@ -24,7 +24,7 @@ class CalibrationCurve:
     counts: np.ndarray
     """int64 `[B]`: number of detections that are a hit or a miss."""
     mean_scores: np.ndarray
-    """float64 `[B]`: mean score; the middle of the bin if it is empty."""
+    """float64 `[B]`: mean score; 0 in an empty bin."""
     precisions: np.ndarray
     """float64 `[B]`: fraction of hits; 0 in an empty bin."""
     error: float
@@ -47,9 +47,9 @@ def calibration(record: EvaluationRecord, *, score_threshold: float = 0.0) -> Ca
     mean_scores = np.bincount(index, weights=scores, minlength=BINS) / divisor
     precisions = np.bincount(index, weights=is_hit, minlength=BINS) / divisor
     return CalibrationCurve(
-        edges=edges,
-        counts=counts,
-        mean_scores=np.where(counts > 0, mean_scores, (edges[1:] + edges[:-1]) / 2),
-        precisions=precisions,
+        edges,
+        counts,
+        mean_scores,
+        precisions,
         error=float((counts * abs(precisions - mean_scores)).sum() / max(1, counts.sum())),
     )

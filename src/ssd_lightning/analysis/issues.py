@@ -72,17 +72,15 @@ class Issue:
 
 def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
     """Group by severity and kind, in the order of both, as plain values; without what another split has reported."""
-    seen: set[tuple[str, str]] = set()
-    groups: dict[tuple[Severity, str], list[dict[str, str]]] = defaultdict(list)
+    unique: dict[tuple[str, str], Issue] = {}  # two parts of one image list report the same problems of its file
     for issue in issues:
-        # Two parts of one image list report the same problems of its file.
-        if (issue.kind, issue.sentence) not in seen:
-            seen.add((issue.kind, issue.sentence))
-            groups[issue.severity, issue.kind].append({"split": issue.split, "sentence": issue.sentence})
-    kinds = list(KINDS)
-    order = sorted(groups, key=lambda group: (SEVERITIES.index(group[0]), kinds.index(group[1])))
+        unique.setdefault((issue.kind, issue.sentence), issue)
+    groups = defaultdict(list)
+    for issue in unique.values():
+        groups[issue.severity, issue.kind].append({"split": issue.split, "sentence": issue.sentence})
     return [
         {"severity": severity, "kind": kind, "title": title, "advice": advice, "items": groups[severity, kind]}
-        for severity, kind in order
-        for title, advice in [KINDS[kind]]
+        for severity in SEVERITIES
+        for kind, (title, advice) in KINDS.items()
+        if (severity, kind) in groups
     ]

@@ -72,14 +72,8 @@ def summarise_matches(images: Sequence[Sequence[MatchedObject]], levels: Sequenc
     for number, of in enumerate(np.bincount(level_of_priors(levels))[1:].tolist(), start=1):
         there = np.array([(matched.levels == number).sum() for matched in objects], dtype=np.int64)
         forced = sum(matched.is_forced for matched, count in zip(objects, there, strict=True) if count)
-        by_level.append(
-            {
-                "priors": int(there.sum()),
-                "of": of * len(images),
-                "objects": int((there > 0).sum()),
-                "forced": forced,
-            }
-        )
+        num_objects = int((there > 0).sum())
+        by_level.append({"priors": int(there.sum()), "of": of * len(images), "objects": num_objects, "forced": forced})
     return {
         "images": len(images),
         "objects": len(objects),

@@ -38,9 +38,7 @@ class PriorChoice(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """Return everything but the levels in plain values."""
-        size = self.larger_image_size
-        values = self._asdict() | {"larger_image_size": None if size is None else list(size)}
-        return {name: value for name, value in values.items() if name != "levels"}
+        return {name: value for name, value in self._asdict().items() if name != "levels"}
 
     def describe(self) -> list[str]:
         """Describe the choice in one line, and in another whether a larger input would be worthwhile."""

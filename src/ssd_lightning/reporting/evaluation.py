@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +39,8 @@ ERROR_MEANINGS: dict[ErrorType, str] = {
 }
 
 
-def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> dict[str, Any]:
-    """Compute the page content of an evaluation, as `parts.html.j2` shows it.
-
-    Images, objects or detections may be empty. Relative paths of images start at `ran_in`, where the run was started.
-    """
+def evaluation_part(record: EvaluationRecord) -> dict[str, Any]:
+    """Compute the page content of an evaluation, as `parts.html.j2` shows it; any part of the record may be empty."""
     names, objects, num_images = record.class_names, record.objects, len(record.image_ids)
     curves, strict_curves = pr_curves(record), pr_curves(record, 0.75)
     matrix = confusion_matrix(record, score_threshold=SCORE_THRESHOLD)
@@ -54,8 +50,7 @@ def evaluation_part(record: EvaluationRecord, *, ran_in: Path | None = None) -> 
     num_difficult = int(objects.difficult.sum())
     difficult = f" ({num_difficult:,} of them difficult, which are not counted)" if num_difficult else ""
     best_shown, worst_shown = (
-        show_images(record, images, indices, score_threshold=SCORE_THRESHOLD, ran_in=ran_in)
-        for indices in best_and_worst(images)
+        show_images(record, images, indices, score_threshold=SCORE_THRESHOLD) for indices in best_and_worst(images)
     )
     return {
         "split": record.split,

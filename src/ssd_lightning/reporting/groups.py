@@ -1,7 +1,7 @@
 """Groups of runs that differ only in the seed: means, spreads and differences of their scores."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -54,16 +54,15 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
     for index, run in enumerate(runs):
         key = config_digest(without_seed(run.config)) if run.config else f"run {index}"
         groups.setdefault(key, []).append(run)
-    names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
-    return [
-        RunGroup(letter_of(index), group, _joined([names[run] for run in group]))
-        for index, group in enumerate(groups.values())
-    ]
+    names = _joined_names(runs, groups.values())
+    return [RunGroup(letter_of(index), *group) for index, group in enumerate(zip(groups.values(), names, strict=True))]
 
 
-def without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_seed(settings: Any) -> Any:
     """Remove the seed from a configuration, its copies and all other seeds, which cannot be told from copies."""
-    return _pruned(config)
+    if isinstance(settings, Mapping):
+        return {key: without_seed(item) for key, item in settings.items() if key != "seed"}
+    return list(map(without_seed, settings)) if isinstance(settings, (list, tuple)) else settings
 
 
 def config_differences(first: RunGroup, other: RunGroup) -> list[str]:
@@ -93,10 +92,8 @@ def different_data(runs: Sequence[Run]) -> str:
     sets = runs_by_data(runs)
     if len(sets) < 2:
         return ""
-    names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
-    against = " against ".join(_joined([names[run] for run in alike]) for alike in sets)
     said = "These runs were validated on different images or classes, so their scores cannot be compared"
-    return f"{said}: {against}."
+    return f"{said}: {' against '.join(_joined_names(runs, sets))}."
 
 
 def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
@@ -106,11 +103,12 @@ def runs_by_data(runs: Sequence[Run]) -> list[list[Run]]:
     """
     sets: list[list[Run]] = []
     for run in runs:
-        alike = next((one for one in sets if all(_have_same_data(run, other) for other in one)), None)
-        if alike is None:
-            sets.append([run])
+        for alike in sets:
+            if all(_have_same_data(run, other) for other in alike):
+                alike.append(run)
+                break
         else:
-            alike.append(run)
+            sets.append([run])
     return sets
 
 
@@ -146,15 +144,10 @@ def _standard_error(scores: Sequence[float]) -> float:
     return stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else 0.0
 
 
-def _pruned(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _pruned(item) for key, item in value.items() if key != "seed"}
-    if isinstance(value, (list, tuple)):
-        return [_pruned(item) for item in value]
-    return value
-
-
-def _joined(names: Sequence[str]) -> str:
-    if len(names) <= MOST_NAMES:
-        return ", ".join(names)
-    return f"{names[0]} … {names[-1]} ({len(names)} runs)"
+def _joined_names(runs: Sequence[Run], groups: Iterable[Sequence[Run]]) -> Iterator[str]:
+    """Yield the names of the runs of each group in one text."""
+    names = dict(zip(runs, short_names([run.directory for run in runs]), strict=True))
+    for group in groups:
+        first, last = names[group[0]], names[group[-1]]
+        few = ", ".join(names[run] for run in group)
+        yield few if len(group) <= MOST_NAMES else f"{first} … {last} ({len(group)} runs)"

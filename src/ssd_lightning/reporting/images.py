@@ -20,16 +20,9 @@ MOST_BYTES = 1_500_000
 
 
 def show_images(
-    record: EvaluationRecord,
-    scores: ImageScores,
-    indices: Sequence[int],
-    *,
-    score_threshold: float,
-    ran_in: Path | None = None,
+    record: EvaluationRecord, scores: ImageScores, indices: Sequence[int], *, score_threshold: float
 ) -> list[dict[str, Any]]:
     """Draw images of an evaluation, true boxes dashed in white and detections in colour.
-
-    Relative paths that do not exist here start at `ran_in`, where the run was started.
 
     Returns:
         `name`, `score`, `hits`, `false_positives` and `missed` of each image, and its `uri` or, if it cannot be shown,
@@ -39,7 +32,7 @@ def show_images(
     for index in indices:
         jpeg, problem = b"", ""
         try:
-            jpeg = _draw(record, index, score_threshold, ran_in)
+            jpeg = _draw(record, index, score_threshold)
         except DataError as error:
             problem = str(error)
         if len(jpeg) > bytes_left:
@@ -59,14 +52,11 @@ def show_images(
     return shown
 
 
-def _draw(record: EvaluationRecord, index: int, score_threshold: float, ran_in: Path | None) -> bytes:
-    path = Path(record.image_paths[index])
-    if ran_in is not None and not path.is_file():
-        path = ran_in / path  # which is the path itself if it is absolute
+def _draw(record: EvaluationRecord, index: int, score_threshold: float) -> bytes:
     height, width = record.sizes_px[index].tolist()
     found, objects = record.of_image(index, score_threshold)
     drawn = draw_comparison(
-        read_image(path, (height, width)),
+        read_image(Path(record.image_paths[index]), (height, width)),
         true_boxes_xyxy=objects.boxes,
         difficult=objects.difficult,
         boxes_xyxy=found.boxes,

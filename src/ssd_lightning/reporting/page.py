@@ -18,7 +18,7 @@ from ssd_lightning.reporting.charts import curve_charts
 from ssd_lightning.reporting.coverage import coverage_part
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, evaluation_part, number
 from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.run import METRICS, SPLITS, NothingToShowError, Run, lookup, read_run
+from ssd_lightning.reporting.run import METRICS, SPLITS, NothingToShowError, Run, read_run
 from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
 from ssd_lightning.run_files import RESULT, written_whole
 from ssd_lightning.visualization.svg import THEME
@@ -95,8 +95,6 @@ def try_report(run_dir: Path) -> Path | None:
 
 def run_page(run: Run, *, refresh_s: int | None = None) -> str:
     """Return the page of a run as HTML, see `write_report`."""
-    ran_in = lookup(run.record, "directory", kind=str)
-    parts = [evaluation_part(record, ran_in=Path(ran_in) if ran_in else None) for record in run.evaluations.values()]
     missing, charts, again = gaps(run), curve_charts(run), reproduction(run)
     config = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True, width=100) if run.config else ""
     coverage = _coverage(run, missing)
@@ -117,7 +115,7 @@ def run_page(run: Run, *, refresh_s: int | None = None) -> str:
         gaps=missing,
         facts=facts(run),
         curve_charts=charts,
-        evaluations=parts,
+        evaluations=list(map(evaluation_part, run.evaluations.values())),
         evaluated={split: evaluated_epoch(run, split) for split in run.evaluations},
         score_threshold=SCORE_THRESHOLD,
         most_open=MOST_OPEN,
