@@ -14,7 +14,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from helpers.commands import SMALL, TOY, WHOLE, refused, run_command
+from helpers.annotation_tools import Spec, Thing, write_voc
+from helpers.commands import SMALL, TOY, WHOLE, output_of, refused, run_command
 from helpers.datasets import open_csv, open_voc
 from helpers.prediction_media import write_video
 from ssd_lightning import assembly, auto_settings, checks, train
@@ -76,12 +77,9 @@ def test_a_run_logs_every_step_and_validation_and_leaves_a_page_and_images(train
         assert list(run.glob(left)), left
 
 
-def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(trained: Path) -> None:
     outputs = ["output=scores.json", "record=new/test.npz", "visualizations=drawn", "num_visualizations=3"]
-    run_command(trained, *EVALUATE, *outputs)
-    assert "record:     new/test.npz" in capsys.readouterr().out
+    assert "record:     new/test.npz" in output_of(trained, *EVALUATE, *outputs)
     scores = read(trained / "scores.json")
     assert (scores["images"], sorted(scores["ap_area"])) == (7, CLASSES)
     assert scores["map_area"] == pytest.approx(float(rows(trained / "run", "test/map_area")[-1]["test/map_area"]))
@@ -111,12 +109,11 @@ def test_evaluate_scores_with_other_settings_of_the_post_processing(
     assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
 
 
-def test_evaluate_says_that_it_scores_the_training_images(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = ["data=voc_folder", "data.root=datasets/toy"]
+def test_evaluate_says_that_it_scores_the_training_images(trained: Path) -> None:
+    overrides = ["checkpoint=run", "data=voc_folder", "data.root=datasets/toy", "device=cpu"]
     for split, is_said in (("train", True), ("test", False)):
-        run_command(trained, "evaluate", "checkpoint=run", *data, f"data.test_split={split}", "device=cpu")
         text = "images of the test split are in the training split too: scores on them are too high"
-        assert (text in capsys.readouterr().out) == is_said
+        assert (text in output_of(trained, "evaluate", *overrides, f"data.test_split={split}")) == is_said
 
 
 def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: Path, tmp_path: Path) -> None:
@@ -167,31 +164,27 @@ def test_predict_names_a_wrong_setting(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("overrides", [[], ["on_error=skip", "save=[json,json]"]])
-def test_predict_lists_what_it_leaves_out(
-    trained: Path, capsys: pytest.CaptureFixture[str], overrides: list[str]
-) -> None:
+def test_predict_lists_what_it_leaves_out(trained: Path, overrides: list[str]) -> None:
     folder = trained / "mixed"
     folder.mkdir(exist_ok=True)
     draw_grey(folder / "good.png")
     (folder / "bad.jpg").write_text("<html>not found</html>")
-    run_command(trained, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
+    printed = output_of(trained, "predict", "checkpoint=run", "source=mixed", "output=out", *overrides)
     report = read(trained / "out" / "predictions.json")
     assert [Path(image["file"]).name for image in report["images"]] == ["good.png"]
     assert [image["drawn"] for image in report["images"]] == [None if overrides else "good.jpg"]
     assert "bad.jpg" in report["skipped"][0]
-    printed = capsys.readouterr().out
     assert "skipped 1 of 2 sources:\n  mixed/bad.jpg: " in printed
     assert " in 1 image: json" in printed
 
 
-def test_predict_without_a_detection_tells_the_highest_score(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = "source=datasets/toy/JPEGImages/test_00000.jpg"
-    run_command(trained, "predict", "checkpoint=run", source, "save=[csv]", "output=low", "score_threshold=0")
+def test_predict_without_a_detection_tells_the_highest_score(trained: Path) -> None:
+    predict = ["predict", "checkpoint=run", "source=datasets/toy/JPEGImages/test_00000.jpg"]
+    run_command(trained, *predict, "save=[csv]", "output=low", "score_threshold=0")
     with (trained / "low" / "predictions.csv").open() as file:
         highest = max(float(row["score"]) for row in csv.DictReader(file))
-    capsys.readouterr()
-    run_command(trained, "predict", "checkpoint=run", source, "save=[]", "score_threshold=1")
-    assert f"no score reaches score_threshold=1: the highest is {highest:.2g}" in capsys.readouterr().out
+    printed = output_of(trained, *predict, "save=[]", "score_threshold=1")
+    assert f"no score reaches score_threshold=1: the highest is {highest:.2g}" in printed
 
 
 def test_predict_of_nothing_but_bad_images_fails(
@@ -288,11 +281,11 @@ def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
     assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
 
 
-def test_a_run_that_starts_from_weights_goes_on_from_its_own(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_starts_from_weights_goes_on_from_its_own(trained: Path) -> None:
     """As every job of a sweep does."""
+    overrides = [*SMALL, "init_from=run", "resume=auto", "hydra.run.dir=from_it", "logger=none"]
     for start in ("run", "from_it/checkpoints/last.ckpt"):
-        run_command(trained, "train", *SMALL, "init_from=run", "resume=auto", "hydra.run.dir=from_it", "logger=none")
-        told = capsys.readouterr().out
+        told = output_of(trained, "train", *overrides)
         assert re.search(rf"the network starts from the weights of \S*{start};", told)
         assert ("reinitialised" in told) == (start == "run")
         (trained / "from_it" / "result.json").unlink()  # as if it had been killed before its end
@@ -308,19 +301,16 @@ def test_a_run_is_not_replaced_by_another_in_its_directory(trained: Path, capsys
     assert contents() == before
 
 
-def test_a_run_that_was_killed_before_its_result_only_writes_that(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_was_killed_before_its_result_only_writes_that(trained: Path) -> None:
     left = trained / "killed"
     shutil.copytree(trained / "run", left)
     *logged, _ = (left / "metrics.csv").read_text().splitlines()  # but for the test, which is not asked for again
     result = read(left / "result.json")
     (left / "result.json").unlink()
-    run_command(trained, "train", *SMALL, "hydra.run.dir=killed", "resume=auto")
+    assert "validation images" in output_of(trained, "train", *SMALL, "hydra.run.dir=killed", "resume=auto")
     assert (left / "metrics.csv").read_text().splitlines() == logged
     validated = {name: score for name, score in result["scores"].items() if name.startswith("val/")}
     assert read(left / "result.json")["scores"].items() >= validated.items()
-    assert "validation images" in capsys.readouterr().out
 
 
 def test_a_run_ends_when_its_budget_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,52 +493,43 @@ def test_classes_that_have_nothing_in_common_are_reported_in_one_sentence(
     ],
 )
 def test_objects_that_are_not_scored_are_reported(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: tuple[str, ...], told: str
+    trained: Path, tmp_path: Path, changes: tuple[str, ...], told: str
 ) -> None:
-    run_command(tmp_path, "evaluate", *rewritten(trained, tmp_path, *changes), "data.on_error=skip")
-    assert re.search(told, capsys.readouterr().out)
+    assert re.search(
+        told, output_of(tmp_path, "evaluate", *rewritten(trained, tmp_path, *changes), "data.on_error=skip")
+    )
 
 
-def test_a_detector_that_does_not_know_what_it_was_trained_on_says_so(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_detector_that_does_not_know_what_it_was_trained_on_says_so(trained: Path, tmp_path: Path) -> None:
     detector = Detector.load(trained / "run")
-    place = ["data=voc_folder", f"data.root={trained / 'datasets/toy'}", "data.num_workers=0", "split=val"]
-    for settings, split, is_said in (
-        (None, "null", True),
-        (None, "val", False),
-        (detector.data_settings, "null", False),
-    ):
+    data = ["data=voc_folder", f"data.root={trained / 'datasets/toy'}", "data.num_workers=0", "data.val_fraction=.5"]
+    known = detector.data_settings
+    for settings, split, is_said in ((None, "null", True), (None, "val", False), (known, "null", False)):
         detector.data_settings = settings
         detector.save(tmp_path / "a.ckpt")
-        run_command(
-            tmp_path, "evaluate", "checkpoint=a.ckpt", *place, "data.val_fraction=.5", f"data.val_split={split}"
-        )
-        assert ("does not say which images its training held out" in capsys.readouterr().out) == is_said
+        overrides = ["checkpoint=a.ckpt", "split=val", f"data.val_split={split}", *data]
+        said = "does not say which images its training held out"
+        assert (said in output_of(tmp_path, "evaluate", *overrides)) == is_said
 
 
-def write_voc(root: Path, splits: dict[str, list[str]]) -> list[str]:
-    """Write small images, each with the objects that its name tells: `cat_1`, `none_2`, `difficult_3`."""
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    for split, names in splits.items():
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
-        for name in names:
-            draw_grey(root / "JPEGImages" / f"{name}.jpg")
-            thing = (
-                f"<object><name>cat</name><difficult>{int(name.startswith('difficult'))}</difficult><bndbox>"
-                "<xmin>9</xmin><ymin>9</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object>"
-            )
-            things = "" if name.startswith("none") else thing
-            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{things}</annotation>")
+def images_of(name: str, count: int, *things: Thing) -> list[Spec]:
+    return [Spec(f"{name}_{index}.jpg", (40, 60), things) for index in range(count)]
+
+
+CATS, NONE = images_of("cat", 8, Thing("cat", (8, 8, 39, 39))), images_of("none", 4)
+DIFFICULT = images_of("difficult", 2, Thing("cat", (8, 8, 39, 39), difficult=True))
+
+
+def write_splits(root: Path, **splits: list[Spec]) -> list[str]:
+    """Write a VOC data set, and return the overrides that train on it."""
+    for split, images in splits.items():
+        write_voc(root, split, images)
     small = [item for item in SMALL if not item.startswith(("data.num_t", "data.num_v", "data.side"))]
     return [*small, "data=voc_folder", f"data.root={root}", "data.train_split=train"]
 
 
 def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_path: Path) -> None:
-    cats = [f"cat_{index}" for index in range(8)]
-    nothing = ["none_0", "difficult_1", "difficult_2"]
-    overrides = write_voc(tmp_path / "voc", {"train": cats, "exam": cats, "val": nothing})
+    overrides = write_splits(tmp_path / "voc", train=CATS, exam=CATS, val=[*DIFFICULT, NONE[0]])
     splits = ["data.val_split=val", "data.test_split=exam"]
     run_command(tmp_path, "train", *overrides, *splits, "hydra.run.dir=run", "test=true", "logger=csv")
     run = tmp_path / "run"
@@ -567,7 +548,7 @@ def test_the_last_weights_are_taken_where_validation_has_nothing_to_score(tmp_pa
 
 @pytest.mark.filterwarnings("error:Total length of")  # of Lightning, since nothing is validated
 def test_a_run_on_everything_says_that_images_without_objects_teach_nothing(tmp_path: Path) -> None:
-    overrides = write_voc(tmp_path / "voc", {"train": ["cat_0", *(f"none_{index}" for index in range(4))]})
+    overrides = write_splits(tmp_path / "voc", train=[CATS[0], *NONE])
     steps = ["data.batch_size=1", "data.val_fraction=0", "data.test_split=null", "trainer.max_epochs=1", "test=true"]
     more = ["hydra.run.dir=run", "logger=csv", "loss.class_loss.min_negatives=0"]
     run_command(tmp_path, "train", *overrides, *steps, *more)

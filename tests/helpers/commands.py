@@ -1,7 +1,9 @@
 """Commands in this process, as a user types them."""
 
 import importlib
+import io
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,13 @@ def run_command(folder: Path, name: str, *arguments: str) -> None:
         patch.setattr(run_dirs, "_chosen", {})  # of this process
         GlobalHydra.instance().clear()
         importlib.import_module(f"ssd_lightning.{name}").main()
+
+
+def output_of(folder: Path, name: str, *arguments: str) -> str:
+    """Run a command and return what it prints and logs."""
+    with redirect_stdout(io.StringIO()) as printed:
+        run_command(folder, name, *arguments)
+    return printed.getvalue()
 
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, name: str, *arguments: str) -> str:
