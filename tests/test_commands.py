@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers.annotation_tools import Spec, Thing, write_voc
 from helpers.commands import SMALL, TOY, WHOLE, output_of, refused, run_command
-from helpers.datasets import open_csv, open_voc
+from helpers.datasets import open_voc
 from helpers.prediction_media import write_video
 from ssd_lightning import assembly, auto_settings, checks, train
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
@@ -124,8 +124,8 @@ def test_drawings_of_images_of_one_name_in_several_folders_stay_apart(trained: P
         shutil.copy(trained / "datasets/toy/JPEGImages/test_00000.jpg", path)
         lines.append(f"{name},disk,1,2,30,40")
     (tmp_path / "test.csv").write_text("\n".join(lines))
-    dataset = open_csv(splits=[{"root": str(tmp_path), "split": "test"}])
-    evaluate.draw_comparisons(Detector.load(trained / "run"), dataset, tmp_path / "drawn", count=3)
+    data = ["data=csv_folder", "data.root=.", "data.num_workers=0", "visualizations=drawn"]
+    run_command(tmp_path, "evaluate", f"checkpoint={trained / 'run'}", *data)
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert drawn == {"f1.jpg", "f1_2.jpg", "overview_2.jpg", "overview.jpg"}
 

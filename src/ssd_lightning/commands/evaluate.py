@@ -18,7 +18,6 @@ from ssd_lightning.command_line import warn_without
 from ssd_lightning.commands.outputs import make_folder_of, writing_to
 from ssd_lightning.data.dataset import DetectionDataset, require_objects
 from ssd_lightning.data.detection_data import DetectionData
-from ssd_lightning.data.images import read_image
 from ssd_lightning.data.reading import DatasetOpener
 from ssd_lightning.data.resize import placements_of, undo_targets
 from ssd_lightning.data.split_annotations import Annotations
@@ -33,8 +32,8 @@ from ssd_lightning.inference.writers import identity
 from ssd_lightning.memory import keep_freed_memory
 from ssd_lightning.metrics.coco import COCOMeanAveragePrecision
 from ssd_lightning.metrics.voc import VOCMeanAveragePrecision
+from ssd_lightning.reporting.images import draw_image
 from ssd_lightning.run_files import json_text
-from ssd_lightning.visualization.draw import draw_comparison
 from ssd_lightning.visualization.sheet import Panel, lay_out
 from ssd_lightning.visualization.tables import print_scores
 
@@ -80,15 +79,15 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             Path(config.output).write_text(json_text(scores))
         print(f"scores:     {config.output}")
     dataset = data.dataset(config.split)
+    record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
     if config.record:
-        record = EvaluationRecord.of(voc, dataset, split=config.split, class_names=detector.class_names)
         with writing_to("record", config.record):
             record.save(config.record)
         print(f"record:     {config.record}")
     if config.visualizations:
         folder = Path(config.visualizations)
         with writing_to("visualizations", folder):
-            draw_comparisons(detector, dataset, folder, count=config.num_visualizations)
+            draw_images(record, dataset, folder, count=config.num_visualizations)
         print(f"images:     {folder / 'overview.jpg'} (true boxes dashed in white)")
     return scores
 
@@ -192,26 +191,14 @@ def refuse_images_in(folder: Path, dataset: DetectionDataset) -> None:
             raise DataError(f"visualizations={folder}: the drawings could replace {path}; choose another folder")
 
 
-def draw_comparisons(detector: Detector, dataset: DetectionDataset, folder: Path, *, count: int) -> None:
+def draw_images(record: EvaluationRecord, dataset: DetectionDataset, folder: Path, *, count: int) -> None:
     """Draw detections next to ground truth, for `count` images spread over the data set; `overview.jpg` has all."""
     folder.mkdir(parents=True, exist_ok=True)
     panels, names = [], UniqueNames()
     names.take("overview")
-    for index in range(0, len(dataset), max(1, len(dataset) // max(1, count)))[:count]:
-        record = dataset.annotations[index]
-        image = read_image(record.image_path, record.size_px)
-        found = detector(image).select(LEAST_DRAWN_SCORE)
-        to_px = np.array([*record.size_px[::-1], *record.size_px[::-1]])
-        drawn = draw_comparison(
-            image,
-            true_boxes_xyxy=record.boxes_xyxy_px / to_px,
-            difficult=record.difficult,
-            boxes_xyxy=found.boxes_xyxy_px / to_px,
-            labels=found.labels,
-            scores=found.scores,
-            class_names=detector.class_names,
-        )
-        panels.append(Panel(drawn))
-        Image.fromarray(drawn).save(folder / f"{names.take(record.image_path.stem)}.jpg", quality=92)
+    for annotation in dataset.annotations[:: max(1, len(dataset) // count)][:count]:
+        drawn = draw_image(record, record.image_ids.index(annotation.image_id), LEAST_DRAWN_SCORE)
+        drawn.save(folder / f"{names.take(annotation.image_path.stem)}.jpg", quality=92)
+        panels.append(Panel(np.asarray(drawn)))
     if panels:
         Image.fromarray(lay_out(panels, columns=4)).save(folder / "overview.jpg", quality=92)

@@ -32,7 +32,10 @@ def show_images(
     for index in indices:
         jpeg, problem = b"", ""
         try:
-            jpeg = _draw(record, index, score_threshold)
+            buffer = io.BytesIO()
+            drawn = draw_image(record, index, score_threshold)
+            drawn.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+            jpeg = buffer.getvalue()
         except DataError as error:
             problem = str(error)
         if len(jpeg) > bytes_left:
@@ -52,7 +55,8 @@ def show_images(
     return shown
 
 
-def _draw(record: EvaluationRecord, index: int, score_threshold: float) -> bytes:
+def draw_image(record: EvaluationRecord, index: int, score_threshold: float) -> Image.Image:
+    """Draw an image with its objects, and its detections with at least this score. Raises `DataError`."""
     height, width = record.sizes_px[index].tolist()
     found, objects = record.of_image(index, score_threshold)
     drawn = draw_comparison(
@@ -64,6 +68,4 @@ def _draw(record: EvaluationRecord, index: int, score_threshold: float) -> bytes
         scores=found.scores,
         class_names=record.class_names,
     )
-    buffer = io.BytesIO()
-    Image.fromarray(drawn).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return buffer.getvalue()
+    return Image.fromarray(drawn)
