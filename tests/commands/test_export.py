@@ -4,8 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +12,7 @@ import onnxruntime
 import pytest
 from omegaconf import OmegaConf
 
-from helpers.commands import SMALL, refused, run_command
+from helpers.commands import SMALL, output_of, refused, run_command
 from helpers.exported_networks import TINY_FILES, check_same, noise, tiny_detector
 from ssd_lightning.commands import export
 from ssd_lightning.commands.export_notes import print_detectnet
@@ -30,14 +28,6 @@ from ssd_lightning.ops.coder import decode
 TOY = ["data=toy", "data.num_train=6", "data.num_val=5", "data.num_test=2", "data.side_px=96", "data.num_workers=0"]
 QUICK = ["latency=false", "images=3"]
 TFLITE = f"checkpoint={TINY_FILES / 'tiny.tflite'}"
-
-Run = Callable[..., None]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return partial(run_command, tmp_path)
 
 
 @pytest.fixture
@@ -56,30 +46,25 @@ def test_an_input_size_other_than_the_checkpoints_is_refused(
 
 
 def test_onnx_is_written_verified_and_used_like_a_checkpoint_and_by_detectnet(
-    checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """jetson-inference's detectNet.cpp, `preProcess` and `postProcessSSD_ONNX`; TensorRT wants fixed shapes."""
     write_toy_dataset(tmp_path / "datasets" / "toy", num_train=6, num_val=5, num_test=2, image_size_px=(96, 96))
     given = ["export", "checkpoint=tiny.ckpt", "format=onnx", "layout=detectnet", "output=new/a.onnx"]
-    run(*given, *QUICK, *TOY)
-    printed = capsys.readouterr().out
-    for told in (
-        "0 without partner",
-        "mAP .5:.95",
-        "--model=new/a.onnx --labels=new/a.labels.txt --input-blob=input_0",
-    ):
-        assert told in printed
+    printed = output_of(tmp_path, *given, *QUICK, *TOY)
+    detectnet = "--model=new/a.onnx --labels=new/a.labels.txt --input-blob=input_0"
+    assert all(told in printed for told in ("0 without partner", "mAP .5:.95", detectnet))
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.labels.txt", "a.onnx"]
     assert (tmp_path / "new/a.labels.txt").read_text().splitlines() == ["BACKGROUND", *TOY_CLASSES]
 
     scores = []
     for file in ("tiny.ckpt", "new/a.onnx"):
-        run("evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
+        run_command(tmp_path, "evaluate", f"checkpoint={file}", *TOY, "split=val", "output=scores.json")
         scores.append(json.loads((tmp_path / "scores.json").read_text()))
     for name in ("images", "map_11point", "map_area", "map"):
         assert scores[0][name] == pytest.approx(scores[1][name], abs=1e-6), name
-    image = "datasets/toy/JPEGImages/val_00000.jpg"
-    run("predict", "checkpoint=new/a.onnx", f"source={image}", "output=seen", "score_threshold=0.0")
+    source = "source=datasets/toy/JPEGImages/val_00000.jpg"
+    run_command(tmp_path, "predict", "checkpoint=new/a.onnx", source, "output=seen", "score_threshold=0.0")
     assert json.loads((tmp_path / "seen/predictions.json").read_text())["images"][0]["detections"]
 
     session, detector = onnxruntime.InferenceSession(tmp_path / "new/a.onnx"), Detector.load(checkpoint)
@@ -100,25 +85,16 @@ def test_onnx_is_written_verified_and_used_like_a_checkpoint_and_by_detectnet(
     assert "letterboxes" in refused(capsys, tmp_path, *given[:-1], "output=b.onnx")
 
 
-def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms(tmp_path: Path) -> None:
     tiny_detector(class_names=TOY_CLASSES, soft_nms="gaussian").save(tmp_path / "soft.ckpt")
     for format_, has_graph in (("torchscript", True), ("safetensors", False)):
-        run("export", "checkpoint=soft.ckpt", f"format={format_}", f"output=a.{format_}", "images=3")
-        printed = capsys.readouterr().out
+        given = ["export", "checkpoint=soft.ckpt", f"format={format_}"]
+        printed = output_of(tmp_path, *given, f"output=a.{format_}", "images=3")
         assert "0 without partner" in printed
-        for told in (
-            "time, batch of 8",
-            "resized: boxes",
-            "in place of the checkpoint's postprocess.soft_nms=gaussian",
-        ):
+        for told in ("time, batch of 8", "resized: boxes", "in place of the checkpoint's postprocess.soft_nms=gauss"):
             assert (told in printed) == has_graph
-        run("export", "checkpoint=soft.ckpt", f"format={format_}", f"output=b.{format_}", *QUICK, *TOY)
-        assert (
-            "With its postprocess.soft_nms=gaussian, which nms=false keeps, the checkpoint has mAP"
-            in capsys.readouterr().out
-        ) == has_graph
+        said = "With its postprocess.soft_nms=gaussian, which nms=false keeps, the checkpoint has mAP"
+        assert (said in output_of(tmp_path, *given, f"output=b.{format_}", *QUICK, *TOY)) == has_graph
         loaded = Detector.load(tmp_path / f"a.{format_}")
         assert (loaded.class_names, loaded.postprocess.soft_nms) == (TOY_CLASSES, None if has_graph else "gaussian")
 
@@ -127,10 +103,7 @@ def test_other_formats_are_verified_too_and_a_graph_has_nms_in_place_of_soft_nms
     ("settings", "answer"),
     [
         ({"format": "torchscript"}, "output=a.onnx: a file of format=torchscript ends in .torchscript"),
-        (
-            {"format": "torchvision"},
-            "output=a.onnx: format=torchvision writes weights for torch.load; such a file needs",
-        ),
+        ({"format": "torchvision"}, "a.onnx: format=torchvision writes weights for torch.load; such a file needs"),
         ({"format": "tensorrt"}, "format is 'tensorrt'; it can be onnx, torchscript, safetensors"),
         ({"quantize": "int8"}, "data=voc_folder"),
         ({"quantize": "int4"}, "quantize is 'int4'"),
@@ -165,7 +138,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
     ],
 )
 def test_what_export_cannot_do(
-    overrides: list[str], answer: str, checkpoint: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    overrides: list[str], answer: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("there.onnx", "there.bin"):
         (tmp_path / name).write_bytes(b"mine")
@@ -181,7 +154,7 @@ def test_a_class_is_one_line_of_the_labels(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
-    checkpoint: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fill(detector: Detector, path: Path) -> None:
         path.write_bytes(b"half")
@@ -193,21 +166,22 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert not list(tmp_path.glob("a*"))
 
 
-def test_publishing_never_replaces(tmp_path: Path) -> None:
-    new, old = tmp_path / "a.unverified.onnx", tmp_path / "a.onnx"
-    new.write_bytes(b"new")
-    old.write_bytes(b"old")
-    with pytest.raises(ConfigurationError, match=r"a\.onnx exists"):
-        export.publish(new, old)
-    assert (new.read_bytes(), old.read_bytes()) == (b"new", b"old")
-    old.unlink()
-    export.publish(new, old)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+def test_a_file_of_that_name_that_appears_meanwhile_is_not_replaced(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verify(*_: object, **__: object) -> list[str]:
+        (tmp_path / "a.safetensors").write_bytes(b"old")
+        return []
+
+    monkeypatch.setattr(export, "verify_file", verify)
+    given = ["checkpoint=tiny.ckpt", "format=safetensors", "output=a.safetensors"]
+    assert "the new file is a.unverified.safetensors" in refused(capsys, tmp_path, "export", *given)
+    assert (tmp_path / "a.safetensors").read_bytes() == b"old"
 
 
 @pytest.mark.slow
 def test_int8_is_calibrated_on_training_images_and_costs_a_trained_network_little(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = []
     quantize = export.quantize_int8
@@ -221,8 +195,7 @@ def test_int8_is_calibrated_on_training_images_and_costs_a_trained_network_littl
     run_command(tmp_path, "train", *small, *data, *epochs, "hydra.run.dir=run", "logger=none")
     overrides = ["checkpoint=run", "format=onnx", "quantize=int8", "max_map_loss=0.03", "latency=false"]
     toy = ["data=toy", "data.side_px=96", "data.num_workers=0", *data]
-    run_command(tmp_path, "export", *overrides, "output=int8.onnx", *toy)
-    assert "mAP area" in capsys.readouterr().out
+    assert "mAP area" in output_of(tmp_path, "export", *overrides, "output=int8.onnx", *toy)
     assert given == [[(1, 64, 64, 3)] * 64]
     metadata = onnxruntime.InferenceSession(tmp_path / "int8.onnx").get_modelmeta().custom_metadata_map
     assert metadata["quantization"] == '"int8"'

@@ -38,6 +38,7 @@ def output_of(folder: Path, name: str, *arguments: str) -> str:
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, name: str, *arguments: str) -> str:
     """Run what has to fail and give the message: one error in one line, no stack trace, exit code 2."""
+    capsys.readouterr()  # of what ran before
     with pytest.raises(SystemExit) as end:
         run_command(folder, name, *arguments)
     *before, message = capsys.readouterr().err.strip().splitlines()

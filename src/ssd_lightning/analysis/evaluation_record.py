@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationRecord:
-    """Detections and objects of all I images of a split.
-
-    Raises:
-        DataError: the fields do not fit each other.
-    """
+    """Detections and objects of all I images of a split."""
 
     split: str
     """`train`, `val` or `test`."""
@@ -46,24 +42,6 @@ class EvaluationRecord:
     """Sorted by image; `image_index` is an index into `image_ids`. Boxes are normalised xyxy, float32."""
     objects: ObjectTable
     """Sorted by image, boxes normalised xyxy, float32."""
-
-    def __post_init__(self) -> None:
-        num_images, num_classes = len(self.image_ids), len(self.class_names)
-        if len(self.image_paths) != num_images or self.sizes_px.shape != (num_images, 2):
-            raise DataError(
-                f"an evaluation of {num_images} images has {len(self.image_paths)} paths and sizes of shape "
-                f"{tuple(self.sizes_px.shape)}"
-            )
-        for what, table in (("detections", self.detections), ("objects", self.objects)):
-            if len({len(column) for column in table}) > 1 or table.boxes.shape[1:] != (4,):
-                raise DataError(f"an evaluation has {what} with columns of shapes {[tuple(c.shape) for c in table]}")
-            if len(table.labels) and not 1 <= int(table.labels.min()) <= int(table.labels.max()) <= num_classes:
-                raise DataError(
-                    f"an evaluation of {num_classes} classes has {what} with labels outside 1..{num_classes}"
-                )
-            index = table.image_index
-            if len(index) and (int(index[0]) < 0 or int(index[-1]) >= num_images or bool((index.diff() < 0).any())):
-                raise DataError(f"the {what} of an evaluation are not sorted by its {num_images} images")
 
     @classmethod
     def of(
@@ -143,12 +121,18 @@ class EvaluationRecord:
             if arrays["format"] != _FORMAT:
                 raise DataError(f"{path} is an evaluation of format {arrays['format']}; this version reads {_FORMAT}")
             names = json.loads(arrays["names"].tobytes())
+            num_images, num_paths, shape = len(names["image_ids"]), len(names["image_paths"]), arrays["sizes_px"].shape
+            if num_paths != num_images or shape != (num_images, 2):
+                raise DataError(
+                    f"an evaluation of {num_images} images has {num_paths} paths and sizes of shape {shape}"
+                )
+            num_classes = len(names["class_names"])
             return cls(
                 split=str(names["split"]),
                 **{key: tuple(map(str, names[key])) for key in _NAMES[1:]},
                 sizes_px=torch.from_numpy(arrays["sizes_px"].astype(np.int64)),
-                detections=_read(arrays, "detections", DetectionTable),
-                objects=_read(arrays, "objects", ObjectTable),
+                detections=_read(arrays, "detections", DetectionTable, num_images, num_classes),
+                objects=_read(arrays, "objects", ObjectTable, num_images, num_classes),
             )
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -172,10 +156,14 @@ def _rows(table: _Table, kept: Tensor) -> _Table:
     return type(table)(*(column[kept] for column in table))
 
 
-def _read(arrays: dict[str, np.ndarray], what: str, table: type[_Table]) -> _Table:
+def _read(arrays: dict[str, np.ndarray], what: str, table: type[_Table], num_images: int, num_classes: int) -> _Table:
     counts = arrays[f"{what}_counts"].astype(np.int64)
     columns = [torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in table._fields[1:]]
-    num_rows = len(arrays[f"{what}_labels"])
-    if (counts < 0).any() or counts.sum() != num_rows:
-        raise DataError(f"it has {num_rows} {what}, but its images have {counts.sum()}")
-    return table(torch.arange(len(counts)).repeat_interleave(torch.from_numpy(counts)), *columns)
+    labels = arrays[f"{what}_labels"]
+    if len(counts) != num_images or (counts < 0).any() or counts.sum() != len(labels):
+        raise DataError(f"it has {len(labels)} {what}, but its images have {counts.sum()}")
+    if {len(column) for column in columns} != {len(labels)} or columns[0].shape[1:] != (4,):
+        raise DataError(f"it has {what} with columns of shapes {[tuple(column.shape) for column in columns]}")
+    if len(labels) and not 1 <= labels.min() <= labels.max() <= num_classes:
+        raise DataError(f"it has {num_classes} classes, but {what} with labels outside 1..{num_classes}")
+    return table(torch.arange(num_images).repeat_interleave(torch.from_numpy(counts)), *columns)

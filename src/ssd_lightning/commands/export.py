@@ -106,7 +106,9 @@ def export(config: DictConfig) -> None:
         print(f"error: {unverified} is not verified and keeps that name: {'; '.join(failures)}", file=sys.stderr)
         sys.exit(1)
     for new, file in zip(network_files(unverified), files, strict=True):
-        publish(new, file)
+        if file.exists():  # by now
+            raise ConfigurationError(f"output={output}: {file} exists and is not replaced; the new file is {new}")
+        new.rename(file)
     kind = f"{config.format}, {config.quantize}" if config.quantize else config.format
     print(f"{output}: {len(checkpoint.network.state_dict())} tensors, {kind}")
     if config.layout:
@@ -183,19 +185,6 @@ def write(config: DictConfig, checkpoint: Detector, data: DetectionData | None, 
                 chosen = range(0, len(dataset), step)[: config.calibration_images]
                 images = (dataset[index][0][None] for index in chosen)  # without augmentation: `augmentation` is null
                 quantize_int8(source, path, description, [description.as_input(image).numpy() for image in images])
-
-
-def publish(unverified: Path, output: Path) -> None:
-    """Rename a verified file to its final name. Raises `ConfigurationError` if another file has taken it meanwhile."""
-    try:
-        output.hardlink_to(unverified)
-    except FileExistsError as error:
-        raise ConfigurationError(
-            f"output={output} exists; it is not replaced, and the new file is {unverified}"
-        ) from error
-    except OSError:  # a file system without hard links
-        unverified.rename(output)
-    unverified.unlink(missing_ok=True)
 
 
 def write_foreign(checkpoint: Detector, project: str, output: Path) -> None:
