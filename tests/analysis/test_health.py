@@ -26,11 +26,8 @@ from ssd_lightning.data.annotations import Objects
 
 
 def test_duplicates_within_and_across() -> None:
-    digests = {
-        "train": {"a": "1", "b": "2", "c": "1", "d": "1"},
-        "val": {"e": "2", "f": "3"},
-        "test": {"g": "2", "f": "3"},
-    }
+    train = {"a": "1", "b": "2", "c": "1", "d": "1"}
+    digests = {"train": train, "val": {"e": "2", "f": "3"}, "test": {"g": "2", "f": "3"}}
     assert {(issue.kind, issue.split, issue.sentence) for issue in duplicate_issues(digests)} == {
         ("within", "train", "c: the same pixels as a"),
         ("within", "train", "d: the same pixels as a"),

@@ -186,15 +186,8 @@ def metric_of(record: EvaluationRecord) -> VOCMeanAveragePrecision:
         found, there = record.detections.image_index == index, record.objects.image_index == index
         _, boxes, scores, labels = (column[found] for column in record.detections)
         _, true_boxes, true_labels, difficult = (column[there] for column in record.objects)
-        metric.update(
-            [Detections(boxes=boxes, scores=scores, labels=labels)],
-            [
-                Target(
-                    boxes=true_boxes, labels=true_labels, difficult=difficult, image_id=image_id,
-                    size_px=tuple(record.sizes_px[index].tolist()),
-                )
-            ],
-        )  # fmt: skip
+        target = Target(boxes=true_boxes, labels=true_labels, difficult=difficult, image_id=image_id)
+        metric.update([Detections(boxes=boxes, scores=scores, labels=labels)], [target])
     return metric
 
 

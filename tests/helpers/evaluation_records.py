@@ -94,15 +94,8 @@ def random_record(
 ) -> EvaluationRecord:
     """Draw objects, and detections of which most lie near one of them, many with its class.
 
-    Every fifth image has no objects, every seventh no detections. Scores are all different.
-
-    Args:
-        seed: of the drawing.
-        num_images: I.
-        num_classes: C.
-        detections_an_image: in the mean.
-        objects_an_image: in the mean.
-        difficult: share of the objects that are difficult.
+    Every fifth image has no objects, every seventh no detections. Scores are all different. The numbers of an image are
+    means, `difficult` is a share of the objects.
     """
     draw = np.random.default_rng(seed)
     index = np.arange(num_images)
@@ -125,22 +118,14 @@ def random_record(
     found_labels[aimed] = np.where(right, labels[target], found_labels[aimed])
     scores = (draw.permutation(len(found_in)) + 1) / (len(found_in) + 1)
     sizes = np.where(index[:, None] % 2, [[HEIGHT, WIDTH]], [[375, 500]])
+    found = (found_in, found_boxes.astype(np.float32), scores.astype(np.float32), found_labels)
+    objects = (of_image, boxes.astype(np.float32), labels, draw.random(len(of_image)) < difficult)
     return make_record(
         [ImageSpec()] * num_images,
         num_classes=num_classes,
         sizes_px=torch.from_numpy(sizes),
-        detections=DetectionTable(
-            torch.from_numpy(found_in),
-            torch.from_numpy(found_boxes.astype(np.float32)),
-            torch.from_numpy(scores.astype(np.float32)),
-            torch.from_numpy(found_labels),
-        ),
-        objects=ObjectTable(
-            torch.from_numpy(of_image),
-            torch.from_numpy(boxes.astype(np.float32)),
-            torch.from_numpy(labels),
-            torch.from_numpy(draw.random(len(of_image)) < difficult),
-        ),
+        detections=DetectionTable(*map(torch.from_numpy, found)),
+        objects=ObjectTable(*map(torch.from_numpy, objects)),
     )
 
 

@@ -105,15 +105,10 @@ def test_what_others_have_left_behind_is_pruned(
     directory = tmp_path / "outputs" / "toy_tiny" / "search"
     directory.mkdir(parents=True)
     study = open_study(directory)
-    for _ in range(5):  # so good that nothing comes near
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={"optimizer.lr": 0.003},
-                distributions=read_space([RATES])[1],
-                value=2.0,
-                intermediate_values=dict.fromkeys(range(40), 2.0),
-            )
-        )
+    of_rate = {"params": {"optimizer.lr": 0.003}, "distributions": read_space([RATES])[1]}
+    values = dict.fromkeys(range(40), 2.0)  # so good that nothing comes near
+    for _ in range(5):
+        study.add_trial(optuna.trial.create_trial(**of_rate, value=2.0, intermediate_values=values))
     overrides = ("sweep=tpe", "experiment=toy_tiny", "trainer.max_epochs=40", RATES, "sweep.name=search")
     assert sweep_of_processes(*overrides, "sweep.n_trials=6") == 0
     ((path, job),) = read_jobs(directory)
@@ -132,17 +127,20 @@ def test_failed_trials_are_reported_and_made_up_for(sweep: Sweep, tmp_path: Path
         assert [trial.state.name for trial in open_study(directory).trials] == ["FAIL"] * calls
 
 
-def test_a_search_without_a_space_is_refused(sweep: Sweep, capfd: pytest.CaptureFixture[str]) -> None:
-    assert sweep("sweep=tpe", *FEW) == 2
-    assert "error: nothing to search" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("override", ["sweep.batch_size=0", "sweep.n_trials=abc", "sweep.seed=-1"])
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], "nothing to search"),
+        ([RATES, "sweep.batch_size=0"], "sweep.batch_size is 0"),
+        ([RATES, "sweep.n_trials=abc"], "sweep.n_trials is 'abc'"),
+        ([RATES, "sweep.seed=-1"], "sweep.seed is -1"),
+    ],
+)
 def test_a_search_that_would_never_end_or_cannot_start_is_refused(
-    override: str, sweep: Sweep, capfd: pytest.CaptureFixture[str]
+    overrides: list[str], said: str, sweep: Sweep, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert sweep("sweep=random", RATES, override, *FEW) == 2
-    assert f"error: {override.partition('=')[0]} is " in capfd.readouterr().err
+    assert sweep("sweep=random", *overrides, *FEW) == 2
+    assert f"error: {said}" in capfd.readouterr().err
 
 
 def test_pruning_is_off_where_there_is_none(tmp_path: Path) -> None:
