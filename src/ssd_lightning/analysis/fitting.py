@@ -100,11 +100,7 @@ def reached(iou: np.ndarray) -> int:
 
 
 def object_weights(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Weight an object by the square root of the rarity of its size, so that common sizes do not dominate.
-
-    Returns:
-        `[N]`, with the sum 1.
-    """
+    """Weight objects by the square root of the rarity of their size, so that common sizes do not dominate: `[N]`."""
     bands = size_bands(boxes_xyxy, image_size)
     weights = 1 / np.sqrt(np.bincount(bands)[bands])
     return weights / weights.sum()
@@ -157,8 +153,7 @@ class _Task:
     def settle(self, levels: tuple[PriorLevel, ...]) -> tuple[tuple[int, float], tuple[PriorLevel, ...]]:
         """Alternate between assigning objects to their best priors and moving priors to the median of their objects.
 
-        Returns:
-            The rank of the best levels, and these.
+        Returns the rank of the best levels, and these.
         """
         best = self.best(levels)
         found, highest, stalled = levels, self.rank(best.iou), 0

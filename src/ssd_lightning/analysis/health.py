@@ -173,12 +173,9 @@ def tiny_issues(
 
 
 def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
-    """Find images with the same pixels.
+    """Find images with the same pixels, from the digests of these: split -> path -> digest.
 
-    `digests` has the digest of the pixels of each image: split -> path -> digest.
-
-    Returns:
-        An issue for each repeated image within a split, and for each pair of splits that share an image.
+    Each repeated image within a split, and each pair of splits that share an image, is an issue.
     """
     alike: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for split, images in digests.items():
@@ -195,11 +192,9 @@ def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
 
 
 def pixel_origin_issues(*, at_zero: int, at_one: int, offset: int) -> list[Issue]:
-    """Find VOC annotations whose first pixel differs from the reader's setting.
+    """Find VOC annotations whose first pixel differs from `offset`, its number in the reader's setting.
 
-    If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0.
-
-    Edges `at_zero` and `at_one` are counted; `offset` is the number of the first pixel in the reader's setting.
+    If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0: the numbers of such edges.
     """
     if offset == 1 and at_zero >= max(FEWEST_AT_EDGE, at_one):
         found, better = f"{at_zero} boxes begin at pixel 0 and {at_one} at pixel 1", 0

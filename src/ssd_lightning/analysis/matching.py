@@ -64,9 +64,7 @@ def confusion_matrix(record: EvaluationRecord, *, score_threshold: float = 0.4) 
 
 
 def assign_in_order(pairs: Pairs, *, num_detections: int, num_objects: int) -> Tensor:
-    """Let each detection in turn take the free object that it overlaps most.
-
-    The row of a detection is its turn.
+    """Let each detection, in the order of their rows, take the free object that it overlaps most.
 
     Returns:
         Row of the object that each detection takes, int64 `[M]`, -1 if none.

@@ -30,11 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def convert(config: DictConfig) -> dict[str, int]:
-    """Convert a data set to another format. Returns the number of written images of each split.
-
-    Raises:
-        UserError: the data, the output or a setting are not usable.
-    """
+    """Convert a data set to another format. Returns the number of written images of each split."""
     if config.get("data") is None:
         raise ConfigurationError("say what to convert, e.g. data=voc_folder data.root=FOLDER")
     require_choice("to", config.to, tuple(FORMATS))

@@ -27,11 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def demo(config: DictConfig) -> None:
-    """Serve a detector until Ctrl-C, or write a Space.
-
-    Raises:
-        UserError: gradio is missing, a setting or the checkpoint is not usable, or the port is taken.
-    """
+    """Serve a detector until Ctrl-C, or write a Space."""
     if find_spec("gradio") is None:
         raise ConfigurationError("the demo needs gradio: pip install 'ssd-lightning[demo]'")
     require_number("score_threshold", config.score_threshold, 0, 1)

@@ -40,16 +40,10 @@ NO_RECIPE = "ssd"
 
 
 def doctor(config: DictConfig) -> dict[str, Any]:
-    """Check what a run would train on.
+    """Check what a run would train on, and return the content of `doctor.json`.
 
     Writes `doctor.json`, `coverage.png` and `priors/fitted.yaml` to the run directory and prints a report. Exits with
     code 1 if something would spoil the run.
-
-    Returns:
-        The content of `doctor.json`.
-
-    Raises:
-        UserError: a setting is not usable, or there are no data.
     """
     check_settings(config)
     hydra_config = HydraConfig.get()

@@ -47,11 +47,7 @@ LEAST_DRAWN_SCORE = 0.4
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Score one detector on one split, and return the scores as they are written to `output`.
-
-    Raises:
-        UserError: the checkpoint, the data or a setting is not usable.
-    """
+    """Score one detector on one split, and return the scores as they are written to `output`."""
     if config.get("data") is None:
         raise ConfigurationError("say which images to score, e.g. data=voc2007 or data=voc_folder data.root=FOLDER")
     require_choice("split", config.split, STAGES)

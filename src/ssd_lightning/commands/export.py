@@ -51,9 +51,6 @@ def export(config: DictConfig) -> None:
 
     A whole detector is first written as `NAME.unverified.SUFFIX`. It is renamed once it is verified. Otherwise it keeps
     that name for inspection, and the command exits with code 1.
-
-    Raises:
-        UserError: the checkpoint is not usable, or the format is unknown or does not support the network.
     """
     check_settings(config)
     output = Path(config.output)

@@ -30,13 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def predict(config: DictConfig) -> None:
-    """Detect in all images and frames of a source.
-
-    Unreadable inputs are reported and skipped, unless `on_error=raise`.
-
-    Raises:
-        UserError: the checkpoint or a setting is not usable, or nothing can be read.
-    """
+    """Detect in all images and frames of a source. Unreadable ones are skipped and listed, unless `on_error=raise`."""
     check_settings(config)
     sources = find_sources(config.source, recursive=config.recursive)
     device = choose_device(config.device)
@@ -88,8 +82,7 @@ def _run(
 ) -> tuple[Counter[str], Counter[str], float]:
     """Read, detect, write and show. Adds unreadable inputs to `skipped`.
 
-    Returns:
-        The number of inputs by kind, `image` or `frame`, the number of detections by class, and the highest score.
+    Returns the number of inputs by kind, `image` or `frame`, the number of detections by class, and the highest score.
     """
     folder, names, outputs = Path(config.output), output_names(sources), _as_list(config.save)
     classes = None if config.classes is None else _as_list(config.classes)

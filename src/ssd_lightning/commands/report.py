@@ -16,9 +16,7 @@ from ssd_lightning.reporting.summary import evaluation_command
 def report(config: DictConfig) -> Path:
     """Write the page for one run or several, and return its path.
 
-    Raises:
-        UserError: a directory is not a run, a file in it is damaged, the page cannot be written, it would replace a
-            file that is not an earlier page of these runs, or one run was never evaluated; its page exists then.
+    Raises `DataError` for a run that was never evaluated, after its page has been written.
     """
     named = [Path(str(name)) for name in (config.run if isinstance(config.run, ListConfig) else [config.run])]
     if not named:

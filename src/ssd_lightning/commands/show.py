@@ -45,11 +45,7 @@ CLIPPING: Mapping[Clip, str] = {
 
 
 def show(config: DictConfig) -> list[Path]:
-    """Draw the selected images, and return their paths.
-
-    Raises:
-        UserError: a setting, the image, the data or the checkpoint is not usable, or nothing can be written.
-    """
+    """Draw the selected images, and return their paths."""
     subjects = {"priors": show_priors, "batch": show_batch, "matches": show_matches}
     require_choice("what", config.what, tuple(subjects))
     require_number("num", config.num, 1, whole=True)
@@ -157,10 +153,6 @@ def read_network(config: DictConfig) -> SSD:
     """Load the network of the checkpoint, or build the one that the configuration describes on the meta device.
 
     With a checkpoint, the configuration takes over its input size and resize mode.
-
-    Raises:
-        UserError: the checkpoint is not usable, or the command line has another input size; or network and priors do
-            not fit.
     """
     if config.checkpoint is not None:
         detector = Detector.load(config.checkpoint)

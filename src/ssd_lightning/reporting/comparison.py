@@ -32,12 +32,7 @@ COMPARISON = "comparison.html"
 
 
 def write_comparison(directories: Sequence[Path], output: Path) -> Path:
-    """Write a page that compares runs with the first of them; `directories` are theirs.
-
-    Raises:
-        DataError: a directory is given twice, is not a run or has nothing to show, a file in it is damaged, or the
-            page cannot be written.
-    """
+    """Write a page that compares the runs of directories, which must all differ, with the first of them."""
     for index, path in enumerate(directories):
         if path.resolve() in {other.resolve() for other in directories[:index]}:
             raise DataError(f"{path} is given twice")
@@ -142,11 +137,7 @@ def class_charts(groups: Sequence[RunGroup]) -> list[Chart]:
 
 
 def error_charts(groups: Sequence[RunGroup]) -> tuple[list[Chart], list[str]]:
-    """Draw the gain in mAP from fixing each type of error, for all groups with evaluations.
-
-    Returns:
-        One chart per split, and sentences that name the skipped runs.
-    """
+    """Draw the gain in mAP from fixing each type of error: a chart per split, and sentences that name skipped runs."""
     charts, notes = [], []
     for split, name in SPLITS.items():
         rows = []

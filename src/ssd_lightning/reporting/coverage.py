@@ -20,10 +20,7 @@ IOU_TITLE = "Best IoU of each object with a prior"
 def coverage_part(record: EvaluationRecord, checkpoint: Path) -> dict[str, Any]:
     """Measure how the priors of a checkpoint cover the objects of an evaluation, as `run.html.j2` shows it.
 
-    Objects without an area are skipped.
-
-    Raises:
-        WeightsError: the checkpoint cannot be read.
+    Objects without an area are skipped. Raises `WeightsError` if the checkpoint cannot be read.
     """
     detector = Detector.load(checkpoint)
     net = detector.network

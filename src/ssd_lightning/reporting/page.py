@@ -45,10 +45,6 @@ def write_report(run_dir: Path, output: Path | None = None, *, refresh_s: int | 
     """Write the page of a run, finished or not, and return its path, by default `report.html` in the run directory.
 
     With `refresh_s`, a browser loads the page again after this time.
-
-    Raises:
-        DataError: the directory is not a run, has nothing to show, a file in it is damaged, or the page cannot be
-            written.
     """
     return write_page(run_page(read_run(run_dir), refresh_s=refresh_s), output or run_dir / REPORT)
 
@@ -56,10 +52,8 @@ def write_report(run_dir: Path, output: Path | None = None, *, refresh_s: int | 
 def write_live_report(run_dir: Path, output: Path, *, interval_s: int) -> Path:
     """Write the page of a run every `interval_s` until the run has ended. A browser that shows the page follows it.
 
-    The last page, that of the finished run or after Ctrl-C, does not refresh itself.
-
-    Raises:
-        DataError: as for `write_report`; a run that has nothing to show yet is waited for.
+    The last page, that of the finished run or after Ctrl-C, does not refresh itself. A run that has nothing to show yet
+    is waited for.
     """
     logged = ""
     try:
@@ -157,11 +151,7 @@ def render(template: str, *, refresh_s: int | None = None, **content: Any) -> st
 
 
 def write_page(html: str, path: Path) -> Path:
-    """Write a page atomically.
-
-    Raises:
-        DataError: the page cannot be written.
-    """
+    """Write a page atomically."""
     try:
         with written_whole(path) as partial:
             # File names may contain bytes that are not UTF-8, which a page cannot show.

@@ -126,12 +126,7 @@ class Run:
 
 
 def read_run(directory: Path) -> Run:
-    """Read all files of a run.
-
-    Raises:
-        NothingToShowError: the run has neither figures nor evaluations.
-        DataError: the directory is missing or is not a run, or a file in it is damaged.
-    """
+    """Read all files of a run. Raises `NothingToShowError` if it has neither figures nor evaluations."""
     if directory.is_file():
         raise DataError(f"{directory} is a file outside of a run directory; give the directory of a run")
     if not directory.is_dir():
@@ -164,11 +159,7 @@ def read_run(directory: Path) -> Run:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Read the curves of `metrics.csv` by name. A last line that was cut off by a crash is skipped.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """Read the curves of `metrics.csv` by name. A last line that was cut off by a crash is skipped."""
     if not path.is_file():
         return {}
     try:

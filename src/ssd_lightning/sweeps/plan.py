@@ -62,11 +62,7 @@ def plan_sweep(line: CommandLine) -> CommandLine:
 
 
 def seed_sweep(seeds: str, values: dict[str, str], *, own_config: bool) -> str:
-    """Expand `seeds=N` to a sweep over `seed`, starting at the seed of the command line or the recipe.
-
-    Raises:
-        ConfigurationError: it is not a valid number of seeds, or it conflicts with `sweep=` or `seed=`.
-    """
+    """Expand `seeds=N` to a sweep over `seed`, starting at the seed of the command line or the recipe."""
     if not seeds.isdecimal() or int(seeds) == 0:
         raise ConfigurationError(f"seeds={seeds}: the number of seeds to run, 1 or more")
     if values.get("sweep", "grid") != "grid":

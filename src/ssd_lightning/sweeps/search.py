@@ -31,9 +31,8 @@ log = logging.getLogger(__name__)
 def read_space(overrides: Sequence[str]) -> tuple[list[str], dict[str, BaseDistribution]]:
     """Read a search space from Hydra's overrides.
 
-    Args:
-        overrides: `key=value`. Values to search are `interval(1e-4,1e-2)`, `tag(log,interval(...))`,
-            `int(interval(2,8))`, `range(2,9)` and `choice(a,b)` or `a,b`. A range excludes its end, as in Python.
+    Values to search are `interval(1e-4,1e-2)`, `tag(log,interval(...))`, `int(interval(2,8))`, `range(2,9)` and
+    `choice(a,b)` or `a,b`. A range excludes its end, as in Python.
 
     Returns:
         The overrides with one value, and the distribution of each other key.

@@ -36,10 +36,7 @@ CONFIG_NAME = "job"
 
 
 def run_as_job(config: DictConfig) -> float:
-    """Run one job of a sweep in its own process, unless it is already finished.
-
-    Args:
-        config: configuration of the job, composed by Hydra.
+    """Run one job of a sweep, as Hydra composed it, in its own process, unless it is already finished.
 
     Returns:
         The objective. NaN if the job did not finish, so that the sweep continues with the next one.
