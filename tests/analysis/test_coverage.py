@@ -35,11 +35,7 @@ def random_boxes(count: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("levels", "image_size", "clip"),
-    [
-        (SSD300_VOC, (300, 300), "size"),
-        (ODD, (180, 240), False),
-        (ODD, (180, 240), True),
-    ],
+    [(SSD300_VOC, (300, 300), "size"), (ODD, (180, 240), False), (ODD, (180, 240), True)],
 )
 def test_it_is_the_best_of_all_priors(levels: tuple[PriorLevel, ...], image_size: tuple[int, int], clip: Clip) -> None:
     boxes = random_boxes(100, seed=len(levels))

@@ -14,7 +14,7 @@ from helpers.evaluation_records import planted_record
 from ssd_lightning.commands import report
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, UserError
-from ssd_lightning.reporting.output import require_own_page
+from ssd_lightning.reporting.page import require_own_page
 
 Run = Callable[..., None]
 

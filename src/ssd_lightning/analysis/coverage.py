@@ -104,11 +104,7 @@ def size_bands(boxes_xyxy: np.ndarray, image_size: tuple[int, int]) -> np.ndarra
 
 
 def coverage_summary(
-    boxes_xyxy: np.ndarray,
-    iou: np.ndarray,
-    image_size: tuple[int, int],
-    *,
-    iou_threshold: float = PAPER_IOU_THRESHOLD,
+    boxes_xyxy: np.ndarray, iou: np.ndarray, image_size: tuple[int, int], *, iou_threshold: float = PAPER_IOU_THRESHOLD
 ) -> dict[str, Any]:
     """Describe coverage in plain values: in total, by size and by aspect ratio.
 

@@ -150,12 +150,7 @@ def few_objects_issues(classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
 
 
 def tiny_issues(
-    split: str,
-    boxes_xyxy: np.ndarray,
-    name: Callable[[int], str],
-    *,
-    image_size: tuple[int, int],
-    tiny_px: float,
+    split: str, boxes_xyxy: np.ndarray, name: Callable[[int], str], *, image_size: tuple[int, int], tiny_px: float
 ) -> list[Issue]:
     """Find boxes whose shorter side is below `tiny_px` in the network's input of (height, width).
 

@@ -13,13 +13,7 @@ from rich.progress import track
 from ssd_lightning.data.detection_data import DetectionData
 from ssd_lightning.data.images import read_image
 from ssd_lightning.inference.detector import Detector
-from ssd_lightning.inference.export.verify_export import (
-    Batch,
-    Seconds,
-    drawn_images,
-    verification_table,
-    verify_export,
-)
+from ssd_lightning.inference.export.verify_export import Batch, Seconds, drawn_images, verification_table, verify_export
 from ssd_lightning.inference.runtime.description import network_files
 from ssd_lightning.models.postprocess import PostProcess
 from ssd_lightning.timing import seconds_of, time_pairs

@@ -7,8 +7,7 @@ from omegaconf import DictConfig, ListConfig
 from ssd_lightning.checks import require_number
 from ssd_lightning.errors import ConfigurationError, DataError
 from ssd_lightning.reporting.comparison import COMPARISON, write_comparison
-from ssd_lightning.reporting.output import require_own_page
-from ssd_lightning.reporting.page import REPORT, write_live_report, write_report
+from ssd_lightning.reporting.page import REPORT, require_own_page, write_live_report, write_report
 from ssd_lightning.reporting.run import read_run, runs_below
 from ssd_lightning.reporting.summary import evaluation_command
 

@@ -12,18 +12,10 @@ import numpy as np
 
 from ssd_lightning.analysis.error_split import ERROR_TYPES, error_split
 from ssd_lightning.errors import DataError
-from ssd_lightning.reporting.charts import (
-    SHARED_LOSSES,
-    Chart,
-    bars_chart,
-    curve_line,
-    slot_class,
-    step_chart,
-)
+from ssd_lightning.reporting.charts import SHARED_LOSSES, Chart, bars_chart, curve_line, slot_class, step_chart
 from ssd_lightning.reporting.evaluation import MOST_CLASSES_A_COLUMN, number
 from ssd_lightning.reporting.groups import RunGroup, config_differences, different_data, group_runs, score_cells
-from ssd_lightning.reporting.output import runs_mark
-from ssd_lightning.reporting.page import REPORT, render, write_page
+from ssd_lightning.reporting.page import REPORT, render, runs_mark, write_page
 from ssd_lightning.reporting.run import SPLITS, read_run
 from ssd_lightning.reporting.summary import SCORES, duration
 from ssd_lightning.visualization.bars import bar_figure, dot_figure

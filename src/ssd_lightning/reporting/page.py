@@ -1,7 +1,11 @@
 """The page of one run, as one HTML file without external files."""
 
+import hashlib
 import logging
+import os
+import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +17,10 @@ import yaml
 
 import ssd_lightning
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
-from ssd_lightning.errors import DataError, UserError
+from ssd_lightning.errors import ConfigurationError, DataError, UserError
 from ssd_lightning.reporting.charts import curve_charts
 from ssd_lightning.reporting.coverage import coverage_part
 from ssd_lightning.reporting.evaluation import SCORE_THRESHOLD, evaluation_part, number
-from ssd_lightning.reporting.output import runs_mark
 from ssd_lightning.reporting.run import METRICS, SPLITS, NothingToShowError, Run, read_run
 from ssd_lightning.reporting.summary import facts, gaps, reproduction, score_rows
 from ssd_lightning.run_files import RESULT, written_whole
@@ -39,6 +42,11 @@ EVALUATION_PARTS = {
     "calibration": "Calibration",
     "images": "Images",
 }
+
+HEAD_BYTES = 65_536
+"""Size that fits the marks of more runs than a page can compare."""
+MARK = re.compile(rb'<meta name="generator" content="ssd_lightning report" data-runs="([0-9a-f ]+)">')
+"""The mark that `page.html.j2` writes into the head of every page."""
 
 
 def write_report(run_dir: Path, output: Path | None = None, *, refresh_s: int | None = None) -> Path:
@@ -159,6 +167,40 @@ def write_page(html: str, path: Path) -> Path:
     except OSError as error:
         raise DataError(f"the page cannot be written to {path}: {error.strerror or error}") from error
     return path
+
+
+def runs_mark(directories: Iterable[Path]) -> str:
+    """Return the mark that identifies a page of these runs: a hash for each directory, without its name."""
+    names = {os.fsencode(path.resolve()) for path in directories}
+    return " ".join(sorted(hashlib.blake2b(name, digest_size=8).hexdigest() for name in names))
+
+
+def require_own_page(output: Path, directories: Iterable[Path]) -> None:
+    """Check that writing a page does not destroy another file.
+
+    A page of one run may be replaced by a newer one of that run. A page of several runs may also be replaced by one of
+    these and more runs, since sweeps grow.
+
+    Raises:
+        ConfigurationError: the suffix is not that of a page, or another file or a page of other runs exists there.
+    """
+    if output.suffix.lower() != ".html":
+        raise ConfigurationError(f"output={output} does not end in .html, and what is written is an HTML page")
+    if not os.path.isfile(output):
+        return
+    try:
+        with output.open("rb") as file:
+            mark = MARK.search(file.read(HEAD_BYTES))
+    except OSError:
+        mark = None
+    if mark is None:
+        raise ConfigurationError(f"output={output} already exists and is not a page of this command; give another name")
+    before, now = set(mark[1].decode().split()), set(runs_mark(directories).split())
+    has_grown = len(before) > 1 and before < now
+    if before != now and not has_grown:
+        raise ConfigurationError(
+            f"output={output} is a page of other runs; give another name, or delete it if it is not needed"
+        )
 
 
 def _coverage(run: Run, missing: list[str]) -> dict[str, Any] | None:

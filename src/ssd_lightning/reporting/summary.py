@@ -75,7 +75,10 @@ def gaps(run: Run) -> list[str]:
         if not (run.directory / name).is_file():
             found.append(f"No {what}: there is no {name}.")
     if run.curves and run.best_validation() is None:
-        found.append(f"No validation: {METRICS} has no {run.objective}{_why_unvalidated(run)}.")
+        trainer = lookup(run.config, "trainer", kind=Mapping) or {}
+        every, epochs = (lookup(trainer, key, kind=int) or 0 for key in ("check_val_every_n_epoch", "max_epochs"))
+        seldom = f", since trainer.check_val_every_n_epoch={every} is more than its {epochs} epochs"
+        found.append(f"No validation: {METRICS} has no {run.objective}{seldom * (every > epochs > 0)}.")
     wanted = ["val", *(["test"] if run.config.get("test") else [])]
     for split in wanted:
         if split not in run.evaluations:
@@ -124,12 +127,3 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // smaller} {below}"
     return f"{whole} s"
-
-
-def _why_unvalidated(run: Run) -> str:
-    every, epochs = (
-        lookup(run.config, "trainer", key, kind=int) or 0 for key in ("check_val_every_n_epoch", "max_epochs")
-    )
-    if every > epochs > 0:
-        return f", since trainer.check_val_every_n_epoch={every} is more than its {epochs} epochs"
-    return ""

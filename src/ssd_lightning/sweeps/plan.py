@@ -56,7 +56,9 @@ def plan_sweep(line: CommandLine) -> CommandLine:
         raise ConfigurationError("hydra.run.dir= is the directory of one run; that of a sweep is hydra.sweep.dir=")
     if "sweep.name" not in values and not own_config:
         named = [item for item in chosen if not item.lstrip("+~").startswith("hydra")]
-        chosen.append(f"sweep.name=sweep_{sweep_hash(named)}")
+        # Their order matters, because it numbers the jobs.
+        digest = hashlib.blake2b("\0".join(what_it_is(named)).encode(), digest_size=4).hexdigest()
+        chosen.append(f"sweep.name=sweep_{digest}")
     # Hydra requires its flags before or after all overrides.
     return CommandLine((*flags, *([] if line.has(MULTIRUN_FLAGS) else ["--multirun"]), *chosen))
 
@@ -91,8 +93,3 @@ def what_is_swept(overrides: Sequence[str]) -> list[str]:
 def what_it_is(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that define a sweep, without those in `HOW_NOT_WHAT`."""
     return [override for override in overrides if override.split("=")[0].lstrip("+") not in HOW_NOT_WHAT]
-
-
-def sweep_hash(overrides: Sequence[str]) -> str:
-    """Hash a sweep's overrides. Their order matters, because it numbers the jobs."""
-    return hashlib.blake2b("\0".join(what_it_is(overrides)).encode(), digest_size=4).hexdigest()
