@@ -105,9 +105,3 @@ def test_without_detections_everything_is_missed() -> None:
     assert split.map == 0
     assert split.errors["missed"] == ErrorShare(count=2, gain=1)
     assert all(share.gain == share.count == 0 for name, share in split.errors.items() if name != "missed")
-
-
-def test_a_perfect_detector_makes_no_errors() -> None:
-    split = error_split(EMPTY["one class"])
-    assert split.map == 1
-    assert set(gains(split).values()) == {0}

@@ -41,8 +41,3 @@ def test_without_crops_nothing_is_said_of_them() -> None:
     assert bounds.min_crop_scale is None
     assert "crop" not in bounds.describe()
     assert "crop" in of_the_paper(squares(0.3), (320, 320)).describe()
-
-
-def test_what_the_user_gives_is_never_exceeded() -> None:
-    bounds = choose_scale_bounds(squares(0.3), (320, 320), max_expand_ratio=1.5, min_crop_scale=0.9)
-    assert bounds[:2] == (1.5, 0.9)

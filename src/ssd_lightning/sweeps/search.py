@@ -79,20 +79,20 @@ class SearchSweeper(Sweeper):
         seed: seed of the search.
     """
 
+    config: DictConfig
+    launcher: Launcher
+
     def __init__(self, sampler: DictConfig, n_trials: int, batch_size: int, seed: int) -> None:
         self.sampler = sampler
         self.n_trials = n_trials
         self.batch_size = batch_size
         self.seed = seed
-        self.config: DictConfig = OmegaConf.create({})
-        self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep the configuration and create the launcher."""
         self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        make_launcher = Plugins.instance().instantiate_launcher
+        self.launcher = make_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search the space given on the command line."""
@@ -106,7 +106,6 @@ class SearchSweeper(Sweeper):
         study = open_study(directory)
         for trials in self._batches(study, space):
             overrides = [[*fixed, *(f"{key}={value}" for key, value in trial.params.items())] for trial in trials]
-            assert self.launcher is not None
             returned = self.launcher.launch(overrides, initial_job_idx=trials[0].number)
             for trial, job in zip(trials, returned, strict=True):
                 tell(study, trial.number, job)
@@ -126,11 +125,9 @@ class SearchSweeper(Sweeper):
         for _, row in groupby(enumerate(left_over), lambda item: item[1].number - item[0]):
             trials = [trial for _, trial in row]
             yield from (trials[at : at + self.batch_size] for at in range(0, len(trials), self.batch_size))
-        wanted = self.n_trials - len(done) - len(left_over)
-        while wanted > 0:
-            count = min(wanted, self.batch_size)
-            yield [self._ask(study, space) for _ in range(count)]
-            wanted -= count
+        wanted = range(self.n_trials - len(done) - len(left_over))
+        for start in wanted[:: self.batch_size]:
+            yield [self._ask(study, space) for _ in wanted[start : start + self.batch_size]]
 
     def _ask(self, study: Study, space: dict[str, BaseDistribution]) -> FrozenTrial:
         # A new sampler for each trial: otherwise a continued search would repeat its random numbers.
