@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from helpers.annotation_tools import Spec, Thing, write_voc
+from helpers.annotation_tools import Spec, Thing, make, put, write_voc
 from helpers.commands import SMALL, TOY, WHOLE, output_of, refused, run_command
 from helpers.datasets import open_voc
 from helpers.prediction_media import write_video
@@ -94,19 +94,11 @@ def test_evaluate_scores_every_image_as_the_test_inside_training_did_and_draws(t
     assert not list(trained.glob("*.log"))
 
 
-@pytest.mark.parametrize(
-    ("setting", "detections"),
-    [
-        ("postprocess.max_detections=1", 7),
-        ("postprocess.score_threshold=1", 0),
-        ("postprocess.max_detections=2 +postprocess.variances=[.1,.1]", 14),
-    ],
-)
-def test_evaluate_scores_with_other_settings_of_the_post_processing(
-    trained: Path, setting: str, detections: int
-) -> None:
-    run_command(trained, *EVALUATE, *setting.split(), "record=other.npz")
-    assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
+def test_evaluate_scores_with_other_settings_of_the_post_processing(trained: Path) -> None:
+    two = ["postprocess.max_detections=2", "+postprocess.variances=[.1,.1]"]
+    for settings, detections in ((two, 14), (["postprocess.score_threshold=1"], 0)):
+        run_command(trained, *EVALUATE, *settings, "record=other.npz")
+        assert len(EvaluationRecord.load(trained / "other.npz").detections.scores) == detections
 
 
 def test_evaluate_says_that_it_scores_the_training_images(trained: Path) -> None:
@@ -271,16 +263,6 @@ def test_predict_keeps_what_it_has_where_it_is_interrupted(
     assert Path(image["file"]).name == "a.png"
 
 
-def test_a_run_goes_on_at_its_last_epoch(trained: Path) -> None:
-    previous = "run/checkpoints/previous.ckpt"  # of the end of the first epoch
-    run_command(trained, "train", *SMALL, "hydra.run.dir=whole", f"resume={previous}", "logger=none")
-    half, whole, straight = (
-        load(trained / path) for path in (previous, "whole/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
-    )
-    assert (half["global_step"], whole["global_step"]) == (3, 6)
-    assert all(torch.equal(whole["state_dict"][name], value) for name, value in straight["state_dict"].items())
-
-
 def test_a_run_that_starts_from_weights_goes_on_from_its_own(trained: Path) -> None:
     """As every job of a sweep does."""
     overrides = [*SMALL, "init_from=run", "resume=auto", "hydra.run.dir=from_it", "logger=none"]
@@ -399,48 +381,42 @@ def test_what_train_cannot_do(
     assert answer in refused(capsys, tmp_path, "train", "trainer.accelerator=cpu", *arguments)
 
 
-SCORED = ["checkpoint=RUN", "data=toy", "data.root=TOY", *TOY]
-NUMBERED = ["checkpoint=RUN", "data=yolo_folder", "data.root=.", "data.test_split=test"]
+SCORED = f"checkpoint=RUN data=toy data.root=TOY {' '.join(TOY)}"
 
 
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["data=toy"], "checkpoint"),
-        (["checkpoint=nowhere.ckpt"], "data="),
-        (["checkpoint=RUN", "data=toy", "split=tset"], "split is 'tset'"),
-        (["checkpoint=RUN", "data=toy", "postprocess.soft_nms=hard"], "postprocess.soft_nms is 'hard'"),
-        (["checkpoint=RUN", "data=toy", "device=null"], "device is null"),
-        (["checkpoint=RUN", "data=toy", "seed=abc"], "seed is 'abc'"),
-        (["checkpoint=RUN", "data=voc_folder", "data.root=TOY", "data.val_fraction=10%"], "val_fraction is '10%'"),
-        (["checkpoint=RUN", "data=voc2007", "data.root=nowhere"], "aeroplane"),
-        ([*SCORED, "visualizations=RUN/run.json"], "/run/run.json: File exists"),
-        ([*SCORED, "record=RUN"], "/run: Is a directory"),
-        ([*SCORED, "output=RUN/run.json/a.json"], "/run/run.json/a.json: File exists"),
-        ([*SCORED, "output=/dev/full"], "output=/dev/full: No space left"),
-        (["checkpoint=RUN", "data=toy", "num_visualizations=0"], "num_visualizations is 0"),
-        (["checkpoint=nowhere", "data=toy", "output=new/a.json", "visualizations=drawn"], "nowhere"),
-        ([*NUMBERED, "data.class_names=[ring,disk]"], "numbers them otherwise"),
+        ("data=toy", "checkpoint"),
+        ("checkpoint=nowhere.ckpt", "data="),
+        ("checkpoint=RUN data=toy split=tset", "split is 'tset'"),
+        ("checkpoint=RUN data=toy postprocess.soft_nms=hard", "postprocess.soft_nms is 'hard'"),
+        ("checkpoint=RUN data=toy device=null", "device is null"),
+        ("checkpoint=RUN data=toy seed=abc", "seed is 'abc'"),
+        ("checkpoint=RUN data=voc_folder data.root=TOY data.val_fraction=10%", "val_fraction is '10%'"),
+        ("checkpoint=RUN data=voc2007 data.root=nowhere", "aeroplane"),
+        (f"{SCORED} visualizations=RUN/run.json", "/run/run.json: File exists"),
+        (f"{SCORED} record=RUN", "/run: Is a directory"),
+        (f"{SCORED} output=RUN/run.json/a.json", "/run/run.json/a.json: File exists"),
+        (f"{SCORED} output=/dev/full", "output=/dev/full: No space left"),
+        ("checkpoint=RUN data=toy num_visualizations=0", "num_visualizations is 0"),
+        ("checkpoint=nowhere data=toy output=new/a.json visualizations=drawn", "nowhere"),
+        (
+            "checkpoint=RUN data=yolo_folder data.root=. data.test_split=test data.class_names=[ring,disk]",
+            "numbers them otherwise",
+        ),
     ],
 )
 def test_what_evaluate_cannot_do(
-    trained: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    answer: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: Path, capsys: pytest.CaptureFixture[str], arguments: str, answer: str, tmp_path: Path
 ) -> None:
-    places = {"RUN": str(trained / "run"), "TOY": str(trained / "datasets/toy")}
-    for name, place in places.items():
-        arguments = [argument.replace(name, place) for argument in arguments]
-    for folder in ("images/test", "labels/test"):  # YOLO's, without names of classes
-        (tmp_path / folder).mkdir(parents=True)
-    draw_grey(tmp_path / "images/test/a.jpg")
-    (tmp_path / "labels/test/a.txt").write_text("0 .5 .5 .2 .2\n")
-    if "output=/dev/full" not in arguments:
-        monkeypatch.setattr(evaluate, "score", None)  # found before the work
-    assert answer in refused(capsys, tmp_path, "evaluate", *arguments)
+    words = arguments.replace("RUN", str(trained / "run")).replace("TOY", str(trained / "datasets/toy")).split()
+    make(tmp_path, "images/test/a.jpg")  # YOLO's, without names of classes
+    put(tmp_path / "labels/test/a.txt", "0 .5 .5 .2 .2\n")
+    with pytest.MonkeyPatch.context() as patch:
+        if "output=/dev/full" not in words:
+            patch.setattr(evaluate, "score", None)  # found before the work
+        assert answer in refused(capsys, tmp_path, "evaluate", *words)
     assert {path.name for path in tmp_path.iterdir()} <= {"images", "labels", "datasets"}
 
 

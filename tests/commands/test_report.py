@@ -116,10 +116,6 @@ def test_several_runs_are_compared(run: Run, runs: list[Path], tmp_path: Path) -
     assert not list(tmp_path.glob("*.log"))
 
 
-def test_a_missing_run_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "run is required" in refused(capsys, tmp_path, "report")
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -128,7 +124,6 @@ def test_a_missing_run_is_said_in_one_sentence(tmp_path: Path, capsys: pytest.Ca
         (["run=sweep", "live=true"], "live=true follows one run"),
         (["run=sweep/0", "live=true", "interval_s=0"], "interval_s is 0"),
         (["run=[]"], r"run=\[\] is empty"),
-        (["run=nowhere"], "there is no run directory nowhere"),
         (["run=[sweep/0,sweep/1,sweep/0]"], "sweep/0 is given twice"),
     ],
 )
