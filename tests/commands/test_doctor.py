@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from helpers import planted
-from helpers.commands import run_command
+from helpers.commands import output_of, run_command
 from helpers.planted import CLEAN, ImageSpec, Thing
 from ssd_lightning.assembly import make_net
 from ssd_lightning.commands import doctor
@@ -184,8 +185,7 @@ def test_class_numbers_off_by_one(tmp_path: Path) -> None:
         path.write_text("".join(f"{int(label) + 1} {box}\n" for label, box in lines))
     report = check_dataset("yolo", tmp_path)
     train, _ = of_kind(report, "class_numbers")
-    assert "one too high" in train
-    assert "is of none of the 3 classes" in train
+    assert re.search("one too high.*is of none of the 3 classes", train)
     assert report["spoils_the_run"] is True
 
 
@@ -284,10 +284,9 @@ def test_boxes_that_reach_out_of_the_image_as_clip_has_them(tmp_path: Path, on_e
     assert all(sentence.startswith("train: 1 of ") for sentence in of_kind(report, "clipped"))
 
 
-def test_the_command_on_a_whole_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_on_a_whole_data_set(tmp_path: Path) -> None:
     planted.write("voc", tmp_path / "set", CLEAN)
-    run_command(tmp_path, "doctor", *overrides("voc", Path("set"), "hydra.run.dir=out", "trial_steps=1"))
-    out = capsys.readouterr().out
+    out = output_of(tmp_path, "doctor", *overrides("voc", Path("set"), "hydra.run.dir=out", "trial_steps=1"))
     report = json.loads((tmp_path / "out" / "doctor.json").read_text())
     assert report["spoils_the_run"] is False
     assert report["trial"]["losses"]["expected"]["loss_cls"] == pytest.approx(4 * np.log(4), rel=1e-5)  # three classes

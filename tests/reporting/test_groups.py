@@ -21,9 +21,7 @@ SCORE = "val/map_11point"
 
 def test_runs_that_differ_in_the_seed_alone_are_one_group(tmp_path: Path) -> None:
     different = {"a": {"seed": 0}, "b": {"lr": 0.2}, "c": {"seed": 1}, "d": {"seed": 2}}
-    first, second = group_runs(
-        [read_run(make_run(tmp_path / name, **settings)) for name, settings in different.items()]
-    )
+    first, second = group_runs([read_run(make_run(tmp_path / name, **changes)) for name, changes in different.items()])
     assert [run.directory.name for run in first.runs] == ["a", "c", "d"]
     assert (first.letter, first.name, second.label) == ("A", "a, c, d", "B · b")
     assert config_differences(first, second) == ["optimizer.lr: 0.1 -> 0.2"]
