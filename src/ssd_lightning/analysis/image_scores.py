@@ -12,16 +12,13 @@ from ssd_lightning.ops.boxes import broadcast_iou
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """A score for each of the I images, in the order of the record."""
+    """A score for each of the I images, in the order of the record, and counts: int64 `[I]`."""
 
     scores: np.ndarray
     """float64 `[I]`, 0 to 1: 2 * the sum of IoUs of hits / (detections + objects); 1 if both are 0."""
     hits: np.ndarray
-    """int64 `[I]`: number of detected objects."""
     false_positives: np.ndarray
-    """int64 `[I]`: number of false detections."""
     missed: np.ndarray
-    """int64 `[I]`: number of missed objects."""
     best_first: np.ndarray
     """int64 `[I]`: indices of the images, best first; see `image_scores`."""
 
@@ -43,16 +40,11 @@ def image_scores(record: EvaluationRecord, *, score_threshold: float = 0.4) -> I
     def count(image_index: Tensor, weights: Tensor | None = None) -> np.ndarray:
         return image_index.bincount(weights, minlength=len(record.image_ids)).numpy()
 
-    hits = count(found.image_index[is_hit])
-    false_positives = count(found.image_index[is_stray])
+    of_hits = found.image_index[is_hit]
+    hits, false_positives = count(of_hits), count(found.image_index[is_stray])
     missed = count(counted.image_index[is_missed])
     rows = 2 * hits + false_positives + missed
-    scores = np.where(rows > 0, 2 * count(found.image_index[is_hit], ious) / np.maximum(rows, 1), 1.0)
+    scores = np.where(rows > 0, 2 * count(of_hits, ious) / np.maximum(rows, 1), 1.0)
     group = np.where(rows == 0, 1, np.where(scores > 0, 0, 2))
-    return ImageScores(
-        scores=scores,
-        hits=hits,
-        false_positives=false_positives,
-        missed=missed,
-        best_first=np.lexsort((np.array(record.image_ids, dtype=str), false_positives + missed, -scores, group)),
-    )
+    best_first = np.lexsort((np.array(record.image_ids, dtype=str), false_positives + missed, -scores, group))
+    return ImageScores(scores, hits, false_positives, missed, best_first)

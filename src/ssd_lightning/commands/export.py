@@ -54,28 +54,20 @@ def export(config: DictConfig) -> None:
     """
     check_settings(config)
     output = Path(config.output)
+    unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
     files = network_files(output)
-    for file in files:
+    for file in (*files, *network_files(unverified)):
         if file.exists():
             raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
-    if config.format in FOREIGN:
-        checkpoint = Detector.load(config.checkpoint)
-        evaluate.use_image_size(config, checkpoint)
-        write_foreign(checkpoint, config.format, output)
-        return
-    unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
-    for left in network_files(unverified):
-        if left.exists():
-            raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     evaluate.use_image_size(config, checkpoint)
+    if config.format in FOREIGN:
+        write_foreign(checkpoint, config.format, output)
+        return
     checkpoint.network  # noqa: B018  raises for an exported file
     own = None
-    if (
-        checkpoint.postprocess.soft_nms is not None
-        and config.format in ("onnx", "torchscript")
-        and contents_of(config)["nms"]
-    ):
+    has_nms = config.format in ("onnx", "torchscript") and contents_of(config)["nms"]
+    if has_nms and checkpoint.postprocess.soft_nms is not None:
         own = checkpoint.postprocess  # a graph cannot contain it
         checkpoint.use_postprocess(soft_nms=None)
         log.warning(

@@ -143,9 +143,8 @@ def error_chart(errors: dict[ErrorType, ErrorShare]) -> Chart:
     """Draw the gain in mAP without the errors of each type."""
     gains = [share.gain for share in errors.values()]
     hints = [f"{kind}: {number(share.gain)}, {share.count} errors" for kind, share in errors.items()]
-    high = max([0.05, *filter(math.isfinite, gains)])
-    names, series, texts = list(errors), [("mAP", gains)], [list(map(number, gains))]
-    figure = bar_figure(names, series, texts=texts, hints=hints, high=high)
+    names, series, high = list(errors), [("mAP", gains)], max([0.05, *filter(math.isfinite, gains)])
+    figure = bar_figure(names, series, texts=[list(map(number, gains))], hints=hints, high=high)
     return bars_chart("Gain in mAP without the errors of a type", figure, names, series)
 
 

@@ -105,11 +105,9 @@ def describe(code: int, last_lines: Sequence[str]) -> str:
 def _wait(process: subprocess.Popen[bytes], received: Sequence[int], give_up: Callable[[], bool]) -> bool:
     given_up, deadline = False, None
     while True:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=LOOK_EVERY_S)
             return given_up
-        except subprocess.TimeoutExpired:
-            pass
         if not given_up and not received and give_up():
             given_up = True
             process.send_signal(signal.SIGTERM)

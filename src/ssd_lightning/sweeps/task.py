@@ -51,9 +51,7 @@ def run_as_job(config: DictConfig) -> float:
         run_process(job_command(directory))
         return math.nan
     job = _open_record(config, hydra, directory)
-    ending = None
-    if finished_result(directory, job.digest) is None:
-        ending = _run(job, config, hydra, directory)
+    ending = _run(job, config, hydra, directory) if finished_result(directory, job.digest) is None else None
     conclude(job, ending, finished_result(directory, job.digest), str(config.objective))
     if job.status == PRUNED:
         job.scores = dict([(str(config.objective), value) for _, value in read_objectives(directory)][-1:])
