@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from helpers.commands import refused, run_command
+from helpers.commands import output_of, refused
 from helpers.evaluation_records import planted_record
 from ssd_lightning.commands import report
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError, UserError
 from ssd_lightning.reporting.page import require_own_page
 
-Run = Callable[..., None]
+Run = Callable[..., str]
 
 METRICS = "epoch,loss,step,val/map_11point\n0,2.5,9,\n0,,9,0.25\n1,2.0,19,\n1,,19,0.5\n"
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return partial(run_command, tmp_path, "report")
+    return partial(output_of, tmp_path, "report")
 
 
 @pytest.fixture
@@ -38,14 +38,11 @@ def runs(tmp_path: Path) -> list[Path]:
     return directories
 
 
-def test_a_page_of_one_run_lies_in_its_directory(
-    run: Run, runs: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_of_one_run_lies_in_its_directory(run: Run, runs: list[Path]) -> None:
     place = runs[0] / "report.html"
     for output in ([], ["output=sweep/0/report.html"]):
         place.write_text("of an older version")  # it is rewritten, whatever lies there
-        run("run=sweep/0", *output)
-        assert capsys.readouterr().out.strip() == "report: sweep/0/report.html"
+        assert run("run=sweep/0", *output) == "report: sweep/0/report.html\n"
         assert "Written by ssd_lightning" in place.read_text()
     planted_record().save(runs[0] / "evaluations" / "val.npz")
     run("run=sweep/0", "output=pages/one.html")
@@ -56,7 +53,7 @@ REFRESH = '<meta http-equiv="refresh" content="7">'
 
 
 def test_a_live_page_refreshes_itself_until_the_run_ends(
-    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, log = runs[0] / "report.html", runs[0] / "metrics.csv"
     log.unlink()
@@ -70,27 +67,21 @@ def test_a_live_page_refreshes_itself_until_the_run_ends(
             log.write_text("\n".join(METRICS.splitlines()[: 1 + 2 * len(seen)]) + "\n")
 
     monkeypatch.setattr(time, "sleep", next_moment)
-    run("run=sweep/0", "live=true", "interval_s=7")
+    printed = run("run=sweep/0", "live=true", "interval_s=7")
     assert [(REFRESH in html, "0.250" in html, "0.500" in html) for html in [*seen, page.read_text()]] == [
         (False, False, False), (True, True, False), (True, False, True), (False, False, True),
     ]  # fmt: skip
-    assert capsys.readouterr().out.splitlines()[-1] == "report: sweep/0/report.html"
+    assert printed.endswith("report: sweep/0/report.html\n")
 
 
 def test_a_live_page_says_once_that_its_run_may_have_been_stopped(
-    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in runs[0].rglob("*"):
         os.utime(path, (0, 0))
-    moments = iter(range(3))
-
-    def next_moment(seconds: float) -> None:
-        if next(moments, None) is None:
-            (runs[0] / "result.json").write_text("{}")
-
-    monkeypatch.setattr(time, "sleep", next_moment)
-    run("run=sweep/0", "live=true")
-    assert capsys.readouterr().out.count("sweep/0: nothing has changed for 10 min") == 1
+    moments = iter([lambda: None, lambda: None, lambda: (runs[0] / "result.json").write_text("{}")])
+    monkeypatch.setattr(time, "sleep", lambda seconds: next(moments)())
+    assert run("run=sweep/0", "live=true").count("sweep/0: nothing has changed for 10 min") == 1
 
 
 def test_a_live_page_that_is_interrupted_refreshes_itself_no_more(
