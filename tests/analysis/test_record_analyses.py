@@ -20,8 +20,7 @@ from helpers.evaluation_records import (
 )
 from ssd_lightning.analysis.calibration import calibration
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.image_scores import image_scores
-from ssd_lightning.analysis.matching import confusion_matrix
+from ssd_lightning.analysis.matching import confusion_matrix, image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.metrics import VOCMeanAveragePrecision

@@ -19,7 +19,7 @@ from helpers.evaluation_records import EMPTY, PLANTED, ImageSpec, make_record, p
 from helpers.report_runs import make_run, record_with_images
 from ssd_lightning.analysis.error_split import ERROR_TYPES
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.image_scores import image_scores
+from ssd_lightning.analysis.matching import image_scores
 from ssd_lightning.analysis.pr_curves import mean_ap, pr_curves
 from ssd_lightning.reporting import images
 from ssd_lightning.reporting.comparison import write_comparison

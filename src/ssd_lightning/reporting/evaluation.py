@@ -9,8 +9,7 @@ import numpy as np
 from ssd_lightning.analysis.calibration import CalibrationCurve, calibration
 from ssd_lightning.analysis.error_split import ErrorShare, ErrorType, error_split
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.image_scores import ImageScores, image_scores
-from ssd_lightning.analysis.matching import confusion_matrix
+from ssd_lightning.analysis.matching import ImageScores, confusion_matrix, image_scores
 from ssd_lightning.analysis.object_sizes import ap_by_size, recall_by_size
 from ssd_lightning.analysis.pr_curves import PRCurve, pr_curves
 from ssd_lightning.reporting.charts import Chart, bars_chart, column_chart, line_chart

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ssd_lightning.analysis.evaluation_record import EvaluationRecord
-from ssd_lightning.analysis.image_scores import ImageScores
+from ssd_lightning.analysis.matching import ImageScores
 from ssd_lightning.data.images import read_image
 from ssd_lightning.errors import DataError
 from ssd_lightning.visualization.draw import draw_comparison
