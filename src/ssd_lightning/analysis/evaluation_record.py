@@ -119,13 +119,11 @@ class EvaluationRecord:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             if arrays["format"] != _FORMAT:
-                raise DataError(f"{path} is an evaluation of format {arrays['format']}; this version reads {_FORMAT}")
+                raise DataError(f"it is of format {arrays['format']}; this version reads {_FORMAT}")
             names = json.loads(arrays["names"].tobytes())
             num_images, num_paths, shape = len(names["image_ids"]), len(names["image_paths"]), arrays["sizes_px"].shape
             if num_paths != num_images or shape != (num_images, 2):
-                raise DataError(
-                    f"an evaluation of {num_images} images has {num_paths} paths and sizes of shape {shape}"
-                )
+                raise DataError(f"it has {num_images} images, but {num_paths} paths and sizes of shape {shape}")
             num_classes = len(names["class_names"])
             return cls(
                 split=str(names["split"]),

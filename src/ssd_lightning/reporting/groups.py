@@ -54,8 +54,8 @@ def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
     for index, run in enumerate(runs):
         key = config_digest(without_seed(run.config)) if run.config else f"run {index}"
         groups.setdefault(key, []).append(run)
-    names = _joined_names(runs, groups.values())
-    return [RunGroup(letter_of(index), *group) for index, group in enumerate(zip(groups.values(), names, strict=True))]
+    named = zip(groups.values(), _joined_names(runs, groups.values()), strict=True)
+    return [RunGroup(letter_of(index), members, name) for index, (members, name) in enumerate(named)]
 
 
 def without_seed(settings: Any) -> Any:
