@@ -52,14 +52,8 @@ def level_ious(boxes_xyxy: np.ndarray, level: PriorLevel, image_size: tuple[int,
     The overlap of two boxes is the product of the overlaps of their columns and of their rows. Each decreases with the
     distance of the centres. So the nearest cell of a grid is the best, and no other must be checked.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised.
-        level: with its grid size.
-        image_size: size of the network's input, (height, width).
-        clip: as in `make_priors`.
-
-    Returns:
-        `[N, boxes_per_cell]`.
+    Boxes `[N, 4]` are normalised, `level` has a grid size, `image_size` is the input's (height, width), and `clip` is as
+    in `make_priors`. Returns `[N, boxes_per_cell]`.
     """
     height, width = image_size
     (rows, columns), (step_y, step_x) = level.grid, level.steps(image_size)
@@ -108,11 +102,8 @@ def coverage_summary(
 ) -> dict[str, Any]:
     """Describe coverage in plain values: in total, by size and by aspect ratio.
 
-    Args:
-        boxes_xyxy: `[N, 4]`, normalised.
-        iou: `[N]`, the best IoU of each box with a prior.
-        image_size: size of the network's input, (height, width).
-        iou_threshold: a prior of this IoU reaches an object.
+    Boxes `[N, 4]` are normalised, `iou` `[N]` is the best of each with a prior, `image_size` is the input's (height,
+    width). A prior of `iou_threshold` reaches an object.
     """
 
     def share(iou: np.ndarray) -> dict[str, Any]:

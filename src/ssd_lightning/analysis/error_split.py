@@ -76,9 +76,7 @@ def error_split(
     removing the others. Other false positives are removed. Missed objects are not counted. A class without remaining
     objects has AP 1 if it has no detections, else 0.
 
-    Args:
-        record: record of the evaluation.
-        average_precision: function of precision and recall, float64 `[P]` each.
+    `average_precision` is a function of precision and recall, float64 `[P]` each.
     """
     judged = _judge(record)
     outcomes = torch.full_like(judged.types, MISS)

@@ -95,10 +95,7 @@ def unscored_issues(*, images: int, objects: int) -> list[Issue]:
 
 
 def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
-    """Warn if many training images have no objects, and the paper's mining gives them a loss of 0.
-
-    `min_negatives` is None for a class loss without mining.
-    """
+    """Warn if many training images have no objects, and mining gives them a loss of 0; None stands for no mining."""
     if min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
         return []
     sentence = (
@@ -152,18 +149,13 @@ def few_objects_issues(classes: Mapping[str, Mapping[str, int]]) -> list[Issue]:
 def tiny_issues(
     split: str, boxes_xyxy: np.ndarray, name: Callable[[int], str], *, image_size: tuple[int, int], tiny_px: float
 ) -> list[Issue]:
-    """Find boxes whose shorter side is below `tiny_px` in the network's input of (height, width).
-
-    `name` names an object by its index.
-    """
+    """Find boxes whose shorter side is below `tiny_px` in the network's input; `name` names an object by its index."""
     sides = sides_px(boxes_xyxy, image_size)
+    where = f"in the input of {image_size[1]} x {image_size[0]} px"
     issues = []
     for index in np.flatnonzero(sides.min(axis=1, initial=np.inf) < tiny_px).tolist():
         width, height = sides[index]
-        sentence = (
-            f"{name(index)} is {width:.1f} x {height:.1f} px in the input of {image_size[1]} x {image_size[0]} px"
-        )
-        issues.append(Issue("warning", "tiny", split, sentence))
+        issues.append(Issue("warning", "tiny", split, f"{name(index)} is {width:.1f} x {height:.1f} px {where}"))
     return issues
 
 

@@ -22,20 +22,16 @@ GRACE_S = 120.0
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended.
-
-    Args:
-        code: exit code as in a shell: 128 + n after signal n.
-        reason: description of the error. Empty if the code is 0.
-        signal: last signal to the sweep that was forwarded. None if there was none.
-        given_up: whether the process was ended because `give_up` returned true.
-        seconds: run time.
-    """
+    """How a process ended."""
 
     code: int
+    """Exit code as in a shell: 128 + n after signal n."""
     reason: str
+    """Description of the error. Empty if the code is 0."""
     signal: int | None
+    """Last signal to the sweep that was forwarded. None if there was none."""
     given_up: bool
+    """Whether it was ended because `give_up` returned true."""
     seconds: float
 
 
