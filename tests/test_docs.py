@@ -22,6 +22,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from helpers.commands import run_command
 from helpers.docs_commands import PAGES, REPOSITORY, Line, all_lines
+from helpers.exported_networks import TINY_FILES
 from helpers.prediction_media import write_video
 from ssd_lightning.assembly import make_net
 from ssd_lightning.command_line import OWN_CONFIG_FLAGS, CommandLine, spell_out
@@ -134,10 +135,10 @@ WHY_NOT_RUN = {
     "outputs/demo": "make demo runs it; see its figures",
 }
 SHORT = [
-    *("budget=null", "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1"),
-    *("trainer.limit_val_batches=1", "trainer.enable_progress_bar=false", "trainer.precision=32-true"),
-    *("data.batch_size=2", "data.num_workers=0"),
-]
+    "budget=null", "trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=1",
+    "trainer.limit_val_batches=1", "trainer.enable_progress_bar=false", "trainer.precision=32-true",
+    "data.batch_size=2", "data.num_workers=0",
+]  # fmt: skip
 """Makes a training a matter of seconds; later overrides win."""
 NO_DRAWINGS = ["report=false", "callbacks.dashboard=null"]
 FEW_TOYS = ["data.num_train=24", "data.num_val=4", "data.num_test=6"]
@@ -231,7 +232,6 @@ PYTHON = [
     for number, block in enumerate(re.findall(r"(?s)```python\n(.*?)```", (REPOSITORY / page).read_text()))
     if "push_to_hub" not in block  # wants an account; `test_hub.py` has a server
 ]
-TINY_FILES = REPOSITORY / "tests" / "inference" / "runtime" / "tiny_files"
 EXPORTS = {"detector.onnx": {"preprocessing": True, "nms": True}, "jetson.onnx": DETECTNET}
 
 

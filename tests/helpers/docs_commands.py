@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "experiments/README.md",
-    *(f"docs/{p.name}" for p in sorted(REPOSITORY.glob("docs/*.md"))),
-)
+DOCS = sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md"))
+PAGES = ("README.md", "CONTRIBUTING.md", "experiments/README.md", *DOCS)
 COMMAND = "python -m ssd_lightning."
 
 

@@ -52,7 +52,7 @@ def level_ious(boxes_xyxy: np.ndarray, level: PriorLevel, image_size: tuple[int,
     The overlap of two boxes is the product of the overlaps of their columns and of their rows. Each decreases with the
     distance of the centres. So the nearest cell of a grid is the best, and no other must be checked.
 
-    Boxes `[N, 4]` are normalised, `level` has a grid size, `image_size` is the input's (height, width), `clip` is that of
+    Boxes `[N, 4]` are normalised, `level` has a grid size, `image_size` is the input's (height, width), `clip` is as in
     `make_priors`. Returns `[N, boxes_per_cell]`.
     """
     height, width = image_size
