@@ -1,8 +1,6 @@
 """What is CSV's alone: which column is what, in which unit, and rows that are too short."""
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -136,43 +134,6 @@ def test_boxes_of_other_columns_and_units(tmp_path: Path) -> None:
 
 
 # Rows
-
-PLAIN = ["a.jpg,20,30,x,1,2,3,4,0", "b.jpg,20,30,y,5,6,7,8,1", "a.jpg,20,30,x, 1.1 ,2e0,3,4,0,more", "c,,,x,1,2,3,4,0"]
-FAULTS = {
-    "an empty box": "b.jpg,20,30,,,,,,",
-    "no number": "b.jpg,20,30,x,1,2,z,4,0",
-    "not finite": "b.jpg,20,30,x,1,2,nan,4,0",
-    "four times -1": "b.jpg,20,30,x,-1,-1,-1,-1,0",
-    "no flag": "b.jpg,20,30,x,1,2,3,4,maybe",
-    "an empty flag": "b.jpg,20,30,x,1,2,3,4,",
-    "a missing class": "b.jpg,20,30,NaN,1,2,3,4,0",
-    "an empty line": "",
-    "a short row": "b.jpg,20",
-    "a line break": '"b.jpg",20,30,"x\nx",1,2,3,4,0',
-    "a size later": "c.jpg,20,30,x,1,2,3,4,0",
-}
-
-
-@pytest.mark.parametrize("fault", [None, *FAULTS])
-def test_blocks_give_what_rows_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str | None) -> None:
-    plain = PLAIN[:3] if fault in (None, "a missing class") else PLAIN
-    lines = [*plain, *([] if fault is None else [FAULTS[fault]]), *plain]
-    rows(tmp_path, *lines, header="image,width,height,label,xmin,ymin,xmax,ymax,difficult")
-    paint(tmp_path / "train", [Spec(f"{name}.jpg", (30, 20)) for name in "abc"])
-    by_rows = CSV().read(tmp_path, "train")
-    monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.LEAST_BYTES", 0)
-    if fault is None:
-        monkeypatch.setattr("ssd_lightning.data.formats.csv_rows.Rows.read", lambda _: pytest.fail("row by row"))
-    for rows_of_block in (2, 100):
-        monkeypatch.setattr("ssd_lightning.data.formats.csv_blocks.ROWS_OF_BLOCK", rows_of_block)
-        filters = [*warnings.filters]
-        in_blocks = CSV().read(tmp_path, "train")
-        assert warnings.filters == filters
-        for name in ("names", "problems", "notes"):
-            assert getattr(in_blocks, name) == getattr(by_rows, name)
-        for field in fields(in_blocks.columns):
-            ours, theirs = (np.array(getattr(found.columns, field.name)) for found in (in_blocks, by_rows))
-            assert np.array_equal(ours, theirs), field.name
 
 
 def test_rows_of_an_image_need_not_follow_each_other_nor_have_one_spelling(tmp_path: Path) -> None:

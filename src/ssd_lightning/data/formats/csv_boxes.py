@@ -21,7 +21,7 @@ from ssd_lightning.data.formats.csv_columns import (
     open_rows,
     split_word,
 )
-from ssd_lightning.data.formats.csv_rows import read_rows
+from ssd_lightning.data.formats.csv_rows import Rows
 from ssd_lightning.data.formats.files import MissingSplitError, files_near, is_within
 from ssd_lightning.data.formats.found import ONLY_CLASS
 from ssd_lightning.data.formats.image_files import images_in, note_skipped, portable_path
@@ -84,7 +84,7 @@ class CSV(SingleFileFormat):
         if descriptions is None and path.match("labels/detections.csv"):  # FiftyOne's copy of OpenImages
             names = path.parent.parent / "metadata/classes.csv"
             descriptions = os.path.relpath(names, root) if os.path.isfile(names) else None
-        rows = read_rows(path, _read_descriptions(root, descriptions), split=word)
+        rows = Rows(path, _read_descriptions(root, descriptions), split=word)
         columns = rows.columns
         samples = [sample for name in [*rows.images][:10] for sample in dict.fromkeys((name, name.strip()))]
         image_dir = self.image_dir(root, path, samples, split=word)
