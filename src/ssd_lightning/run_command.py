@@ -66,39 +66,27 @@ def run_command(
             refuse_sweep(line.overrides)
         line.use()
 
+    @exit_at_user_errors()
     def guarded(config: DictConfig) -> Any:
         quieten_libraries()
-        try:
-            for missing in sorted(missing_keys(config)):
-                raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
-            if config_name != "train" or HydraConfig.get().mode != RunMode.MULTIRUN:
-                # Each job of a sweep of trainings is checked in its own process.
-                check_references(config, line.overrides)
-                check_types(config, config_name)
-            return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
-        except Exception as error:
-            user_error = find_user_error(error) or refused_value(error)
-            if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                raise
-            logging.getLogger(__name__).debug("stack trace of the error below", exc_info=True)
-            with exit_at_user_errors():
-                raise user_error from error
+        for missing in sorted(missing_keys(config)):
+            raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
+        if config_name != "train" or HydraConfig.get().mode != RunMode.MULTIRUN:
+            # Each job of a sweep of trainings is checked in its own process.
+            check_references(config, line.overrides)
+            check_types(config, config_name)
+        return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
 
     try:
-        if line.is_plain:
-            compose_and_run(config_name, line.overrides, guarded)
-        else:
-            folder = str(find_folder("conf"))
-            hydra.main(version_base="1.3", config_path=folder, config_name=config_name)(guarded)()
+        with exit_at_user_errors():  # of the run directory or its log too, which Hydra makes
+            if line.is_plain:
+                compose_and_run(config_name, line.overrides, guarded)
+            else:
+                folder = str(find_folder("conf"))
+                hydra.main(version_base="1.3", config_path=folder, config_name=config_name)(guarded)()
     except KeyboardInterrupt:  # before or after training, which saves a checkpoint first
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except OSError as error:  # of the run directory or its log, which Hydra makes
-        user_error = refused_value(error)
-        if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        with exit_at_user_errors():
-            raise user_error from error
 
 
 def compose_and_run(config_name: str, overrides: list[str], task: Callable[[DictConfig], Any]) -> None:
@@ -113,19 +101,22 @@ def compose_and_run(config_name: str, overrides: list[str], task: Callable[[Dict
         try:
             composing.run(config_name, task, overrides)
         except REFUSALS:
-            with exit_at_user_errors():
-                check_overrides(config_name, overrides)
-                refuse_sweep(overrides)
+            check_overrides(config_name, overrides)
+            refuse_sweep(overrides)
             raise
 
 
 @contextmanager
 def exit_at_user_errors() -> Iterator[None]:
-    """Print a user error as one message, and exit with code 2."""
+    """Print an error that the user can fix as one message, and exit with code 2. `HYDRA_FULL_ERROR=1` keeps the trace."""
     try:
         yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        user_error = find_user_error(error) or refused_value(error)
+        if user_error is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        logging.getLogger(__name__).debug("stack trace of the error below", exc_info=True)
+        print(f"error: {user_error}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,8 +1,9 @@
 """Files of a run directory that several packages use: their names, and how they are read and written."""
 
+import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,23 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file; empty if it does not exist. Missing values of a truncated line are empty."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, restkey="", restval=""))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file atomically. Its columns are all names of the rows, sorted."""
+    names = sorted({name for row in rows for name in row if name})
+    with written_whole(path) as partial, partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -3,9 +3,6 @@
 A new version of Lightning may change them without notice. tests/training/test_compat.py says where each is tried.
 """
 
-import csv
-import os
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from torch.optim.swa_utils import AveragedModel
 
-from ssd_lightning.run_files import written_whole
+from ssd_lightning.run_files import read_rows, write_rows
 
 
 def accumulates(trainer: pl.Trainer) -> bool:
@@ -67,35 +64,14 @@ class GrowingCSVLogger(CSVLogger):
 
 class _GrowingWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+        """Keep the file of an earlier start."""
 
     def save(self) -> None:
-        """Append the rows. If it fails, for example on a full disk, the file and the rows stay as they were."""
-        if not self.metrics:
-            return
-        path = Path(self.metrics_file_path)
-        names = sorted({*self.metrics_keys, *chain.from_iterable(self.metrics)})
-        if path.is_file() and names == self.metrics_keys:
-            size = path.stat().st_size
-            try:
-                with path.open("a", newline="") as file:
-                    csv.DictWriter(file, names).writerows(self.metrics)
-            except OSError:
-                os.truncate(path, size)
-                raise
-        else:  # new columns need a new header
-            rows = []
-            if path.is_file():
-                with path.open(newline="") as file:
-                    rows = list(csv.DictReader(file))
-            with written_whole(path) as partial, partial.open("w", newline="") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows([*rows, *self.metrics])
-        self.metrics_keys, self.metrics = names, []
+        """Add the rows. If it fails, for example on a full disk, the file and the rows stay as they were."""
+        if self.metrics:
+            path = Path(self.metrics_file_path)
+            write_rows(path, [*read_rows(path), *self.metrics])
+            self.metrics = []
 
 
 def started_wandb_run(logger: WandbLogger) -> Any:

@@ -68,9 +68,7 @@ def refuse_settings() -> Iterator[None]:
     """
     try:
         yield
-    except MisconfigurationException as error:
-        raise ConfigurationError(f"trainer: {one_line(str(error).strip())}") from error
-    except ValueError as error:
-        if "`val_check_interval`" not in str(error):
+    except (MisconfigurationException, ValueError) as error:
+        if not isinstance(error, MisconfigurationException) and "`val_check_interval`" not in str(error):
             raise
         raise ConfigurationError(f"trainer: {one_line(str(error).strip())}") from error

@@ -28,6 +28,7 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     check_work_is_left,
     find_resumable,
     hold_directory,
+    keep_rows,
     log_differences,
 )
 from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
@@ -221,6 +222,15 @@ def test_a_validation_that_will_be_repeated_is_taken_out_of_the_log(tmp_path: Pa
     assert [row["step"] for row in rows if row["val/map"]] == ["4"]
 
 
+def test_a_line_that_was_cut_off_and_the_end_of_a_run_come_again_too(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("loss,step,test/map\n1.0,0,\n,1,0.25\n0.3")
+    keep_rows(path, steps=9, with_last_validation=True)
+    assert path.read_text().split() == ["loss,step,test/map", "1.0,0,"]
+    keep_rows(path, steps=0, with_last_validation=True)
+    assert not path.exists()
+
+
 def test_the_optimiser_s_new_settings_hold_from_the_next_step_on(tmp_path: Path, whole: Path) -> None:
     fresh = partial(torch.optim.SGD, lr=0.01, momentum=0.5, weight_decay=0.1)
     logged: list[list[float]] = []
@@ -332,16 +342,16 @@ def test_a_directory_is_made_ready_for_what_goes_on_in_it(tmp_path: Path, whole:
     shutil.copytree(whole, run)
     (run / "dashboard/images").mkdir(parents=True)
     for name in ("result.json", "metrics.csv", "evaluations/test.npz", "dashboard/a.png", "dashboard/images/b.jpg"):
-        (run / name).write_text("step,loss\n14,1\n15,1\n")
+        (run / name).write_text("loss,step\n1,14\n1,15\n")
     before = files_in(run)
     begin_directory(run, run / LAST)  # 15 steps are done
     assert before - files_in(run) == {"result.json", "evaluations/test.npz"}
-    assert (run / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
+    assert (run / "metrics.csv").read_text().split() == ["loss,step", "1,14"]
     (other / "checkpoints").mkdir(parents=True)
     (other / "checkpoints" / "previous.ckpt").write_text("of another run")
     begin_directory(other, run / LAST)
     assert files_in(other) == {"checkpoints/best.ckpt", "evaluations/val.npz", "metrics.csv"}
-    assert (other / "metrics.csv").read_text().split() == ["step,loss", "14,1"]
+    assert (other / "metrics.csv").read_text().split() == ["loss,step", "1,14"]
     begin_directory(run, None)
     assert files_in(run) == set()
 

@@ -1,6 +1,5 @@
 """Resuming a stopped run, with the same result as without the stop."""
 
-import csv
 import logging
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from ssd_lightning.inference.checkpoints import find_checkpoint, fitting_weights
 from ssd_lightning.models.config import from_config, to_config
 from ssd_lightning.models.files import read_checkpoint
 from ssd_lightning.models.ssd import SSD
-from ssd_lightning.run_files import DASHBOARD, EVALUATIONS, RESULT, written_whole
+from ssd_lightning.run_files import DASHBOARD, EVALUATIONS, RESULT, read_rows, write_rows
 from ssd_lightning.training.fault_tolerance.checkpoint_io import LAST, PREVIOUS, check_intact
 
 log = logging.getLogger(__name__)
@@ -228,22 +227,17 @@ def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
         steps: optimiser steps before the checkpoint.
         with_last_validation: whether the checkpoint was saved after the validation that follows the last step.
     """
-    if not path.is_file():
-        return
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        names, rows = list(reader.fieldnames or []), list(reader)
-    kept = [row for row in rows if _is_before(row, steps, with_last_validation)]
-    with written_whole(path) as partial, partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=names)
-        writer.writeheader()
-        writer.writerows(kept)
+    kept = [row for row in read_rows(path) if _is_before(row, steps, with_last_validation)]
+    if kept:
+        write_rows(path, kept)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _is_before(row: dict[str, Any], steps: int, with_last_validation: bool) -> bool:
-    step = row.get("step") or ""
-    if not step.isdigit() or any(row.get(name) for name in row if name and name.startswith("test/")):
+def _is_before(row: dict[str, str], steps: int, with_last_validation: bool) -> bool:
+    step = row.get("step", "")
+    if not step.isdigit() or any(row[name] for name in row if name.startswith("test/")):
         return False  # a truncated line, or a row from the end of the run
-    is_validation = any(value for name, value in row.items() if name and name.startswith("val/"))
+    is_validation = any(row[name] for name in row if name.startswith("val/"))
     # Lightning's log counts steps from 0. A validation has the number of the step before it.
     return int(step) < steps - (1 if is_validation and not with_last_validation else 0)
