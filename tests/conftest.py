@@ -1,6 +1,5 @@
 """Fixtures that several packages share."""
 
-import copy
 import gc
 import os
 import pickle
@@ -9,16 +8,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
-from hydra._internal.defaults_list import Overrides
-from hydra.core.default_element import ResultDefault
+from hydra._internal.config_repository import ConfigRepository
 from hydra.types import RunMode
 
 from ssd_lightning.command_line import REPEATED
@@ -77,12 +72,9 @@ def _absl_closes_no_stream() -> None:
 def compositions() -> Iterator[dict[tuple, bytes]]:
     """Compose the packaged configuration from parts that are kept: hundreds of tests need it.
 
-    Kept are the content of each file, the merged files of each set of choices (`group=option`), and the result of each
-    set of overrides. Hydra applies overrides of values itself, each time.
+    Kept are the content of each file, and the result of each set of overrides.
     """
     compose, read = ConfigLoaderImpl.load_configuration, ConfigRepository.load_config
-    merge, load_one = ConfigLoaderImpl._compose_config_from_defaults_list, ConfigLoaderImpl._load_single_config
-    find_defaults, choices_so_far = config_loader_impl.create_defaults_list, defaults_list._create_interpolation_map
     kept: dict[tuple, bytes] = {}
 
     def remember(key: tuple, make: Callable[[], Any]) -> Any:
@@ -98,33 +90,6 @@ def compositions() -> Iterator[dict[tuple, bytes]]:
             return read(self, config_path)
         return remember(("file", config_path), lambda: read(self, config_path))
 
-    def share_sources(self: Any, delegate: Any) -> None:
-        """Hydra copies them deeply, with all recipes, in case that the search path changes; it does not here."""
-        self.delegate, self.cache = copy.copy(delegate), {}
-
-    def find_defaults_once(repo: Any, config_name: Any, overrides_list: list, **settings: Any) -> Any:
-        values = Overrides(repo=repo, overrides_list=overrides_list).config_overrides
-        choices = [override for override in overrides_list if override not in values]
-        key = ("defaults", config_name, *(override.input_line for override in choices), *settings.values())
-        found = remember(key, lambda: find_defaults(repo, config_name, overrides_list=choices, **settings))
-        return replace(found, config_overrides=values)
-
-    def find_choices(overrides: Any, entries: list, *more: Any) -> Any:
-        """Most lists refer to no other choice; to collect those takes a quarter of a composition."""
-        return choices_so_far(overrides, entries, *more) if any(one.is_interpolation() for one in entries) else {}
-
-    def merge_once(self: Any, defaults: list[ResultDefault], repo: Any) -> Any:
-        key = ("merged", *map(key_of, defaults))
-        return remember(key, lambda: merge(self, defaults, repo))
-
-    def load_once(self: Any, default: ResultDefault, repo: Any) -> Any:
-        if default.config_path.startswith("experiment/"):
-            return load_one(self, default, repo)
-        return remember(("one", *key_of(default)), lambda: load_one(self, default, repo))
-
-    def key_of(one: ResultDefault) -> tuple:
-        return one.config_path, one.parent, one.package, one.is_self, one.primary
-
     def load(self: Any, config_name: Any, overrides: list[str], run_mode: RunMode, *more: Any, **flags: Any) -> Any:
         paths = {place.path.removeprefix("file://") for place in self.config_search_path.get_path() if place.path}
         is_packaged = paths == {"pkg://hydra.conf", str(REPOSITORY / "conf"), "structured://"}
@@ -133,11 +98,6 @@ def compositions() -> Iterator[dict[tuple, bytes]]:
         key = (config_name, *overrides, run_mode)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ConfigRepository, "load_config", read_once)
-            patch.setattr(CachingConfigRepository, "__init__", share_sources)
-            patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merge_once)
-            patch.setattr(ConfigLoaderImpl, "_load_single_config", load_once)
-            patch.setattr(config_loader_impl, "create_defaults_list", find_defaults_once)
-            patch.setattr(defaults_list, "_create_interpolation_map", find_choices)
             config = remember(key, lambda: compose(self, config_name, overrides, run_mode, *more, **flags))
         config.hydra.runtime.cwd = os.getcwd()
         return config

@@ -108,7 +108,7 @@ def compose_and_run(config_name: str, overrides: list[str], task: Callable[[Dict
 
 @contextmanager
 def exit_at_user_errors() -> Iterator[None]:
-    """Print an error that the user can fix as one message, and exit with code 2. `HYDRA_FULL_ERROR=1` keeps the trace."""
+    """Print an error that the user can fix as one message, and exit with code 2. `HYDRA_FULL_ERROR=1` raises it."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,6 @@
 """Uses of private attributes of Lightning, tried with the installed version.
 
-The others: `GrowingCSVLogger` in test_resumption.py, `set_average` in test_averaging.py, those of W&B in test_loggers.py.
+The others: `GrowingCSVLogger` in test_resumption.py, `set_average` in test_averaging.py, W&B in test_loggers.py.
 """
 
 from pathlib import Path

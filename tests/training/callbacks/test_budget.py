@@ -104,7 +104,6 @@ def test_all_ranks_have_the_progress_of_rank_0_and_end_at_the_same_step() -> Non
     assert not sent  # both ranks asked equally often
 
 
-
 def test_validations_take_a_tenth_of_the_time_at_most() -> None:
     budget, clock = begun(1000.0, at=20.0, validation_steps=10)
     step = validations = 0

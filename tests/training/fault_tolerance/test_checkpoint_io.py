@@ -34,7 +34,6 @@ def test_the_one_before_the_last_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
-
 def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     save(content(), last)

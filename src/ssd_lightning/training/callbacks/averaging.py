@@ -18,14 +18,16 @@ class ForeachAverage(AveragedModel):
     """A moving average that is updated by one kernel, without reading from the device.
 
     torch's `AveragedModel` reads a counter on the device at every step to detect the first update, and waits for it.
-    This class starts from a copy of the model and needs no such check. For `decay` and `warmup` see `MovingAverage`.
+    This class counts on the host, and starts from a copy of the model. For `decay` and `warmup` see `MovingAverage`.
     """
+
+    n_averaged: torch.Tensor
 
     def __init__(self, model: nn.Module, *, device: torch.device, decay: float, warmup: bool = False) -> None:
         super().__init__(model, device=device, use_buffers=True)
         self.decay = decay
         self.warmup = warmup
-        self._updates = 0  # same as `n_averaged`, but on the host
+        self.n_averaged = torch.tensor(0, device="cpu")
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -34,19 +36,13 @@ class ForeachAverage(AveragedModel):
         current = list(chain(model.parameters(), model.buffers()))
         pairs = list(zip(averaged, current, strict=True))
         real = [pair for pair in pairs if pair[0].is_floating_point()]
-        decay = min(self.decay, (1 + self._updates) / (10 + self._updates)) if self.warmup else self.decay
+        updates = int(self.n_averaged)
+        decay = min(self.decay, (1 + updates) / (10 + updates)) if self.warmup else self.decay
         torch._foreach_lerp_([old for old, _ in real], [new for _, new in real], 1 - decay)
         for old, new in pairs:
             if not old.is_floating_point():
                 old.copy_(new)
         self.n_averaged += 1
-        self._updates += 1
-
-    def load_state_dict(self, *arguments: Any, **settings: Any) -> Any:
-        """Restore the average and the number of updates."""
-        loaded = super().load_state_dict(*arguments, **settings)
-        self._updates = int(self.n_averaged)
-        return loaded
 
 
 class MovingAverage(WeightAveraging):
