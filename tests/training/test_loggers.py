@@ -69,13 +69,6 @@ def test_rows_that_found_no_room_come_with_the_next(
     assert [(row["step"], row["loss"] or row["val/map"]) for row in rows] == [("0", "1.0"), ("1", "2.0"), ("2", "3.0")]
 
 
-def test_names_that_are_no_utf8_are_spelled(tmp_path: Path) -> None:
-    logger = SturdyCSVLogger(save_dir=str(tmp_path), name="", version="")
-    logger.log_metrics({"val/ap/\udc80": 1.0}, 0)
-    logger.save()
-    assert (tmp_path / "metrics.csv").read_text().split() == ["step,val/ap/\\udc80", "0,1.0"]
-
-
 def wandb_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> SturdyWandbLogger:
     monkeypatch.setenv("WANDB_SILENT", "true")
     return loggers.SturdyWandbLogger(project="p", save_dir=str(folder), **settings)

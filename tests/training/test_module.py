@@ -139,11 +139,6 @@ def test_a_network_that_no_checkpoint_can_hold_is_refused_before_the_first_step(
     assert "Detector.load cannot read the checkpoints of this run" in caplog.text
 
 
-def test_an_unknown_resize_mode_is_refused_before_the_first_checkpoint() -> None:
-    with pytest.raises(ConfigurationError, match="resize is 'squash'"):
-        small_module(resize="squash")
-
-
 def test_validation_logs_the_scores_of_known_detections() -> None:
     model = small_module()
     data = loader([target(BOX), target(name="b")], batch_size=1)

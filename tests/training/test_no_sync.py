@@ -138,19 +138,6 @@ def test_optimiser_clipping_and_average_never_ask_for_a_value(
         average.update_parameters(net)
 
 
-@pytest.mark.parametrize(
-    "asks",
-    [
-        lambda values: values.sum().item(),
-        lambda values: values[values > 0],
-        lambda values: values.cpu(),
-    ],
-)
-def test_what_asks_for_a_value_is_noticed(asks: Callable[[torch.Tensor], object]) -> None:
-    with pytest.raises((NotImplementedError, RuntimeError), match=r"[mM]eta"):
-        asks(torch.rand(4, device=NO_DATA))
-
-
 def target(index: int) -> Target:
     count = index % 3  # images without objects too
     corner = torch.rand(count, 2) * 0.5

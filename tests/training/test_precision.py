@@ -64,12 +64,9 @@ def test_a_run_in_bfloat16_keeps_weights_and_scores_in_float32() -> None:
     assert {value.dtype for name, value in run.callback_metrics.items() if name != "lr"} == {torch.float32}
 
 
-def test_half_precision_of_everything_is_refused() -> None:
+def test_half_precision_is_not_for_everything_and_float16_not_for_clipping_and_fused_steps() -> None:
     with pytest.raises(ConfigurationError, match=r"precision=16-true would round boxes.*precision=16-mixed"):
         check_precision("16-true", clips_gradients=False, fused=False)
-
-
-def test_other_precisions_pass_unless_float16_is_clipped_and_fused() -> None:
     for precision in ("32-true", "bf16-mixed", "bf16"):
         check_precision(precision, clips_gradients=True, fused=True)
     for precision in ("16-mixed", "16"):

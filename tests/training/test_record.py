@@ -1,19 +1,15 @@
 """What a run directory says about the code, the packages and the data that made it."""
 
-import json
 import logging
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from ssd_lightning.run_files import write_json
 from ssd_lightning.training import record as record_module
 from ssd_lightning.training.record import (
     git_state,
     log_changed_data,
-    read_record,
-    run_record,
     write_surroundings,
 )
 
@@ -80,16 +76,6 @@ def test_every_installed_package_is_listed_once(tmp_path: Path) -> None:
     assert len(lines) == len(set(lines)) > 20
     assert all(line.count("==") == 1 for line in lines)
     assert any(line.startswith("torch==") for line in lines)
-
-
-def test_a_record_comes_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
-    assert read_record(tmp_path) == {}
-    record = run_record(seed=7, data={"train": {"images": 3}})
-    write_json(tmp_path / "run.json", record)
-    assert read_record(tmp_path) == json.loads(json.dumps(record))
-    for text in ("", "[1]", "{"):
-        (tmp_path / "run.json").write_text(text)
-        assert read_record(tmp_path) == {}
 
 
 def test_changed_data_are_reported_with_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

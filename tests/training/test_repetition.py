@@ -75,16 +75,6 @@ def test_a_repetition_refuses_what_the_run_did_not_know(first: Path, capsys: pyt
     assert "did you mean 'optimizer.lr'" in message
 
 
-@pytest.mark.parametrize(
-    ("folder", "answer"), [("{}", "a run is repeated by --config-path={}/.hydra"), ("{}/nothing", "no such folder")]
-)
-def test_a_folder_that_repeats_nothing(
-    first: Path, capsys: pytest.CaptureFixture[str], folder: str, answer: str
-) -> None:
-    message = refused(capsys, first.parents[2], "train", "--config-path", folder.format(first))
-    assert answer.format(first) in message
-
-
 def test_a_repetition_may_change_a_setting_and_reports_other_data(first: Path) -> None:
     root = first.parents[2]
     toy = root / "datasets/toy"

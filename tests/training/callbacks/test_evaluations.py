@@ -65,17 +65,6 @@ def test_the_best_checkpoint_is_of_the_last_validation_with_the_highest_score(
     torch.testing.assert_close(columns, expected, rtol=0, atol=1e-6)
 
 
-def test_a_test_has_a_record_of_its_own(tmp_path: Path) -> None:
-    run, folder = tmp_path / "run", tmp_path / "run" / "evaluations"
-    trainer = train(run, **SHORT)
-    assert sorted(EvaluationRecord.load(folder / "val.npz").image_ids) == ["0", "1", "2", "3"]  # a batch of four
-    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
-    record = EvaluationRecord.load(folder / "test.npz")
-    assert (record.split, len(record.image_ids), record.class_names) == ("test", 11, ("cat", "dog"))
-    assert {Path(path).is_file() for path in record.image_paths} == {True}
-    assert [Path(path).stem for path in record.image_paths] == list(record.image_ids)
-
-
 def test_a_full_disk_ends_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -59,17 +59,6 @@ def test_a_run_that_is_cut_anywhere_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-def test_a_run_may_be_cut_many_times(tmp_path: Path, whole: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    for hook in ("on_before_optimizer_step", "on_train_batch_end", "on_validation_batch_end", "on_train_batch_end"):
-        with pytest.raises(PowerCut):
-            fit(run, cut=(hook, 3), resume=find_resumable(run), every_n_steps=1)
-    fit(run, resume=find_resumable(run))
-    assert_same_end(run, whole)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"check_val_every_n_epoch": 2, "limit_train_batches": 3}, {"max_steps": 7, "precision": "bf16-mixed"}]
 )
