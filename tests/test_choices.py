@@ -32,41 +32,21 @@ def with_choice(group: str, choice: str) -> DictConfig:
 
 
 BACKBONES = {
-    "efficientnet_b3": 8732,
-    "mobilenet_v1": 3000,
-    "mobilenet_v2": 3000,
-    "mobilenet_v3_large": 3000,
-    "resnet34": 8732,
-    "resnet50": 8732,
-    "resnet50_whole": 8732,
-    "squeezenet": 2568,
-    "timm": 8744,
-    "tiny": 7164,
-    "vgg16": 8732,
-    "vgg16_bn": 8732,
+    **dict.fromkeys(["efficientnet_b3", "resnet34", "resnet50", "resnet50_whole", "vgg16", "vgg16_bn"], 8732),
+    **dict.fromkeys(["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large"], 3000),
+    **{"squeezenet": 2568, "timm": 8744, "tiny": 7164},
 }
+"""Number of priors of each backbone and model."""
+SSD300 = ["ssd300", "amdegroot_ssd300", "lufficc_ssd300", "torchvision_ssd300"]
+SSDLITE320 = ["ssdlite320", "lufficc_mobilenet_v2", "lufficc_mobilenet_v3", "torchvision_ssdlite320"]
+QFGAOHAO = ["qfgaohao_mobilenet_v1", "qfgaohao_mobilenet_v1_lite", "qfgaohao_mobilenet_v2_lite"]
 MODELS = {
-    "amdegroot_ssd300": 8732,
-    "amdegroot_ssd512": 24564,
-    "fpnlite320": 12_804,
-    "ssdlite320_p3": 8536,
-    "fpnlite640": 51_150,
-    "lufficc_efficientnet_b3": 8732,
-    "lufficc_mobilenet_v2": 3234,
-    "lufficc_mobilenet_v3": 3234,
-    "lufficc_ssd300": 8732,
-    "lufficc_ssd512": 24564,
-    "qfgaohao_mobilenet_v1": 3000,
-    "qfgaohao_mobilenet_v1_lite": 3000,
-    "qfgaohao_mobilenet_v2_lite": 3000,
-    "qfgaohao_squeezenet_lite": 2568,
-    "qfgaohao_vgg16": 8732,
-    "ssd300": 8732,
-    "ssd512": 24564,
-    "ssdlite320": 3234,
-    "tiny_ssd": 5444,
-    "torchvision_ssd300": 8732,
-    "torchvision_ssdlite320": 3234,
+    **dict.fromkeys([*SSD300, "lufficc_efficientnet_b3", "qfgaohao_vgg16"], 8732),
+    **dict.fromkeys(["ssd512", "amdegroot_ssd512", "lufficc_ssd512"], 24564),
+    **dict.fromkeys(SSDLITE320, 3234),
+    **dict.fromkeys(QFGAOHAO, 3000),
+    **{"fpnlite320": 12_804, "fpnlite640": 51_150, "ssdlite320_p3": 8536},
+    **{"qfgaohao_squeezenet_lite": 2568, "tiny_ssd": 5444},
 }
 
 

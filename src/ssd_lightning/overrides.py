@@ -191,7 +191,7 @@ def _unknown(name: str, known: Collection[str], groups: Mapping[str, Sequence[st
 
 def missing_keys(config: DictConfig) -> Iterator[str]:
     """List the dotted keys whose value is `???`. Interpolations that refer to one are not counted again."""
-    return (name for name, parent, key in _nodes(config) if OmegaConf.is_missing(parent, key))
+    return (name for name, parent, key in nodes(config) if OmegaConf.is_missing(parent, key))
 
 
 def _choices(override: Override) -> list[str]:
@@ -220,10 +220,10 @@ def _for_composing(parsed: Iterable[Override], groups: Mapping[str, Sequence[str
 
 
 def _keys(config: Any) -> Iterator[str]:
-    return (name for name, _, _ in _nodes(config))
+    return (name for name, _, _ in nodes(config))
 
 
-def _nodes(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def nodes(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """List dotted name, parent and key of each node, inner nodes included, without resolving interpolations.
 
     A key may be a number, or contain dots: `data.rename_classes` has the names of classes as keys.
@@ -234,4 +234,4 @@ def _nodes(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
         if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
             continue
         if isinstance(config[key], DictConfig):
-            yield from _nodes(config[key], f"{name}.")
+            yield from nodes(config[key], f"{name}.")

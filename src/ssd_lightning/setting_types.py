@@ -4,7 +4,7 @@ import inspect
 import math
 import shlex
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssd_lightning.config import find_folder
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.overrides import quoted
+from ssd_lightning.overrides import nodes, quoted
 
 LISTS = (list, tuple, set, Sequence, Iterable)
 SCALARS = (bool, int, float, str, Path, type(None))
@@ -96,12 +96,15 @@ def check_types(config: DictConfig, config_name: str) -> None:
     for key, hint in {**_types_of(defaults), **OF_NO_CONSTRUCTOR}.items():
         _check(config, key, hint)
     filled_in = {key for key, default in defaults.items() if default is None}  # by the command
-    for prefix, node in _targets(config):
-        for name, hint in {"_target_": str, "_partial_": bool}.items():
-            _check(config, f"{prefix}{name}", hint)
-        for name, (hint, default) in _arguments(node["_target_"]).items():
-            key = f"{prefix}{name}"
-            if name in node and key not in OF_NO_CONSTRUCTOR and _source(node, name) not in filled_in:
+    for name, node, last in nodes(config):
+        if last != "_target_" or OmegaConf.is_missing(node, last):
+            continue
+        prefix = name.removesuffix(last)
+        for key, hint in {"_target_": str, "_partial_": bool}.items():
+            _check(config, f"{prefix}{key}", hint)
+        for argument, (hint, default) in _arguments(node["_target_"]).items():
+            key = f"{prefix}{argument}"
+            if argument in node and key not in OF_NO_CONSTRUCTOR and _source(node, argument) not in filled_in:
                 _check(config, key, hint, default)
 
 
@@ -159,7 +162,7 @@ def _called(kinds: Sequence[Any]) -> list[str]:
     for kind in kinds:
         origin = typing.get_origin(kind) or kind
         if origin is Literal:
-            texts[0] += map(_plain_text, typing.get_args(kind))
+            texts[0] += [value if isinstance(value, str) else _shown(value) for value in typing.get_args(kind)]
         elif origin in LISTS:
             length, items = _length(kind), [item for item in typing.get_args(kind) if item is not Ellipsis][:1]
             each = " or ".join(_called(list(_members(items[0])))) if items else ""
@@ -171,10 +174,6 @@ def _called(kinds: Sequence[Any]) -> list[str]:
         else:
             texts[3].append(f"a {getattr(origin, '__name__', origin)}")
     return [*texts[0], *texts[1], *(() if texts[0] or texts[1] else texts[3]), *texts[2]]
-
-
-def _plain_text(value: object) -> str:
-    return value if isinstance(value, str) else _shown(value)
 
 
 def _types_of(defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,16 +192,6 @@ def _defaults(config_name: str) -> dict[str, Any]:
     return inherited | {key: value for key, value in settings.items() if not isinstance(value, list) and key != "hydra"}
 
 
-def _targets(config: Any, prefix: str = "") -> Iterator[tuple[str, DictConfig]]:
-    if "_target_" in config:
-        yield prefix, config
-    for key in config:
-        if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            child = config[key]
-            if isinstance(child, DictConfig):
-                yield from _targets(child, f"{prefix}{key}.")
-
-
 @cache
 def _arguments(target: str) -> dict[str, tuple[Any, Any]]:
     """Return type and default of each argument; empty if the target does not exist, which is reported elsewhere."""
@@ -216,12 +205,8 @@ def _arguments(target: str) -> dict[str, tuple[Any, Any]]:
     return {name: (hint, parameters[name].default) for name, hint in hints.items() if name in named}
 
 
-def _members(hint: Any) -> Iterator[Any]:
-    if isinstance(hint, UnionType) or typing.get_origin(hint) is typing.Union:
-        for member in typing.get_args(hint):
-            yield from _members(member)
-    else:
-        yield hint
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (UnionType, typing.Union) else (hint,)
 
 
 def _is_list(kind: Any) -> bool:

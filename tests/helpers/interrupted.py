@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from helpers.datasets import FunctionOpener
+from helpers.datasets import FunctionOpener, annotation
 from helpers.small_network import small_net
 from ssd_lightning.data.annotations import ImageAnnotation
 from ssd_lightning.data.dataset import DetectionDataset
@@ -80,8 +80,8 @@ def images(folder: Path, count: int) -> list[ImageAnnotation]:
         path = folder / f"{index}.png"
         if not path.exists():
             Image.fromarray(np.random.default_rng(index).integers(0, 255, (32, 40, 3), np.uint8)).save(path)
-        boxes = np.array([[2, 2, 10 + index, 16], [8, 8, 30, 30]], dtype=np.float32)
-        records.append(ImageAnnotation(str(index), path, (32, 40), boxes, np.array([1, 2]), np.zeros(2, dtype=bool)))
+        boxes = [[2, 2, 10 + index, 16], [8, 8, 30, 30]]
+        records.append(annotation(path, size_px=(32, 40), boxes=boxes, labels=[1, 2]))
     return records
 
 

@@ -194,10 +194,9 @@ def check_devices(accelerator: str, devices: Any) -> int:
         wanted = [int(index) for index in indices if index != ""]
         if not wanted:
             raise ConfigurationError(f"trainer.devices={devices} has no device; trainer.accelerator=cpu uses none")
-        too_large = [index for index in wanted if index >= available]
-        if too_large:
+        if max(wanted) >= available:
             raise ConfigurationError(
-                f"trainer.devices={wanted}: there is no {kind} device {too_large[0]}; this machine has {available}"
+                f"trainer.devices={wanted}: there is no {kind} device {max(wanted)}; this machine has {available}"
             )
         return len(wanted)
     if str(devices) in ("auto", "-1"):
@@ -236,9 +235,7 @@ def _as_number(devices: Any) -> int:
     try:
         number = int(devices)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"trainer.devices={devices} is neither a number, a list of indices nor auto"
-        ) from error
+        raise ConfigurationError(f"trainer.devices={devices} is no number, list of indices or auto") from error
     require_number("trainer.devices", number, 1, whole=True)
     return number
 

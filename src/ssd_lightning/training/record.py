@@ -99,11 +99,8 @@ def log_changed_data(earlier: Mapping[str, Any], fingerprints: Mapping[str, Mapp
 def write_result(directory: Path, *, digest: str, scores: Mapping[str, float], checkpoint: str | None) -> None:
     """Write `result.json` atomically. It is the last file of a run: if it exists, the run is finished.
 
-    Args:
-        directory: directory of the run.
-        digest: digest of its configuration, see `ssd_lightning.digest`.
-        scores: last value of everything that was logged. Values that are not finite are written as null.
-        checkpoint: path of the best checkpoint.
+    `digest` is that of the configuration, `scores` are the last values of everything that was logged (null if not
+    finite), and `checkpoint` is the path of the best one.
     """
     result = {
         "digest": digest,

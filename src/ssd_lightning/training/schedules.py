@@ -65,14 +65,7 @@ def cosine(
 ) -> LambdaLR:
     """Create a schedule of half a cosine, from 1 after a linear warm-up to `final_factor`.
 
-    Args:
-        optimizer: the optimiser.
-        total_steps: number of steps of the run.
-        progress: replaces `total_steps` if the run's length is not measured in steps.
-        final_factor: factor at the end.
-        warmup_steps: see `multistep`.
-        warmup_share: see `multistep`.
-        warmup_start: see `multistep`.
+    `multistep` explains the other arguments.
 
     Raises:
         ConfigurationError: a setting is invalid.
