@@ -141,11 +141,7 @@ class Run:
     ) -> None:
         """Write what is needed to repeat the run. Warn if the data differ from those of the resumed or repeated run.
 
-        Args:
-            data: data of the run.
-            module: its network.
-            trainer: its trainer; the loggers get the record too.
-            fitted: how priors were fitted to the data, if they were.
+        The loggers of the trainer get the record too. `fitted` says how priors were fitted to the data, if they were.
         """
         if not self.is_first:
             return
@@ -208,11 +204,8 @@ class Run:
     ) -> None:
         """Print the scores of the last evaluation, and write the result and the report.
 
-        Args:
-            scores: last value of everything that was logged.
-            checkpoint: path of the best checkpoint, if any was written.
-            class_names: names of the classes 1..C.
-            spent: record of the time budget at the end of the training, if there is one.
+        `scores` are the last values of all that was logged, `checkpoint` is the path of the best one, and `spent` the
+        record of the time budget at the end of the training.
         """
         if not self.is_first:
             return

@@ -71,12 +71,7 @@ def run_dir(name: str, resume: str | None, *, _root_: DictConfig) -> str:
     """Resolve `${run_dir:NAME,RESUME}`: a new directory, or with `resume=auto` that of the run to continue.
 
     `resume=auto` continues the newest unfinished run under `outputs/NAME` that was started with the same command
-    line. Jobs that SLURM or torchrun restarted continue automatically.
-
-    Args:
-        name: name of the experiment.
-        resume: the setting `resume`.
-        _root_: the whole configuration, which contains the command line.
+    line. Jobs that SLURM or torchrun restarted continue automatically. `_root_` contains the command line.
     """
     goes_on = resume == "auto" or is_restarted()
     if (name, goes_on) not in _chosen:
@@ -166,9 +161,8 @@ def saved_config(run: Path) -> DictConfig:
 def started_at(environment: Mapping[str, str]) -> str:
     """Name the directory of a new run, the same on all ranks that were started together.
 
-    Args:
-        environment: environment variables of this process. Under SLURM the name is that of the job step, which is
-            kept on a restart. Under torchrun it is the start time of torchrun, else the current time.
+    Under SLURM it is the name of the job step, which is kept on a restart. Under torchrun it is the start time of
+    torchrun, else the current time.
     """
     if "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" in environment:
         array = environment.get("SLURM_ARRAY_JOB_ID")
@@ -181,8 +175,7 @@ def started_at(environment: Mapping[str, str]) -> str:
 def command_start(*programs: str) -> float:
     """Return the start time of a command, in seconds of `time.monotonic`; now if the process runs another program.
 
-    Args:
-        programs: program names of the command: of its module and of its script.
+    `programs` are the names of the command's module and of its script.
     """
     now, main = time.monotonic(), sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)

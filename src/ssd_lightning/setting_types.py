@@ -80,11 +80,7 @@ commands, the default tells the type."""
 def check_types(config: DictConfig, config_name: str) -> None:
     """Reject values of a wrong type: text for a number, one value for a list, null for what is needed, NaN.
 
-    Every node with a `_target_` is checked, and the settings of the command.
-
-    Args:
-        config: composed configuration of a command.
-        config_name: name of the command, such as `train`.
+    Every node with a `_target_` is checked, and the settings of the command `config_name`.
 
     Raises:
         ConfigurationError: a setting is wrong. The message contains its name, the value and what it can be.

@@ -23,14 +23,7 @@ def time_pairs(
     device: torch.device,
     warmup: int = 1,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Time two functions alternately; each goes first in every other pair.
-
-    Args:
-        ours: the work of this project.
-        theirs: the same work of the peer.
-        pairs: number of timings of each.
-        device: device to synchronise before the clock is read.
-        warmup: number of untimed calls of each.
+    """Time two functions alternately, after `warmup` untimed calls of each; each goes first in every other pair.
 
     Returns:
         Seconds of `ours` and of `theirs`, one per pair.
@@ -39,8 +32,7 @@ def time_pairs(
         seconds_of(ours, device), seconds_of(theirs, device)
     seconds: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
-        order = (0, 1) if pair % 2 == 0 else (1, 0)
-        for side in order:
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
             seconds[side].append(seconds_of((ours, theirs)[side], device))
     return tuple(seconds[0]), tuple(seconds[1])
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from helpers.datasets import annotation
 from helpers.small_network import small_net
 from helpers.targets import draw_boxes, make_target
-from ssd_lightning.data.annotations import AnnotationTable, ImageAnnotation
+from ssd_lightning.data.annotations import AnnotationTable
 from ssd_lightning.errors import UserError
 from ssd_lightning.losses import MultiBoxLoss
 from ssd_lightning.metrics import VOCMeanAveragePrecision
@@ -84,11 +84,8 @@ def scores(num_images: int, rank: int, world_size: int) -> tuple[dict[str, Tenso
 
 
 def annotations(*, count: int = 3, shift: float = 0.0, folder: str = "images") -> AnnotationTable:
-    boxes = np.array([[1, 2, 10, 12 + shift]], dtype=np.float32)
-    objects = boxes, np.array([1]), np.array([False])
-    return AnnotationTable.of(
-        [ImageAnnotation(f"image{i}", Path(folder, f"{i}.jpg"), (20, 30), *objects) for i in range(count)]
-    )
+    paths = [Path(folder, f"image{index}.jpg") for index in range(count)]
+    return AnnotationTable.of([annotation(path, size_px=(20, 30), boxes=[[1, 2, 10, 12 + shift]]) for path in paths])
 
 
 def disagreement(rank: int, world_size: int) -> str:

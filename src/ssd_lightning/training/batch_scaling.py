@@ -62,14 +62,9 @@ OWN_SETTINGS = ("scale_with_batch", "bias_lr_factor", "decay_biases", "backbone_
 
 
 def split_optimizer(settings: Mapping[str, Any], batch_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split the settings under `optimizer` that are not arguments of torch's classes from the others.
+    """Split the settings under `optimizer` into the arguments of torch's class and those of `SSDModule`.
 
-    Args:
-        settings: all settings.
-        batch_size: images of an optimiser step, see `data.batch_size`.
-
-    Returns:
-        The arguments of torch's class, and those of `SSDModule`.
+    `batch_size` are the images of an optimiser step, see `data.batch_size`.
 
     Raises:
         ConfigurationError: `scale_with_batch` is not a whole number of at least 1.

@@ -121,11 +121,7 @@ class TrainingBudget:
         return is_cheap and elapsed + expected < self.end
 
     def expected_steps(self, steps_an_epoch: float) -> int:
-        """Estimate the total number of steps of the run, including completed ones.
-
-        Args:
-            steps_an_epoch: optimiser steps per epoch. Validations may come at the ends of epochs.
-        """
+        """Estimate the total number of steps of the run, including completed ones."""
         step, elapsed, seconds_a_step, *_ = self.reading
         left = max(0.0, self.end - elapsed)
         validations = left / seconds_a_step / steps_an_epoch

@@ -15,12 +15,7 @@ MODES = ("default", "reduce-overhead", "max-autotune")
 
 
 def check_compile(mode: str | None, device: torch.device, *, many_sizes: bool = False) -> None:
-    """Check that `compile_network` will work, before anything is loaded.
-
-    Args:
-        mode: see `compile_network`.
-        device: device of the training.
-        many_sizes: whether training images have different sizes.
+    """Check that `compile_network` will work, before anything is loaded. `many_sizes`: training images differ in size.
 
     Raises:
         ConfigurationError: the mode is unknown, this machine has no compiler, or there are many sizes.

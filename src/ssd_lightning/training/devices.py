@@ -144,11 +144,6 @@ def check_precision(precision: str, *, clips_gradients: bool, fused: bool) -> No
 
     Float16 gradients are scaled. A fused optimiser unscales them itself, which would be after the clipping.
 
-    Args:
-        precision: `trainer.precision`.
-        clips_gradients: whether `trainer.gradient_clip_val` is set.
-        fused: whether the optimiser is fused.
-
     Raises:
         ConfigurationError: the precision cannot be used.
     """

@@ -18,9 +18,7 @@ log = logging.getLogger(__name__)
 def make_profiler(name: Any, run_dir: Path) -> Any:
     """Create a profiler: `simple` (seconds per part), `advanced` (seconds per function) or `trace`.
 
-    Args:
-        name: the setting. None, profiler objects and Hydra configurations (`_target_`) are returned unchanged.
-        run_dir: directory of the profiler's output.
+    It writes to `run_dir`. None, profiler objects and Hydra configurations (`_target_`) are returned unchanged.
 
     Raises:
         ConfigurationError: the name is unknown.

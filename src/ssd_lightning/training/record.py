@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         **git_state(),
         "python": platform.python_version(),
         "directory": str(Path.cwd()),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed_packages().get(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -61,10 +61,9 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 @cache
-def installed_packages() -> list[str]:
-    """List all installed packages as `name==version`; reading them takes half a second."""
-    installed = {f"{part.metadata['Name']}=={part.version}" for part in distributions() if part.metadata["Name"]}
-    return sorted(installed, key=str.lower)
+def installed_packages() -> dict[str, str]:
+    """Return the versions of all installed packages; reading them takes half a second."""
+    return {part.metadata["Name"]: part.version for part in distributions() if part.metadata["Name"]}
 
 
 def write_surroundings(directory: Path) -> None:
@@ -73,7 +72,8 @@ def write_surroundings(directory: Path) -> None:
     `git.diff` contains the uncommitted changes of the checkout, if there are any. It is truncated after `LARGEST_DIFF`
     bytes; its last line then says so.
     """
-    (directory / "requirements.txt").write_text("".join(f"{line}\n" for line in installed_packages()))
+    lines = [f"{name}=={version}\n" for name, version in installed_packages().items()]
+    (directory / "requirements.txt").write_text("".join(sorted(lines, key=str.lower)))
     package = Path(__file__).parents[1]
     diff = _git(package, "diff", "--no-ext-diff", "--no-color", "HEAD") if git_state()["git_commit"] else None
     path = directory / "git.diff"
@@ -148,10 +148,3 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -65,19 +65,15 @@ class BestCheckpoint(ModelCheckpoint):
 
         Without that file, the score is not restored: it would keep every later checkpoint from being the best.
         """
-        folder, path = Path(str(self.dirpath)), state_dict["best_model_path"]
-        if path and not (folder / Path(path).name).is_file():
-            rank_zero_only(log.warning)(
-                "%s is missing, so the best score before this resume, %.4f, does not count",
-                *(folder / Path(path).name, float(state_dict["best_model_score"])),
-            )
-            return
         moved = {**state_dict, "dirpath": self.dirpath}
-        moved["best_k_models"] = {
-            str(folder / Path(path).name): score for path, score in moved["best_k_models"].items()
-        }
-        for key in ("best_model_path", "kth_best_model_path"):
-            moved[key] = str(folder / Path(moved[key]).name) if moved[key] else ""
+        if state_dict["best_model_path"]:
+            path, score = Path(str(self.dirpath)) / f"{self.filename}.ckpt", state_dict["best_model_score"]
+            if not path.is_file():
+                text = "%s is missing, so the best score before this resume, %.4f, does not count"
+                rank_zero_only(log.warning)(text, path, float(score))
+                return
+            moved |= dict.fromkeys(("best_model_path", "kth_best_model_path"), str(path))
+            moved["best_k_models"] = {str(path): score}
         super().load_state_dict(moved)
 
 
@@ -228,4 +224,5 @@ class LastCheckpoint(Checkpoint):
                 raise Stopped(0)
         elif trainer.is_global_zero:
             log.warning("stopped by %s at step %d; resume=%s continues from there", name, trainer.global_step, run)
-        raise Stopped(self._signals.exit_code(number))
+        # Lightning's launcher kills all ranks within seconds if one that it started exits with another code than 0.
+        raise Stopped(0 if self._signals.is_child else 128 + number)

@@ -175,13 +175,7 @@ class FiniteSteps(pl.Callback):
 
 @contextmanager
 def advise_on_memory(*, batch_size: int, ranks: int, accumulate: int, precision: str) -> Iterator[None]:
-    """Turn an out-of-memory error into one that suggests settings.
-
-    Args:
-        batch_size: images of an optimiser step, see `data.batch_size`.
-        ranks: number of devices that share the batch.
-        accumulate: `trainer.accumulate_grad_batches`.
-        precision: `trainer.precision`.
+    """Turn an out-of-memory error into one that suggests other settings than those given.
 
     Raises:
         UserError: there was too little memory for the device, for the process or for its data workers.

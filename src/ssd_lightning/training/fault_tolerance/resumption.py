@@ -133,9 +133,7 @@ def check_work_is_left(
 def hold_directory(run_dir: Path, *, seconds: float = 30) -> bool:
     """Lock a run directory against other processes until this process ends.
 
-    Args:
-        run_dir: directory of this run.
-        seconds: how long to wait. The data workers of a killed run live for some seconds longer.
+    Waits some seconds for another process: the data workers of a killed run live a little longer.
 
     Returns:
         Whether it had to wait. The run in the directory may have finished in the meantime.
@@ -167,12 +165,7 @@ _held: dict[Path, FileLock] = {}
 
 
 def log_differences(checkpoint: Path, config: Mapping[str, Any]) -> None:
-    """Warn if a run is resumed with different settings.
-
-    Args:
-        checkpoint: checkpoint in the directory of the earlier run.
-        config: resolved configuration of this run.
-    """
+    """Warn if a run is resumed, from a checkpoint in its directory, with another resolved configuration."""
     try:
         begun_with = yaml.safe_load((checkpoint.parent.parent / "config.yaml").read_text())
     except (OSError, yaml.YAMLError):
@@ -187,11 +180,7 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
 
     Otherwise the results of an earlier run in the same directory could be taken for those of this run. A run that
     resumes in a new directory copies the best checkpoint, because the checkpoint it resumes from refers to it, the
-    evaluation of that checkpoint, and the log so far.
-
-    Args:
-        run_dir: directory of this run.
-        checkpoint: checkpoint to resume from. None starts from scratch.
+    evaluation of that checkpoint, and the log so far. Without a checkpoint the run starts from scratch.
     """
     metrics, kept, evaluations = run_dir / "metrics.csv", run_dir / "checkpoints", run_dir / EVALUATIONS
     earlier = None if checkpoint is None else checkpoint.parent.parent
@@ -220,12 +209,9 @@ def begin_directory(run_dir: Path, checkpoint: Path | None) -> None:
 
 
 def keep_rows(path: Path, *, steps: int, with_last_validation: bool) -> None:
-    """Remove the rows after a checkpoint, because the resumed run writes them again.
+    """Remove the rows of `metrics.csv` after a checkpoint of `steps`, because the resumed run writes them again.
 
-    Args:
-        path: path of `metrics.csv`. Nothing is done if it does not exist.
-        steps: optimiser steps before the checkpoint.
-        with_last_validation: whether the checkpoint was saved after the validation that follows the last step.
+    `with_last_validation`: the checkpoint was saved after the validation that follows its last step.
     """
     kept = [row for row in read_rows(path) if _is_before(row, steps, with_last_validation)]
     if kept:

@@ -44,7 +44,8 @@ class Signals:
         self._group: Any = None
         self._question: tuple[torch.Tensor, Any] | None = None
         self._launcher: Any = None
-        self._is_child = False
+        self.is_child = False
+        """Whether Lightning's launcher has started this rank."""
 
     def watch(self, trainer: pl.Trainer) -> None:
         """Replace Lightning's signal handlers, which end a run without saving and with exit code 0."""
@@ -52,8 +53,8 @@ class Signals:
         atexit.register(end_data_workers)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         starts_ranks = environment is not None and not environment.creates_processes_externally
-        self._is_child = starts_ranks and trainer.local_rank > 0
-        self._launcher = trainer.strategy.launcher if starts_ranks and not self._is_child else None
+        self.is_child = starts_ranks and trainer.local_rank > 0
+        self._launcher = trainer.strategy.launcher if starts_ranks and not self.is_child else None
         if trainer.world_size > 1:
             # A group on the CPU does not wait for the device.
             self._group = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
@@ -71,7 +72,7 @@ class Signals:
         self._former = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == self.received and not self._is_child and number != signal.SIGUSR1:
+        if self.received and number == self.received and not self.is_child and number != signal.SIGUSR1:
             log.warning("%s again: stopped at once; the last checkpoint is kept", signal.Signals(number).name)
             raise Stopped(128 + number)
         self.received = max(self.received, number, key=BY_WEIGHT.index)
@@ -103,13 +104,6 @@ class Signals:
         if self._group is not None:
             dist.all_reduce(votes, dist.ReduceOp.MIN, self._group)
         return bool(votes)
-
-    def exit_code(self, number: int) -> int:
-        """Return the exit code of this process. A rank that was started by Lightning's launcher exits with 0.
-
-        Lightning kills all ranks within seconds if one of them exits with another code than 0.
-        """
-        return 0 if self._is_child else 128 + number
 
 
 def end_data_workers() -> None:
