@@ -28,8 +28,7 @@ def spread_non_finite(loss: Tensor) -> Tensor:
 
 def any_non_finite(gradients: Iterable[Tensor]) -> Tensor:
     """Whether any gradient is not finite, as a bool scalar on the device."""
-    norms = torch._foreach_norm(list(gradients), 1)
-    return ~torch.stack([norm.float() for norm in norms]).isfinite().all()
+    return ~nn.utils.get_total_norm(gradients, 1).isfinite()
 
 
 class FiniteSteps(pl.Callback):
