@@ -58,11 +58,12 @@ class At(pl.Callback):
 
 
 class NoisyModule(SSDModule):
-    """Draws from the global stream at every step, as dropout does."""
+    """Draws from the global streams at every step, as dropout does."""
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         images, targets = batch
-        return super().training_step((images + torch.rand(images.shape), targets), batch_index)
+        noise = torch.rand(images.shape) * np.random.rand() + random.gauss(0, 1)  # noqa: NPY002
+        return super().training_step((images + noise, targets), batch_index)
 
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from helpers.small_training import loader, quiet_trainer, small_module, target
 from ssd_lightning.config import compose_config
 from ssd_lightning.errors import ConfigurationError
 from ssd_lightning.training.batch_scaling import scale_learning_rate, split_optimizer
@@ -42,16 +41,6 @@ def test_the_rate_grows_with_the_batch(schedule: object, batch_size: int, factor
 
 def test_a_smaller_rate_needs_no_warm_up() -> None:
     assert rates(multistep, batch_size=8)[0] == pytest.approx(0.05)
-
-
-def test_all_parameters_are_scaled() -> None:
-    scaling = partial(scale_learning_rate, reference=1, batch_size=4)
-    model = small_module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=scaling)
-    fit = quiet_trainer(max_steps=1, accumulate_grad_batches=2)
-    fit.fit(model, loader([target([0.1, 0.1, 0.6, 0.6])] * 4))
-    weights, biases = fit.optimizers[0].param_groups
-    assert weights["initial_lr"] == pytest.approx(0.01 * 4)  # 4 images a step instead of 1
-    assert biases["initial_lr"] == pytest.approx(2 * 0.01 * 4)
 
 
 def test_own_settings_reach_no_constructor() -> None:

@@ -152,7 +152,7 @@ def test_without_a_data_module_or_in_a_trial_nothing_is_written(tmp_path: Path) 
     train(tmp_path / "run", fast_dev_run=True)
     loader = data(tmp_path).train_dataloader()
     quiet_trainer(max_steps=1, default_root_dir=tmp_path / "bare", callbacks=[Dashboard()]).fit(module(), loader)
-    assert list(tmp_path.rglob("dashboard")) == []
+    assert [*tmp_path.rglob("dashboard"), *tmp_path.rglob("*.ckpt")] == []
 
 
 def test_a_small_split_is_shown_whole_but_for_images_that_are_gone(

@@ -23,6 +23,7 @@ from ssd_lightning.models.ssd import SSD
 from ssd_lightning.ops.normalization import IMAGENET
 from ssd_lightning.ops.prior_levels import levels_from_scales
 from ssd_lightning.training import module as module_file
+from ssd_lightning.training.batch_scaling import scale_learning_rate
 from ssd_lightning.training.fault_tolerance.non_finite import FiniteSteps
 from ssd_lightning.training.optim import parameter_groups
 from ssd_lightning.training.schedules import multistep
@@ -31,11 +32,14 @@ from ssd_lightning.types import Detections, Placement, SSDOutput
 SGD, BOX = torch.optim.SGD, [0.1, 0.1, 0.6, 0.6]
 
 
-def test_biases_learn_twice_as_fast_and_do_not_decay() -> None:
-    model, fit = small_module(), quiet_trainer(max_steps=1)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_biases_learn_twice_as_fast_and_do_not_decay(batch_size: int) -> None:
+    scaling = partial(scale_learning_rate, reference=1, batch_size=batch_size)
+    model = small_module(scheduler=partial(multistep, warmup_steps=2), batch_scaling=scaling)
+    fit = quiet_trainer(max_steps=1)
     fit.fit(model, loader([target(BOX)] * 2))
     weights, biases = fit.optimizers[0].param_groups
-    assert biases["initial_lr"] == 2 * weights["initial_lr"] == 0.02
+    assert biases["initial_lr"] == 2 * weights["initial_lr"] == pytest.approx(0.02 * batch_size)
     assert (weights["weight_decay"], biases["weight_decay"]) == (5e-4, 0.0)
 
 

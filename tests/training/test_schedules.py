@@ -69,15 +69,6 @@ def test_a_warm_up_in_steps_is_bounded_where_the_steps_are_unknown() -> None:
     assert many == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
-def test_groups_keep_their_proportions() -> None:
-    both = optimizer()
-    both.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 2.0})
-    schedule = cosine(both, total_steps=10, warmup_steps=3)
-    rates(schedule, 5)
-    slow, fast = schedule.get_last_lr()
-    assert fast == pytest.approx(2 * slow)
-
-
 @pytest.mark.parametrize("milestone", [80_000, 0.0, 1.0])
 def test_milestones_are_shares(milestone: float) -> None:
     with pytest.raises(ConfigurationError, match=r"scheduler\.milestones"):

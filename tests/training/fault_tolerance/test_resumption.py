@@ -1,13 +1,11 @@
 import csv
 import multiprocessing
-import random
 import shutil
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -31,7 +29,6 @@ from ssd_lightning.training.fault_tolerance.resumption import (
     keep_rows,
     log_differences,
 )
-from ssd_lightning.training.fault_tolerance.rng_state import random_state, set_random_state
 from ssd_lightning.training.schedules import cosine
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -373,11 +370,6 @@ def test_other_settings_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "optimizer.lr: 0.1 -> 0.2" in caplog.text
 
 
-def test_a_trial_of_one_step_writes_nothing(tmp_path: Path) -> None:
-    fit(tmp_path / "run", fast_dev_run=True)
-    assert list((tmp_path / "run").rglob("*.ckpt")) == []
-
-
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_taken(
     tmp_path: Path, whole: Path, stopped: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -410,18 +402,3 @@ def test_where_all_are_damaged_nothing_begins_anew_unasked(tmp_path: Path, stopp
     assert find_resumable(tmp_path / "run") is None
     with pytest.raises(WeightsError, match=r"no checkpoint in .*run/checkpoints: no last.ckpt, previous.ckpt or best"):
         find_resumable(tmp_path / "run", required=True)
-
-
-def draw() -> list[float]:
-    return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
-
-
-def test_random_streams_go_on_where_they_were_noted() -> None:
-    draw()
-    noted = random_state()
-    expected = [draw() for _ in range(3)]
-    random.seed(1)
-    np.random.seed(1)  # noqa: NPY002
-    torch.manual_seed(1)
-    set_random_state(noted)
-    assert [draw() for _ in range(3)] == expected
