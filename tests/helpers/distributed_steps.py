@@ -106,8 +106,7 @@ def heard(rank: int) -> list[tuple[int, bool]]:
     signals._group = dist.new_group(backend="gloo")
     for received, due in (((0, 0), 1), ((signal.SIGUSR1, signal.SIGTERM), 0), ((signal.SIGINT, signal.SIGTERM), 0)):
         signals.received = received[rank]
-        signals.ask(due=bool(due and rank))
-        number, is_due = signals.answer()
+        number, is_due = signals.agree(due=bool(due and rank))
         told.append((int(number), is_due))
     return [*told, (0, signals.all_say(rank == 0))]
 
