@@ -108,29 +108,19 @@ def test_a_run_that_goes_on_goes_on_in_wandb(tmp_path: Path, monkeypatch: pytest
     assert wandb_in(tmp_path, monkeypatch)._wandb_init["id"] is None
 
 
-@pytest.fixture
-def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
+def test_wandb_without_an_account_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     netrc = tmp_path / "netrc"
     monkeypatch.setenv("NETRC", str(netrc))
-    return netrc
-
-
-def test_wandb_without_an_account_is_offline(
-    no_account: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert not loggers.has_wandb_account()
-    logger = loggers.SturdyWandbLogger(project="p", save_dir=tmp_path, tags=None)
-    assert logger.is_offline
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    assert wandb_in(tmp_path, monkeypatch).is_offline
     assert len(caplog.messages) == 1
     assert "offline" in caplog.messages[0]
-
-
-def test_wandb_accounts_are_found(no_account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_account.write_text("machine api.wandb.ai login user password secret\n")
+    netrc.write_text("machine api.wandb.ai login user password secret\n")
     assert loggers.has_wandb_account()
-    no_account.write_text("machine elsewhere login user password secret\n")
+    netrc.write_text("machine elsewhere login user password secret\n")
     assert not loggers.has_wandb_account()
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     assert loggers.has_wandb_account()

@@ -81,37 +81,27 @@ def test_usr1_saves_and_the_run_goes_on(tmp_path: Path, whole: Path, caplog: pyt
     assert_same_end(tmp_path / "run", whole)
 
 
-@pytest.fixture
-def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A job of SLURM, and a program of that name that notes what it is asked."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    program = folder / "scontrol"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit $SCONTROL_CODE\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.delenv("SLURM_NTASKS", raising=False)
-    return tmp_path / "asked"
-
-
 @pytest.mark.parametrize(
     ("of_scontrol", "code", "told"), [(0, 0, "4711 is requeued"), (1, 128 + signal.SIGUSR1, "scontrol requeue 4711")]
 )
 def test_usr1_of_slurm_saves_and_queues_the_job_again(
     tmp_path: Path,
-    scontrol: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     of_scontrol: int,
     code: int,
     told: str,
 ) -> None:
-    monkeypatch.setenv("SCONTROL_CODE", str(of_scontrol))
+    program = tmp_path / "scontrol"  # notes what it is asked
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit {of_scontrol}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.delenv("SLURM_NTASKS", raising=False)
     with pytest.raises(Stopped) as stopped:
         fit(tmp_path / "run", callbacks=(send(signal.SIGUSR1, "on_train_batch_start", 2),))
     assert stopped.value.code == code
-    assert scontrol.read_text() == "requeue 4711\n"
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     assert told in caplog.text
     assert find_resumable(tmp_path / "run") is not None
 

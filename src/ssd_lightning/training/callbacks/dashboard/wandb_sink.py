@@ -97,29 +97,26 @@ def image_with_boxes(image: ShownImage, class_names: Sequence[str]) -> wandb.Ima
     best = image.found.scores.argsort(descending=True, stable=True)[:MOST_BOXES]
     best = best[image.found.scores[best] >= LEAST_SCORE]
     boxes, scores, labels = (column[best] for column in image.found[1:])
-    predicted = [
-        _box(box, label, f"{class_names[label - 1]} {score:.2f}") | {"scores": {"score": score}}
-        for box, label, score in zip(
-            (boxes.clamp(0, 1) * scale).tolist(), labels.tolist(), scores.tolist(), strict=True
-        )
-    ]
+    shown_scores = [f" {score:.2f}" for score in scores.tolist()]
+    predicted = _layer(boxes.clamp(0, 1) * scale, labels, shown_scores, class_names)
+    for box, score in zip(predicted["box_data"], scores.tolist(), strict=True):
+        box["scores"] = {"score": score}
     true_boxes, true_labels, difficult = image.true[1:]
-    true = [
-        _box(box, label, f"{class_names[label - 1]}{' (difficult)' * is_difficult}")
-        for box, label, is_difficult in zip(
-            (true_boxes * scale).tolist(), true_labels.tolist(), difficult.tolist(), strict=True
-        )
+    flags = [" (difficult)" * is_difficult for is_difficult in difficult.tolist()]
+    layers = {"prediction": predicted, "ground_truth": _layer(true_boxes * scale, true_labels, flags, class_names)}
+    return wandb.Image(square, caption=one_line(image.image_id), file_type="jpg", boxes=layers)
+
+
+def _layer(
+    boxes_xyxy: torch.Tensor, labels: torch.Tensor, endings: Sequence[str], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Write boxes as W&B reads them. Captions are the class names and their endings."""
+    corners, names = ("minX", "minY", "maxX", "maxY"), dict(enumerate(class_names, start=1))
+    box_data = [
+        {"position": dict(zip(corners, box, strict=True)), "class_id": label, "box_caption": names[label] + ending}
+        for box, label, ending in zip(boxes_xyxy.tolist(), labels.tolist(), endings, strict=True)
     ]
-    class_labels = dict(enumerate(class_names, start=1))
-    return wandb.Image(
-        square,
-        caption=one_line(image.image_id),
-        file_type="jpg",
-        boxes={
-            "prediction": {"box_data": predicted, "class_labels": class_labels},
-            "ground_truth": {"box_data": true, "class_labels": class_labels},
-        },
-    )
+    return {"box_data": box_data, "class_labels": names}
 
 
 def pr_chart(validation: Validation, class_names: Sequence[str]) -> Any:
@@ -169,8 +166,3 @@ def confusion_chart(counts: np.ndarray, class_names: Sequence[str]) -> Any:
         fields={"Actual": "Actual", "Predicted": "Predicted", "nPredictions": "nPredictions"},
         string_fields={"title": "objects found, 0 is no object"},
     )
-
-
-def _box(box: Sequence[float], label: int, caption: str) -> dict[str, Any]:
-    position = dict(zip(("minX", "minY", "maxX", "maxY"), box, strict=True))
-    return {"position": position, "class_id": label, "box_caption": caption}
