@@ -10,6 +10,7 @@ from ssd_lightning.training import record as record_module
 from ssd_lightning.training.record import (
     git_state,
     log_changed_data,
+    read_record,
     write_surroundings,
 )
 
@@ -76,6 +77,12 @@ def test_every_installed_package_is_listed_once(tmp_path: Path) -> None:
     assert len(lines) == len(set(lines)) > 20
     assert all(line.count("==") == 1 for line in lines)
     assert any(line.startswith("torch==") for line in lines)
+
+
+def test_a_record_that_is_missing_or_broken_is_empty(tmp_path: Path) -> None:
+    assert read_record(tmp_path) == {}
+    (tmp_path / "run.json").write_text("{")
+    assert read_record(tmp_path) == {}
 
 
 def test_changed_data_are_reported_with_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

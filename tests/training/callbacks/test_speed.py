@@ -17,7 +17,7 @@ from helpers.clock import Clock
 from helpers.small_training import quiet_trainer
 from ssd_lightning.training.callbacks import speed
 from ssd_lightning.training.callbacks.progress_bar import ProgressBar
-from ssd_lightning.training.callbacks.speed import Speed, StepWatch, peak_memory_mib
+from ssd_lightning.training.callbacks.speed import Speed, StepWatch, part_of, peak_memory_mib
 
 BATCH = 4
 DATA, TRANSFER, FORWARD, BACKWARD, OPTIMIZER, BETWEEN = 2.0, 0.5, 3.0, 4.0, 1.0, 0.25
@@ -155,6 +155,17 @@ def test_the_users_profiler_hears_everything_and_is_given_back(clock: Clock, tmp
     fit(clock, tmp_path, profiler=profiler)
     assert len(profiler.recorded_durations["run_training_batch"]) == 10
     assert "run_training_batch" in (tmp_path / "fit-profile.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("action", "part"),
+    [
+        ("[_EvaluationLoop].val_next", None), ("[Strategy]DDPStrategy.batch_to_device", "transfer"),
+        ("[LightningModule]SSDModule.backward", None),
+    ],
+)  # fmt: skip
+def test_parts_are_known_by_their_names(action: str, part: str | None) -> None:
+    assert part_of(action) == part
 
 
 def test_a_gpu_is_waited_for_where_the_numbers_are_read(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

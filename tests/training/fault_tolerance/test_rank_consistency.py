@@ -1,10 +1,18 @@
+from types import SimpleNamespace
+
 import pytest
 
 from helpers.distributed_steps import annotations
 from ssd_lightning.errors import ConfigurationError
-from ssd_lightning.training.fault_tolerance.rank_consistency import require_same, statement
+from ssd_lightning.training.fault_tolerance.rank_consistency import RankConsistencyCheck, require_same, statement
 
 # On two real processes in test_distribution.py; which changes of images are noticed, in test_fingerprint.py.
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, "fit"), (2, "test")])
+def test_one_process_and_a_test_compare_nothing(world_size: int, stage: str) -> None:
+    trainer = SimpleNamespace(world_size=world_size)  # without data, and without a process group
+    RankConsistencyCheck({"seed": 0}).setup(trainer, None, stage)  # type: ignore[arg-type]
 
 
 def test_settings_without_effect_and_paths_may_differ() -> None:
