@@ -1,3 +1,4 @@
+import os
 import resource
 import zipfile
 from pathlib import Path
@@ -32,6 +33,16 @@ def test_the_one_before_the_last_is_kept(tmp_path: Path) -> None:
     assert value_of(tmp_path / "last.ckpt") == 3
     assert value_of(tmp_path / "previous.ckpt") == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_so_it_is_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    for value in (1.0, 2.0):
+        save(content(value), tmp_path / "last.ckpt")
+    assert (value_of(tmp_path / "previous.ckpt"), value_of(tmp_path / "last.ckpt")) == (1, 2)
 
 
 def test_a_full_disk_leaves_the_old_checkpoints_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

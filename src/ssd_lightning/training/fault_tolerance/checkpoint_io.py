@@ -20,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     If the process is killed, either the old or the new file remains. Lightning's own plugin writes to the temporary
     directory; moving from there to another file system is a copy, which can be interrupted. If the target is
-    `last.ckpt`, the old file is kept as `previous.ckpt`, which `find_resumable` finds at every moment.
+    `last.ckpt`, the old file is kept as `previous.ckpt`.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
             check_intact(partial)
             if target.name == LAST and target.exists():
-                target.replace(target.with_name(PREVIOUS))
+                _keep_as(target, target.with_name(PREVIOUS))
             partial.replace(target)
             _sync_directory(target.parent)
         except (OSError, RuntimeError) as error:  # torch's writer raises OS errors as RuntimeError
@@ -97,6 +97,17 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, item in items:
             yield from _tensors(item, f"{name}.{key}" if name else str(key))
+
+
+def _keep_as(existing: Path, kept: Path) -> None:
+    """Give a file a second name. At every moment both names refer to a complete file."""
+    spare = kept.with_name(f".{kept.name}.partial")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(existing, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(existing, spare)
+    spare.replace(kept)
 
 
 def _sync_directory(directory: Path) -> None:
