@@ -106,7 +106,8 @@ def heard(rank: int) -> list[tuple[int, bool]]:
     signals._group = dist.new_group(backend="gloo")
     for received, due in (((0, 0), 1), ((signal.SIGUSR1, signal.SIGTERM), 0), ((signal.SIGINT, signal.SIGTERM), 0)):
         signals.received = received[rank]
-        number, is_due = signals.agree(due=bool(due and rank))
+        signals.ask(due=bool(due and rank))
+        number, is_due = signals.answer()
         told.append((int(number), is_due))
     return [*told, (0, signals.all_say(rank == 0))]
 

@@ -128,13 +128,18 @@ class LastCheckpoint(Checkpoint):
         self._step_saved = trainer.global_step
         self._signals.watch(trainer)
 
+    def on_train_batch_start(self, *arguments: Any) -> None:
+        """Start asking all ranks whether to save or stop, while they compute."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        self._signals.ask(due=self.every_n_minutes is not None and minutes >= self.every_n_minutes)
+
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Save if it is due. If a validation or the end of the epoch follows, those hooks save instead."""
-        minutes, step = (time.monotonic() - self._saved_at) / 60, trainer.global_step
-        is_due = self.every_n_minutes is not None and minutes >= self.every_n_minutes
+        received, is_due = self._signals.answer()
+        step = trainer.global_step
         is_due |= self.every_n_steps is not None and step // self.every_n_steps > self._step_saved // self.every_n_steps
-        self._stop_by, is_due = self._signals.agree(is_due)
-        self._is_wanted |= bool(is_due or self._stop_by)
+        self._stop_by = received
+        self._is_wanted |= bool(is_due or received)
         if self._is_wanted and not accumulates(trainer) and not is_followed(trainer):
             self._save(trainer)
 
@@ -160,7 +165,8 @@ class LastCheckpoint(Checkpoint):
         is_last = batch_idx + 1 == trainer.num_val_batches[dataloader_idx]
         if self._signals.received or (is_last and trainer.world_size > 1):
             self._has_answered = True
-            self._stop_by, _ = self._signals.agree()
+            self._signals.ask(due=False)
+            self._stop_by, _ = self._signals.answer()
             if self._stop_by:
                 self._save(trainer)
 

@@ -42,6 +42,7 @@ class Signals:
         self.received = 0
         self._former: dict[int, Any] = {}
         self._group: Any = None
+        self._question: tuple[torch.Tensor, Any] | None = None
         self._launcher: Any = None
         self.is_child = False
         """Whether Lightning's launcher has started this rank."""
@@ -78,16 +79,24 @@ class Signals:
         if hasattr(self._launcher, "kill"):
             self._launcher.kill(number)
 
-    def agree(self, due: bool = False) -> tuple[int, bool]:
-        """Return the most important signal of all ranks (0: none was received), and whether a checkpoint is due on any.
+    def ask(self, due: bool) -> None:
+        """Start exchanging received signals and due checkpoints with all ranks, without waiting.
 
         Every rank has to call this at the same points of the run.
         """
-        values = torch.tensor([BY_WEIGHT.index(self.received), int(due)])
-        if self._group is not None:
-            dist.all_reduce(values, dist.ReduceOp.MAX, self._group)
-        weight, is_due = values.tolist()
-        return BY_WEIGHT[weight], bool(is_due)
+        mine = torch.tensor([BY_WEIGHT.index(self.received), int(due)])
+        work = None if self._group is None else dist.all_reduce(mine, dist.ReduceOp.MAX, self._group, async_op=True)
+        self._question = (mine, work)
+
+    def answer(self) -> tuple[int, bool]:
+        """Return the most important signal that any rank has received (0: none), and whether a checkpoint is due."""
+        assert self._question is not None
+        values, work = self._question
+        self._question = None
+        if work is not None:
+            work.wait()
+        weight, due = values.tolist()
+        return BY_WEIGHT[weight], bool(due)
 
     def all_say(self, what: bool) -> bool:
         """Whether something is true on all ranks. Waits for their answers."""
