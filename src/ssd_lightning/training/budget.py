@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from ssd_lightning.errors import ConfigurationError
 
 UNITS_S = {"s": 1, "min": 60, "h": 3600}
+MOST_STEPS_BETWEEN_READINGS = 10
+SECONDS_BETWEEN_READINGS = 1.0
+"""Interval at which ranks read the clock of rank 0. If a step takes longer, they read it at every step."""
 VALIDATION_SHARE = 0.1
 """Share of the elapsed time that validations may take, not counting the last one."""
 VALIDATION_COST = 0.5
@@ -50,9 +53,9 @@ class Reading(NamedTuple):
 class TrainingBudget:
     """Tracks the progress of a run with a time limit, and decides when it ends.
 
-    Only `begin` and `read` use the clock; all ranks get the time of rank 0. The schedule asks for the progress after a
-    step before that step is read: the time is extrapolated from the step number and the seconds per step. All ranks
-    therefore have the same progress and end at the same step.
+    Only `begin` and `read` use the clock; all ranks get the time of rank 0. Between two readings, the time is
+    extrapolated from the step number and the seconds per step. All ranks therefore have the same progress and end at
+    the same step.
 
     Args:
         seconds: time limit, from the start of the command to the end of the last validation.
@@ -143,8 +146,13 @@ class TrainingBudget:
         self.reading = self.reading._replace(step=step, elapsed=elapsed)
         self._begun, self._first_measured = elapsed, None
 
+    def is_due(self, step: int) -> bool:
+        """Whether all ranks have to call `read` after this step."""
+        between = SECONDS_BETWEEN_READINGS / self.reading.seconds_a_step if self.reading.seconds_a_step else 1
+        return step - self.reading.step >= max(1, min(MOST_STEPS_BETWEEN_READINGS, int(between)))
+
     def read(self, step: int) -> None:
-        """Read the clock after `step` optimiser steps, on all ranks."""
+        """Read the clock after `step` optimiser steps."""
         before, now = self.reading, self._used_before + self._clock()
         steps, seconds_a_step = step - before.step, before.seconds_a_step
         if steps and self._first_measured is None:

@@ -54,7 +54,8 @@ def train(
         step += 1
         clock.now += seconds_a_step(step)
         progress.append(budget.progress(step))  # as the schedule asks: before the step's end is announced
-        budget.read(step)
+        if budget.is_due(step):
+            budget.read(step)
         if budget.is_over(step):
             break
     return progress
@@ -95,6 +96,13 @@ def test_all_ranks_have_the_progress_of_rank_0_and_end_at_the_same_step() -> Non
     assert of_ranks[0] == of_ranks[1]
     assert 1000 < len(of_ranks[0]) < 1200
     assert not sent  # both ranks asked equally often
+
+
+@pytest.mark.parametrize(("pace", "steps_a_reading"), [(0.01, 10), (0.25, 4), (3.0, 1)])
+def test_readings_are_fewer_where_steps_are_faster(pace: float, steps_a_reading: int) -> None:
+    read: list[list[float]] = []
+    train(*begun(1e6, share=partial(broadcast, read, 0)), lambda step: pace, most=1000)
+    assert len(read) == pytest.approx(1000 / steps_a_reading, abs=3)
 
 
 def test_validations_take_a_tenth_of_the_time_at_most() -> None:

@@ -65,13 +65,14 @@ class BudgetCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the clock, and decide whether a validation or the end of the run comes next."""
+        """Read the clock if due, and decide whether a validation or the end of the run comes next."""
         self.budget.images += len(batch[0]) * trainer.world_size
         if accumulates(trainer):
             return
         step = self.budget.steps = trainer.global_step
         self.budget.epochs = step / steps_an_epoch(trainer)
-        self.budget.read(step)
+        if self.budget.is_due(step):
+            self.budget.read(step)
         if self.expected_epochs is None:
             self._log_estimate(trainer)
         self._is_ending = self.budget.is_over(step) or 0 <= trainer.max_steps <= step
