@@ -92,6 +92,7 @@ BAD_ANNOTATIONS: dict[str, dict[str, Any]] = {
     "has the box '1234', not four numbers": GOOD | {"bbox": "1234"},
     "has y None, which is not a number": GOOD | {"bbox": [1, None, 3, 4]},
     "has iscrowd '2'": GOOD | {"iscrowd": 2},
+    "has difficult 'maybe'": GOOD | {"iscrowd": 1, "difficult": "maybe"},
     "'4' of 000000000139.jpg is of none of the 3 classes": GOOD | {"category_id": 4},
     "has image_id 7, which is not in 'images'": GOOD | {"image_id": 7},
     "has image_id 1.5, which is not": GOOD | {"image_id": 1.5},

@@ -59,7 +59,7 @@ def read_object(
     """
     difficult = False
     try:
-        difficult = any(flag_of(flag, key) for key, flag in flags)
+        difficult = any([flag_of(flag, key) for key, flag in flags])  # each is checked
         numbers, is_outline = read_box()
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
