@@ -131,6 +131,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
         (["format=torchscript", "output=/proc/a.pt"], "output=/proc/a.pt: No such file or directory"),
         (["format=onnx", "output=there.onnx"], "output=there.onnx: there.onnx exists and is not replaced"),
         (["format=ncnn", "output=there.param"], "output=there.param: there.bin exists and is not replaced"),
+        (["format=onnx", "output=left.onnx"], "left.unverified.onnx exists, from an export that was not verified"),
         (["format=onnx", "output=a.onnx", "checkpoint=nowhere.ckpt"], "nowhere.ckpt"),
         (["format=onnx", "output=a.onnx", "nms=false", "data=voc_folder", "data.root=nowhere"], "nowhere"),
         (["format=onnx", "output=a.onnx", TFLITE], "tiny.tflite is an exported network"),
@@ -140,7 +141,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], answer: str) -> None:
 def test_what_export_cannot_do(
     overrides: list[str], answer: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("there.onnx", "there.bin"):
+    for name in ("there.onnx", "there.bin", "left.unverified.onnx"):
         (tmp_path / name).write_bytes(b"mine")
     given = [] if any(word.startswith("checkpoint=") for word in overrides) else ["checkpoint=tiny.ckpt"]
     assert answer in refused(capsys, tmp_path, "export", *given, *overrides)

@@ -56,9 +56,12 @@ def export(config: DictConfig) -> None:
     output = Path(config.output)
     unverified = output.with_name(f"{output.stem}.unverified{output.suffix}")
     files = network_files(output)
-    for file in (*files, *network_files(unverified)):
+    for file in files:
         if file.exists():
             raise ConfigurationError(f"output={output}: {file} exists and is not replaced")
+    for left in network_files(unverified):
+        if config.format not in FOREIGN and left.exists():
+            raise ConfigurationError(f"{left} exists, from an export that was not verified; it is not replaced")
     checkpoint = Detector.load(config.checkpoint)
     evaluate.use_image_size(config, checkpoint)
     if config.format in FOREIGN:
