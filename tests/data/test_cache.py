@@ -305,6 +305,13 @@ def test_the_test_split_is_read_once_and_not_kept(module, caplog):
     assert module().train_loader().dataset.cache is None
 
 
+def test_a_cache_that_does_not_fit_is_reported_once(module, free, caplog):
+    data = module(cache="ram")
+    for _ in range(2):
+        assert data.train_loader().dataset.cache is None
+    assert caplog.text.count("0.00 GiB of memory may be used") == 1
+
+
 def test_reduced_decoding_leaves_five_times_the_input_and_the_same_boxes(module, images):
     data = module(image_size=(3, 2), reduced_decoding=True, cache="ram")
     dataset, whole = data.train_loader().dataset, module(image_size=(3, 2)).train_loader().dataset
@@ -365,3 +372,4 @@ def test_free_memory_is_the_least_of_the_machine_and_all_control_groups(tmp_path
         path.write_text(text)
     places = {name: tmp_path / name for name in ("machine", "membership", "groups")}
     assert free_memory(**places) == expected
+    assert free_memory(**places | {"membership": tmp_path}) == MACHINE  # it cannot be read

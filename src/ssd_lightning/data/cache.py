@@ -224,7 +224,11 @@ def free_memory(
         free: list[float] = [int(fields["MemAvailable"].split()[0]) * 1024]
     except (OSError, KeyError, ValueError):  # not Linux: assume half of the installed memory
         free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2]
-    for line in membership.read_text().splitlines() if membership.exists() else ():
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, names = groups, VERSION_2

@@ -123,6 +123,7 @@ class DetectionData:
         self._num_workers = num_workers
         self._prefetch_factor = prefetch_factor
         self._caches = ImageCaches(kind=cache, folder=cache_folder)
+        self._with_cache: set[Stage] = set()
         self._reduced_decoding = reduced_decoding
         self._repeat_threshold = repeat_threshold if repeat_rare else None
         self._seed = seed
@@ -272,9 +273,10 @@ class DetectionData:
 
     def _cached_dataset(self, stage: Stage) -> DetectionDataset:
         dataset = self.dataset(stage)
-        if dataset.cache is None and stage != "test":  # the test split is read only once
+        if stage not in self._with_cache and stage != "test":  # the test split is read only once
             paths = [Path(path) for path in dataset.annotations.image_paths]
             dataset.cache = self._caches.open(paths, dataset.sizes_as_read_px, processes=self.processes)
+            self._with_cache.add(stage)
         return dataset
 
     @staticmethod
