@@ -93,7 +93,10 @@ class HeldOut:
         self, is_validated: np.ndarray, is_tested: np.ndarray, columns: Columns, label_map: np.ndarray
     ) -> np.ndarray:
         num_labels = int(label_map.max(initial=0)) + 1
-        labels, image = label_map[columns.labels], np.repeat(np.arange(len(is_validated)), np.diff(columns.starts))
+        image = np.repeat(np.arange(len(is_validated)), np.diff(columns.starts))
+        if np.isin(columns.labels, columns.labels[is_validated[image]]).all():
+            return is_validated  # of most sets, in a hundredth of the time
+        labels = label_map[columns.labels]
         pairs = np.unique(np.stack([labels, image], 1)[(labels > 0) & ~is_tested[image]], axis=0)  # class, image
         is_held = is_validated[pairs[:, 1]]
         in_training = np.bincount(pairs[~is_held, 0], minlength=num_labels)

@@ -95,7 +95,8 @@ def look_at(record: ImageAnnotation) -> ImageFacts:
             pixels = read_image(path)
         except DataError:
             return ImageFacts(path, None, None, problem)
-    digest = hashlib.blake2b(repr(pixels.shape).encode() + pixels.tobytes(), digest_size=16)
+    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
     return ImageFacts(path, digest.hexdigest(), pixels.shape[:2], problem)
 
 
