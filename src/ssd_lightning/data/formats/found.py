@@ -59,7 +59,8 @@ def read_object(
     """
     difficult = False
     try:
-        difficult = any([flag_of(flag, key) for key, flag in flags])  # each is checked
+        are_set = [flag_of(flag, key) for key, flag in flags]  # each is checked
+        difficult = any(are_set)
         numbers, is_outline = read_box()
     except DataError as error:
         return FoundObject(name, str(error), item, difficult)
