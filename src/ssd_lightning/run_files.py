@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,24 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to a CSV file. If it fails, the file stays as it was. Only for new columns it is written again."""
+    names: list[str] = []
+    if path.is_file():
+        with path.open(newline="") as file:
+            names = next(csv.reader(file), [])
+    if not {*names}.issuperset(chain.from_iterable(rows)):
+        write_rows(path, [*read_rows(path), *rows])
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, names).writerows(rows)
+    except OSError:
+        os.truncate(path, size)
+        raise
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

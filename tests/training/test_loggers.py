@@ -42,20 +42,36 @@ def test_a_training_outlives_its_logger(
     assert_same_end(run, tmp_path / "plain")
 
 
-def test_rows_that_found_no_room_come_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fills up after the header does not damage the log."""
+@pytest.mark.parametrize("column", ["loss", "val/map"])
+def test_rows_that_found_no_room_come_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str
+) -> None:
+    """A disk that fills up within a row does not damage the log, also if the row has a new column."""
+
+    def write_half(self: Any, rows: Any) -> None:
+        self.writer.writerow(["9"])
+        full_disk()
+
     logger, log = SturdyCSVLogger(save_dir=str(tmp_path), name="", version=""), tmp_path / "metrics.csv"
     logger.log_metrics({"loss": 1.0}, 0)
     logger.save()
     before = log.read_text()
     with monkeypatch.context() as patch:
-        patch.setattr(csv.DictWriter, "writerows", full_disk)
-        logger.log_metrics({"val/map": 2.0}, 1)
+        patch.setattr(csv.DictWriter, "writerows", write_half)
+        logger.log_metrics({column: 2.0}, 1)
         logger.save()
     assert log.read_text() == before
     logger.log_metrics({"loss": 3.0}, 2)
     logger.save()
-    assert log.read_text().split() == ["loss,step,val/map", "1.0,0,", ",1,2.0", "3.0,2,"]
+    rows = {
+        "loss": ["loss,step", "1.0,0", "2.0,1", "3.0,2"],
+        "val/map": ["loss,step,val/map", "1.0,0,", ",1,2.0", "3.0,2,"],
+    }
+    assert log.read_text().split() == rows[column]
+    written = log.stat().st_ino
+    logger.log_metrics({"loss": 4.0}, 3)
+    logger.save()
+    assert log.stat().st_ino == written  # a long log is not written again
 
 
 def wandb_in(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> SturdyWandbLogger:
