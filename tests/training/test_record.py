@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ssd_lightning.training import record as record_module
 from ssd_lightning.training.record import (
     git_state,
+    installed_packages,
     log_changed_data,
     read_record,
     write_surroundings,
@@ -71,7 +73,14 @@ def test_no_checkout_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert set(git_state().values()) == {None}
 
 
-def test_every_installed_package_is_listed_once(tmp_path: Path) -> None:
+def test_every_installed_package_is_listed_once_as_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, numpy in (("first", "2.0"), ("second", "1.0")):
+        (tmp_path / folder / "numpy.dist-info").mkdir(parents=True)
+        (tmp_path / folder / "numpy.dist-info/METADATA").write_text(f"Name: numpy\nVersion: {numpy}\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path / "first"), str(tmp_path / "second"), *sys.path])
+    assert installed_packages.__wrapped__()["numpy"] == "2.0"
     write_surroundings(tmp_path)
     lines = (tmp_path / "requirements.txt").read_text().splitlines()
     assert len(lines) == len(set(lines)) > 20

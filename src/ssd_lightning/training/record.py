@@ -63,7 +63,8 @@ def read_record(directory: Path) -> dict[str, Any]:
 @cache
 def installed_packages() -> dict[str, str]:
     """Return the versions of all installed packages; reading them takes half a second."""
-    return {part.metadata["Name"]: part.version for part in distributions() if part.metadata["Name"]}
+    found = [(part.metadata["Name"], part.version) for part in distributions() if part.metadata["Name"]]
+    return dict(reversed(found))  # of several installations of a package, the first is the imported one
 
 
 def write_surroundings(directory: Path) -> None:
