@@ -94,6 +94,8 @@ def test_kinds_and_order() -> None:
     assert [(group["kind"], [item["sentence"] for item in group["items"]]) for group in groups] == [
         ("across", ["a"]), ("image", ["p"]), ("tiny", ["t"])
     ]  # fmt: skip
+    with pytest.raises(ValueError, match="new"):  # no title: it is not lost
+        grouped([Issue("error", "new", "train", "n")])
 
 
 def numbers(written: str, counts: list[int]) -> list[Issue]:

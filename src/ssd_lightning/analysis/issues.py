@@ -78,9 +78,10 @@ def grouped(issues: Iterable[Issue]) -> list[dict[str, Any]]:
     groups = defaultdict(list)
     for issue in unique.values():
         groups[issue.severity, issue.kind].append({"split": issue.split, "sentence": issue.sentence})
+    kinds = list(KINDS)
+    order = sorted(groups, key=lambda group: (SEVERITIES.index(group[0]), kinds.index(group[1])))
     return [
         {"severity": severity, "kind": kind, "title": title, "advice": advice, "items": groups[severity, kind]}
-        for severity in SEVERITIES
-        for kind, (title, advice) in KINDS.items()
-        if (severity, kind) in groups
+        for severity, kind in order
+        for title, advice in [KINDS[kind]]
     ]
