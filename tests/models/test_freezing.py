@@ -122,3 +122,8 @@ def test_stages_that_are_not_there_are_refused(stages: object) -> None:
         pytest.raises(ConfigurationError, match=rf"backbone\.freeze is {stages!r}; .*this backbone has 5"),
     ):
         freeze_backbone(VGG16(), SIZE, stages=stages)  # type: ignore[arg-type]
+
+
+def test_false_freezes_nothing() -> None:
+    with torch.device("meta"):
+        assert freeze_backbone(VGG16(), SIZE, stages=False) == ()

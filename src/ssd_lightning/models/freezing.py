@@ -94,7 +94,7 @@ def freeze_backbone(
     Raises:
         ConfigurationError: `stages` is invalid, or the backbone has fewer stages.
     """
-    stages = 0 if stages is None else stages
+    stages = 0 if stages in (None, 0) else stages
     found = stages_of(backbone, image_size) if stages != 0 else []
     number = len(found) if stages == "all" else stages
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= len(found):
