@@ -47,7 +47,7 @@ def draw_parameter(axes: Any, values: Sequence[str], scores: Sequence[float]) ->
         axes.errorbar(places, means, deviations, fmt=f"o{line}", color=PALETTE[0], **bars)
     axes.scatter(positions, scores, s=20, color=PALETTE[1], alpha=0.7, linewidths=0, zorder=2)
     # Values that differ by factors, such as learning rates, need a logarithmic axis.
-    by_factors = names is None and min(positions) > 0 and max(positions) >= 10 * min(positions)
+    by_factors = names is None and min(positions) > 0 and max(positions) / min(positions) >= 10
     axes.set_xscale("log" if by_factors else "linear")
     tidy(axes)
     if names is not None:
