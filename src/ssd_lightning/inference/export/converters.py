@@ -23,7 +23,7 @@ from ssd_lightning.ops.normalization import IDENTITY
 log = logging.getLogger(__name__)
 
 OUTSIDE: Mapping[str, Any] = {"preprocessing": False, "nms": False, "normalization": IDENTITY}
-"""Arguments of `describe_export`: one image of the network's size, colours from 0 to 255."""
+"""Arguments of `describe_export`, besides the layout: images of the network's size, colours from 0 to 255."""
 
 TIME_LIMIT_S = 1800
 INSTALL_ONNX2TF = "uv tool install --python 3.11 onnx2tf --with tensorflow --with tf-keras --with psutil"
