@@ -136,6 +136,12 @@ def test_detections_are_those_of_the_reference(reference_dir: Path) -> None:
         assert (expected[:, 2:] < 0).any()
 
 
+def test_equal_scores_go_by_class_then_by_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more of them than are tried first, and only some are kept."""
+    monkeypatch.setattr(module, "ENOUGH_CANDIDATES", 20)
+    check(draw(2, 400, 3, seed=0)._replace(class_logits=torch.zeros(2, 400, 4)), top_k=30, max_detections=40)
+
+
 def test_equal_scores_of_soft_nms_go_by_class_too() -> None:
     """Class 2 has three boxes and class 1 has one."""
     logits = torch.full((1, 4, 3), -9.0)
@@ -144,6 +150,17 @@ def test_equal_scores_of_soft_nms_go_by_class_too() -> None:
     (found,) = postprocess(SSDOutput(torch.zeros(1, 4, 4), logits, priors), soft_nms="linear", max_detections=3)
     assert found["labels"].tolist() == [1, 2, 2]
     torch.testing.assert_close(found["boxes"][1:, 0], torch.tensor([0.15, 0.35]))
+
+
+def test_a_crowd_that_hides_the_rest_does_not_hide_it_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ten best priors are one and the same box; what is tried first leaves one detection, there are six."""
+    monkeypatch.setattr(module, "ENOUGH_CANDIDATES", 8)
+    priors = torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 10 + [[0.1 * i, 0.1, 0.05, 0.05] for i in range(1, 6)])
+    logits = torch.zeros(2, 15, 2)
+    logits[..., 1] = torch.linspace(5, -1, 15)
+    logits[1, 8:, 1] = -20  # of the second image nothing else is left
+    first, second = check(SSDOutput(torch.zeros(2, 15, 4), logits, priors))
+    assert (len(first["scores"]), len(second["scores"])) == (6, 1)
 
 
 @pytest.mark.usefixtures("either_nms")
