@@ -159,7 +159,7 @@ def test_processes_have_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
         (3, "has 2 cuda devices"),
         ([0, 2], "no cuda device 2"),
         ("0,5", "no cuda device 5"),
-        ("x", "is no number"),
+        ("x", "is not a number"),
         ([], "has no device"),
         (0, "trainer.devices is 0; it must be a whole number of at least 1"),
         ("-2", "is -2; it"),

@@ -230,7 +230,7 @@ def _as_number(devices: Any) -> int:
     try:
         number = int(devices)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"trainer.devices={devices} is no number, list of indices or auto") from error
+        raise ConfigurationError(f"trainer.devices={devices} is not a number, a list of indices or auto") from error
     require_number("trainer.devices", number, 1, whole=True)
     return number
 
