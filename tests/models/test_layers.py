@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssd_lightning.models.layers import FoldingSequential, L2Norm, fold_norms
+from ssd_lightning.models.layers import FoldingSequential, L2Norm, fold_norms, pass_on_meta
 
 
 def test_norm_over_channels_is_the_scale() -> None:
@@ -48,3 +48,9 @@ def test_folding_a_frozen_norm_changes_neither_values_nor_gradients_nor_names(af
     gradients = [{name: weight.grad for name, weight in network.named_parameters()} for network in (folding, plain)]
     torch.testing.assert_close(*gradients)
     torch.testing.assert_close(folding.train()(images), plain.train()(images))  # a norm that learns is no constant
+
+
+def test_shapes_are_not_measured_through_a_norm_of_other_channels() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(4))
+    with pytest.raises(RuntimeError, match="8 elements not 4"):
+        pass_on_meta(network, (1, 3, 9, 9), training=False)
