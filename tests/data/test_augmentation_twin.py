@@ -7,7 +7,7 @@ import pytest
 
 from helpers.pixels import soft_noise
 from helpers.slow_augmentation import choose_window, step_by_step
-from ssd_lightning.data.augmentation import DistortExpandCropWarp
+from ssd_lightning.data.augmentation_steps import DistortExpandCropWarp
 from ssd_lightning.data.colour import PhotometricDistortion
 from ssd_lightning.data.resize import Stretch
 from ssd_lightning.data.windows import RandomIoUCrop, boxes_in_view, sample_windows, view_through, window_iou
@@ -35,25 +35,27 @@ def test_one_go_gives_what_the_steps_give(photometric, expansion):
     image, size = soft_noise(150, 200), (120, 110)
     settings = {"image_size": size, "fill": MEAN, "max_expand_ratio": expansion, "crop": random_iou_crop()}
     step = DistortExpandCropWarp(**settings, photometric=photometric, resize=Stretch())
+    indexed = np.column_stack([BOXES, np.arange(3)])
     beside, lost, clipped, differences = 0, 0, 0, []
     for seed in range(80):
-        drawn = step.draw(Random(seed), np.random.default_rng(seed), BOXES, (150, 200))
-        result, new_boxes, new_kept = step.apply(image, BOXES, **drawn)
+        step.set_random_seed(seed)
+        result = step(image=image, bboxes=indexed)
+        drawn = {name: step.params[name] for name in ("changes", "window_px", "interpolation")}
         expected, boxes, kept = step_by_step(image, BOXES, **drawn, image_size=size, fill=MEAN)
         # The place is rounded by half a pixel at most; what survives is the same.
-        np.testing.assert_array_equal(new_kept, kept)
+        np.testing.assert_array_equal(result["bboxes"][:, 4], kept)
         lost += len(BOXES) - len(kept)
         clipped += int(np.isin(boxes, (0.0, 1.0)).any(axis=1).sum())
-        shift_px = np.abs(new_boxes - boxes) * [110, 120, 110, 120]
+        shift_px = np.abs(result["bboxes"][:, :4] - boxes) * [110, 120, 110, 120]
         assert shift_px.max(initial=0) <= (0.5 + 1e-6 if expansion else 1e-4)
-        left, top, right, bottom = view_through(drawn["window_px"], (150, 200), size).place_px
+        left, top, right, bottom = step.params["view"].place_px
         beside += right == left
         outside = np.ones(size, dtype=bool)
         outside[top:bottom, left:right] = False
-        assert (result[outside] == MEAN).all()
+        assert (result["image"][outside] == MEAN).all()
         if photometric is None and (right - left, bottom - top) == (110, 120):
-            np.testing.assert_array_equal(result, expected)
-        differences.append(np.abs(result.astype(float) - expected).mean())
+            np.testing.assert_array_equal(result["image"], expected)
+        differences.append(np.abs(result["image"].astype(float) - expected).mean())
     # On a canvas the slow way's edges are smeared, and Lanczos and cubic leave rings around them.
     assert np.median(differences) < (0.6 if photometric or expansion else 1e-9)
     assert np.max(differences) < 8
