@@ -1,7 +1,8 @@
 """Mean average precision as the PASCAL VOC challenge reports it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import wraps
+from typing import Any
 
 from torch import Tensor
 
@@ -32,6 +33,11 @@ class VOCMeanAveragePrecision(DetectionMetric):
         require_number("iou_threshold", iou_threshold, 0, 1, above_low=True)
         self.num_classes = num_classes
         self.iou_threshold = iou_threshold
+        self._keep_class_axis()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._keep_class_axis()
 
     def check(self, preds: Sequence[Detections], targets: Sequence[Target]) -> None:
         """Check columns and labels of a batch.
@@ -60,14 +66,15 @@ class VOCMeanAveragePrecision(DetectionMetric):
         }
         return {name: value.float().to(self.device) for name, value in result.items()}
 
-    def _wrap_compute(self, compute: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
-        squeezed = super()._wrap_compute(compute)  # every tensor with one element, including the AP of a single class
+    def _keep_class_axis(self) -> None:
+        # torchmetrics squeezes every tensor with one element, including the AP of a single class.
+        squeezed = self.compute
 
         @wraps(squeezed)
-        def with_class_axis() -> dict[str, Tensor]:
+        def compute() -> dict[str, Tensor]:
             return {
                 name: value.reshape(self.num_classes) if name.startswith("ap_") else value
                 for name, value in squeezed().items()
             }
 
-        return with_class_axis
+        self.compute = compute  # type: ignore[method-assign]
