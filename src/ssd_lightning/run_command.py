@@ -66,16 +66,16 @@ def run_command(
             refuse_sweep(line.overrides)
         line.use()
 
-    @exit_at_user_errors()
     def guarded(config: DictConfig) -> Any:
         quieten_libraries()
-        for missing in sorted(missing_keys(config)):
-            raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
-        if config_name != "train" or HydraConfig.get().mode != RunMode.MULTIRUN:
-            # Each job of a sweep of trainings is checked in its own process.
-            check_references(config, line.overrides)
-            check_types(config, config_name)
-        return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
+        with exit_at_user_errors():  # not a decorator: launchers of jobs pickle this function
+            for missing in sorted(missing_keys(config)):
+                raise ConfigurationError(f"{missing} is required: add {missing}=VALUE")
+            if config_name != "train" or HydraConfig.get().mode != RunMode.MULTIRUN:
+                # Each job of a sweep of trainings is checked in its own process.
+                check_references(config, line.overrides)
+                check_types(config, config_name)
+            return (task or _import(f"ssd_lightning.commands.{config_name}:{config_name}"))(config)
 
     try:
         with exit_at_user_errors():  # of the run directory or its log too, which Hydra makes
