@@ -3,6 +3,7 @@
 The cache of a split is a folder. Its name is a hash of format, root and split; it is used while no source has changed.
 """
 
+import gc
 import hashlib
 import json
 import logging
@@ -44,14 +45,14 @@ def read_cached(
     caches; None reads always.
     """
     if folder is None:
-        return annotation_format.read(root, split)
+        return _read(annotation_format, root, split)
     key = hashlib.sha256(f"{LAYOUT} {annotation_format!r} {root} {split}".encode(errors="surrogateescape"))
     place = Path(os.path.abspath(Path(folder).expanduser())) / "annotations" / key.hexdigest()[:16]
     with _lock(place.name):
         if place.exists() and (kept := _load(place)):
             return kept
         start = time.time()
-        found = annotation_format.read(root, split)
+        found = _read(annotation_format, root, split)
         stamps = _stamps(found.sources)
         may_be_written = (stamps[:, 0] > (start - SAFE_AGE_S) * 1e9).any()
         if time.time() - start < SLOWEST_UNCACHED_S or may_be_written:
@@ -62,6 +63,17 @@ def read_cached(
             log.warning("%s: the annotations are not kept: %s", place, error.strerror or error)
             return found
         return _load(place) or found
+
+
+def _read(annotation_format: AnnotationFormat, root: Path, split: str) -> Annotations:
+    """Read without the search for cycles, which takes a quarter of the time where a file has a million objects."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return annotation_format.read(root, split)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _lock(name: str) -> AbstractContextManager[Any]:

@@ -189,6 +189,8 @@ def _entries(path: Path, content: dict[str, Any], key: str, needed: Sequence[str
     for number, entry in enumerate(entries, start=1):
         for name in needed:
             value = entry.get(name) if isinstance(entry, dict) else None
+            if type(value) is int:
+                continue  # nearly all
             if not isinstance(value, str | int | float):
                 raise DataError(f"{path}: entry {number} of '{key}' has no '{name}'")
             if name.endswith("id"):
