@@ -13,6 +13,7 @@ from ssd_lightning.training.record import (
     installed_packages,
     log_changed_data,
     read_record,
+    run_record,
     write_surroundings,
 )
 
@@ -105,3 +106,12 @@ def test_changed_data_are_reported_with_what_differs(tmp_path: Path, caplog: pyt
     assert message.startswith(f"the train images differ from those of {tmp_path}: ")
     assert "the number of images (4, now 5)" in message
     assert "boxes, labels" in message
+
+
+def test_the_version_of_a_package_is_found_in_any_spelling_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hydra_core-9.0.dist-info").mkdir()
+    (tmp_path / "hydra_core-9.0.dist-info/METADATA").write_text("Name: Hydra_Core\nVersion: 9.0\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    assert run_record(0)["versions"]["hydra-core"] == "9.0"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def run_record(seed: int, **extra: Any) -> dict[str, Any]:
         **git_state(),
         "python": platform.python_version(),
         "directory": str(Path.cwd()),
-        "versions": {name: installed_packages().get(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
@@ -67,13 +67,20 @@ def installed_packages() -> dict[str, str]:
     return dict(reversed(found))  # of several installations of a package, the first is the imported one
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)  # in any spelling of the name: Hydra_Core is hydra-core
+    except PackageNotFoundError:
+        return None
+
+
 def write_surroundings(directory: Path) -> None:
     """Write `requirements.txt` with all installed packages, and `git.diff`.
 
     `git.diff` contains the uncommitted changes of the checkout, if there are any. It is truncated after `LARGEST_DIFF`
     bytes; its last line then says so.
     """
-    lines = [f"{name}=={version}\n" for name, version in installed_packages().items()]
+    lines = [f"{name}=={number}\n" for name, number in installed_packages().items()]
     (directory / "requirements.txt").write_text("".join(sorted(lines, key=str.lower)))
     package = Path(__file__).parents[1]
     diff = _git(package, "diff", "--no-ext-diff", "--no-color", "HEAD") if git_state()["git_commit"] else None
