@@ -61,7 +61,7 @@ class SSDOutput(NamedTuple):
         """Return the output if its shapes fit together.
 
         Raises:
-            ValueError: they do not; with other priors, boxes would be wrong without a word.
+            ValueError: they do not. With other priors, all boxes would be wrong, and nothing would say so.
         """
         offsets, logits, priors = (tuple(tensor.shape) for tensor in self)
         if len(logits) != 3 or offsets != (*logits[:2], 4) or priors != (logits[1], 4):

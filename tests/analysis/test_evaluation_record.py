@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         ({"names": np.array([{"split": 1}], dtype=object)}, "is not an evaluation"),
         ({"detections_counts": np.ones(30, np.int32)}, r"it has \d+ detections, but its images have 30"),
         ({"objects_counts": np.full(30, -1, np.int32)}, "objects, but its images have -30"),
-        ({"objects_counts": np.zeros(0, np.int32)}, "objects, but its images have 0"),
+        ({"objects_counts": np.zeros(0, np.int32)}, "30 images, but numbers of objects for 0"),
         ({"sizes_px": np.zeros((2, 2), np.int32)}, "30 images, but 30 paths and sizes of shape"),
         ({"detections_boxes": np.zeros((3, 4), np.float32)}, "columns of shapes"),
         ({"detections_labels": np.zeros(len(RANDOM.detections.labels), np.int16)}, "labels outside 1..4"),

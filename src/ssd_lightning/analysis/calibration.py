@@ -47,9 +47,9 @@ def calibration(record: EvaluationRecord, *, score_threshold: float = 0.0) -> Ca
     mean_scores = np.bincount(index, weights=scores, minlength=BINS) / divisor
     precisions = np.bincount(index, weights=is_hit, minlength=BINS) / divisor
     return CalibrationCurve(
-        edges,
-        counts,
-        mean_scores,
-        precisions,
+        edges=edges,
+        counts=counts,
+        mean_scores=mean_scores,
+        precisions=precisions,
         error=float((counts * abs(precisions - mean_scores)).sum() / max(1, counts.sum())),
     )

@@ -158,7 +158,9 @@ def _read(arrays: dict[str, np.ndarray], what: str, table: type[_Table], num_ima
     counts = arrays[f"{what}_counts"].astype(np.int64)
     columns = [torch.from_numpy(arrays[f"{what}_{name}"].astype(_TYPES[name])) for name in table._fields[1:]]
     labels = arrays[f"{what}_labels"]
-    if len(counts) != num_images or (counts < 0).any() or counts.sum() != len(labels):
+    if len(counts) != num_images:
+        raise DataError(f"it has {num_images} images, but numbers of {what} for {len(counts)}")
+    if (counts < 0).any() or counts.sum() != len(labels):
         raise DataError(f"it has {len(labels)} {what}, but its images have {counts.sum()}")
     if {len(column) for column in columns} != {len(labels)} or columns[0].shape[1:] != (4,):
         raise DataError(f"it has {what} with columns of shapes {[tuple(column.shape) for column in columns]}")

@@ -95,7 +95,10 @@ def unscored_issues(*, images: int, objects: int) -> list[Issue]:
 
 
 def background_issues(*, images: int, without_objects: int, min_negatives: int | None) -> list[Issue]:
-    """Warn if many training images have no objects, and mining gives them a loss of 0; None stands for no mining."""
+    """Warn if many training images have no objects, and the paper's mining gives them a loss of 0.
+
+    `min_negatives` is None for a class loss without mining.
+    """
     if min_negatives != 0 or without_objects < MANY_WITHOUT_OBJECTS * max(images, 1):
         return []
     sentence = (
@@ -179,9 +182,10 @@ def duplicate_issues(digests: Mapping[str, Mapping[str, str]]) -> list[Issue]:
 
 
 def pixel_origin_issues(*, at_zero: int, at_one: int, offset: int) -> list[Issue]:
-    """Find VOC annotations whose first pixel differs from `offset`, its number in the reader's setting.
+    """Find VOC annotations whose first pixel differs from the reader's setting.
 
-    If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0: the numbers of such edges.
+    If a tool counts from 1, boxes at the left and upper edge start at 1 and none at 0. `at_zero` and `at_one` count
+    these edges; `offset` is the number of the first pixel in the reader's setting.
     """
     if offset == 1 and at_zero >= max(FEWEST_AT_EDGE, at_one):
         found, better = f"{at_zero} boxes begin at pixel 0 and {at_one} at pixel 1", 0
